@@ -1,0 +1,91 @@
+"""Backbones: Detectron2's ResNet in torchvision's form, and a small one for toy images."""
+
+from collections.abc import Sequence
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.backbone import Backbone
+from detectron2.modeling.backbone.resnet import BasicStem, ResNet
+from torch import Tensor, nn
+
+
+def resnet(
+    *,
+    depth: int,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+    freeze_at: int = 1,
+    norm: str = "FrozenBN",
+) -> ResNet:
+    """ResNet whose ImageNet weights are torchvision's: stride on the 3 x 3, RGB, batch norm frozen.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        out_features: names among res2 to res5.
+        freeze_at: 1 freezes the stem (detrex), 2 also res2 (the authors' projects), 0 nothing.
+        norm: Detectron2's name of a norm.
+    """
+    options = {} if depth < 50 else {"stride_in_1x1": False}
+    stages = ResNet.make_default_stages(depth, norm=norm, **options)
+    stem = BasicStem(in_channels=3, out_channels=64, norm=norm)
+    return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+class TinyConvNet(Backbone):
+    """Residual stages of stride 2, 4, 8, ... with batch norm, for images of about 100 pixels.
+
+    Args:
+        channels: of each stage; stage i has stride 2 ** (i + 1) and is called ``stage{i}``.
+        blocks: residual blocks a stage.
+        out_features: names of the stages to return; default the last.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int],
+        blocks: int = 1,
+        out_features: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        names = [f"stage{i}" for i in range(len(channels))]
+        self.names = list(out_features or names[-1:])
+        self.channels = dict(zip(names, channels, strict=True))
+        self.stages = nn.ModuleDict()
+        inputs = 3
+        for name, width in self.channels.items():
+            down = nn.Sequential(
+                nn.Conv2d(inputs, width, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            )
+            residual = [ResidualBlock(width) for _ in range(blocks)]
+            self.stages[name] = nn.Sequential(down, *residual)
+            inputs = width
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) to features by name."""
+        features = {}
+        for name, stage in self.stages.items():
+            x = stage(x)
+            features[name] = x
+        return {name: features[name] for name in self.names}
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        strides = {name: 2 ** (i + 1) for i, name in enumerate(self.channels)}
+        return {n: ShapeSpec(channels=self.channels[n], stride=strides[n]) for n in self.names}
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with batch norm around an identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.body(x)).relu()

@@ -1,0 +1,166 @@
+"""The vocabulary of the project: read this first.
+
+A detector encodes an image once and can then be asked, as often as one likes, what it sees at given
+queries. Its own queries, denoising queries and distillation points are three uses of one decoder.
+
+Shape letters: B images, N queries, L decoder layers, K foreground classes, C model width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Questions to a decoder: where to look and, where the family has it, with what in mind.
+
+    Attributes:
+        boxes: (B, N, 4) ``cxcywh`` in [0, 1] of each *unpadded* image, the one shared frame; or
+            (B, N, 2), the centre alone, where a query has a place but no size yet (the first
+            layer of Deformable DETR).
+        content: (B, N, C) embedding the decoder starts from; None: it starts from zero.
+        position: (B, N, C) positional embedding that goes with the query, where it is learned and
+            not computed from the box (one-stage Deformable DETR); None otherwise.
+        groups: name to number of queries, in order, of consecutive groups that must not see one
+            another in self-attention; empty: all queries are one group.
+    """
+
+    boxes: Tensor
+    content: Tensor | None = None
+    position: Tensor | None = None
+    groups: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.boxes.dim() != 3 or self.boxes.shape[-1] not in (2, 4):
+            raise ValueError(
+                f"Queries.boxes must be (B, N, 4) or (B, N, 2), not {tuple(self.boxes.shape)}."
+            )
+        for name in ("content", "position"):
+            value = getattr(self, name)
+            if value is not None and value.shape[:2] != self.boxes.shape[:2]:
+                raise ValueError(
+                    f"Queries.{name} of shape {tuple(value.shape)} does not go with boxes of shape "
+                    f"{tuple(self.boxes.shape)}: the first two sizes must agree."
+                )
+        if self.groups and sum(self.groups.values()) != self.boxes.shape[1]:
+            raise ValueError(
+                f"Queries.groups {dict(self.groups)} do not sum to {self.boxes.shape[1]} queries."
+            )
+
+    def __len__(self) -> int:
+        return self.boxes.shape[1]
+
+    def named(self, name: str) -> "Queries":
+        """The same queries as one group of that name."""
+        return replace(self, groups={name: len(self)})
+
+    def detach(self) -> "Queries":
+        """The same queries, cut from the graph that made them."""
+        return self._map(Tensor.detach)
+
+    def select(self, images: Sequence[int]) -> "Queries":
+        """The queries of the images with those indices."""
+        return self._map(lambda t: t[list(images)])
+
+    def _map(self, function) -> "Queries":
+        parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
+        return replace(self, **{n: t if t is None else function(t) for n, t in parts.items()})
+
+    @staticmethod
+    def join(parts: Sequence["Queries"]) -> "Queries":
+        """One set of queries whose groups are those of ``parts`` and stay blind to one another.
+
+        Raises:
+            ValueError: a part is not a named group, two carry one name, or the parts are made of
+                different things (one has content, another has none).
+        """
+        groups: dict[str, int] = {}
+        for part in parts:
+            if not part.groups or groups.keys() & part.groups.keys():
+                raise ValueError(
+                    "Queries to join need distinct group names, got"
+                    f" {[dict(p.groups) for p in parts]}: name them with Queries.named()."
+                )
+            groups.update(part.groups)
+        joined = {}
+        for name in ("boxes", "content", "position"):
+            values = [getattr(part, name) for part in parts]
+            if any(v is None for v in values) != all(v is None for v in values):
+                raise ValueError(f"Only some of the queries to join have a {name}: give it to all.")
+            joined[name] = None if values[0] is None else torch.cat(values, dim=1)
+        return Queries(**joined, groups=groups)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector sees at its queries, after every decoder layer.
+
+    Attributes:
+        logits: (L, B, N, K) foreground classes, before the sigmoid (L = 1 for an R-CNN).
+        boxes: (L, B, N, 4) ``cxcywh`` in the same frame as ``Queries.boxes``.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+    @property
+    def num_layers(self) -> int:
+        return self.logits.shape[0]
+
+    def last(self) -> "Predictions":
+        """The final layer alone, still with its leading axis (L = 1)."""
+        return Predictions(self.logits[-1:], self.boxes[-1:])
+
+    def detach(self) -> "Predictions":
+        """The same answers, cut from the graph that made them."""
+        return Predictions(self.logits.detach(), self.boxes.detach())
+
+    def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
+        """The answers of each group of queries, by name."""
+        sizes = list(groups.values())
+        parts = zip(self.logits.split(sizes, dim=2), self.boxes.split(sizes, dim=2), strict=True)
+        return {name: Predictions(*part) for name, part in zip(groups, parts, strict=True)}
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Anything that encodes images once and then answers queries about them.
+
+    ``inputs`` is Detectron2's list of dicts: ``image`` (uint8, 3 x H x W, RGB, 0 to 255) and, where
+    ground truth is known, ``instances``. An image *without* ``instances`` is unlabelled and takes
+    no part in a ground-truth loss; one with zero instances is labelled background.
+
+    A memory is opaque to everybody but the detector that made it.
+    """
+
+    num_classes: int
+
+    def encode(self, inputs: list[dict[str, Any]]) -> Any:
+        """Everything that is computed once per image, whoever asks."""
+
+    def queries(self, memory: Any) -> Queries:
+        """The detector's own queries: learned anchors, two-stage or RPN proposals."""
+
+    def fresh_queries(self, memory: Any, boxes: Tensor) -> Queries:
+        """Queries of this detector's kind that nobody learned, at ``boxes``.
+
+        ``boxes`` is (B, N, 4), or (1, N, 4) for one set that all images share. A family whose
+        queries are not made of boxes draws them like a freshly initialised table.
+        """
+
+    def decode(self, memory: Any, queries: Queries) -> Predictions:
+        """What do you see at these queries?"""
+
+    def losses(self, memory: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Weighted ground-truth losses, scalars by name, of the labelled images."""
+
+
+class PointSampler(Protocol):
+    """Chooses the distillation points: queries that are asked of both detectors."""
+
+    def __call__(self, teacher: Detector, memory: Any) -> Queries:
+        """Named groups of queries, (B, N, ...), without a graph."""
