@@ -1,0 +1,8 @@
+"""KD-DETR for Detectron2: distil detection transformers at shared distillation points."""
+
+from . import data  # registers the bundled data sets
+from .distiller import KDDETR
+from .structures import Detector, PointSampler, Predictions, Queries
+
+__version__ = "0.1.0"
+__all__ = ["KDDETR", "Detector", "PointSampler", "Predictions", "Queries", "data"]

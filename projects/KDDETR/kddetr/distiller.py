@@ -1,0 +1,98 @@
+"""KD-DETR (Wang et al., CVPR 2024): ask a frozen teacher and a trainable student the same extra
+queries, and add the gap between their answers to the student's loss.
+"""
+
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from .structures import Detector, PointSampler, Predictions, Queries
+
+
+@META_ARCH_REGISTRY.register()
+class KDDETR(nn.Module):
+    """The Detectron2 meta-architecture that trains a student beside its teacher.
+
+    The teacher is present but not ours to train or save: always in eval mode, without gradients,
+    absent from ``parameters()``, ``modules()`` and ``state_dict()``, hence from the optimiser, from
+    DistributedDataParallel and from every checkpoint; ``.to()`` moves it along. What is saved,
+    evaluated and shipped is :attr:`deployable`, the student itself.
+
+    Args:
+        student: the detector to train.
+        teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`.
+        sampler: chooses the points.
+        loss: compares the answers, see :class:`kddetr.losses.DistillationLoss`.
+        weight: of the whole distillation loss; at 0 the teacher is not even asked, and training is
+            the plain student's, bit for bit.
+
+    Raises:
+        ValueError: teacher and student have different numbers of classes.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: Detector,
+        teacher: Detector,
+        sampler: PointSampler,
+        loss: nn.Module,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if student.num_classes != teacher.num_classes:
+            raise ValueError(
+                f"The teacher knows {teacher.num_classes} classes and the student"
+                f" {student.num_classes}: set the student's num_classes to the teacher's, or take a"
+                " teacher of the student's data set."
+            )
+        self.student = student
+        # Past nn.Module's registration, so that nothing that walks modules finds the teacher.
+        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        self.sampler = sampler
+        self.loss = loss
+        self.weight = weight
+
+    @property
+    def deployable(self) -> Detector:
+        """The plain detector inside."""
+        return self.student
+
+    @property
+    def num_classes(self) -> int:
+        return self.student.num_classes
+
+    @property
+    def device(self) -> torch.device:
+        return self.student.device
+
+    def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Detectron2's contract: losses in training, the student's detections otherwise."""
+        if not self.training:
+            return self.student(inputs)
+        memory = self.student.encode(inputs)
+        losses = self.student.losses(memory, inputs)
+        if self.weight:
+            points, wanted = self.ask_teacher(inputs)
+            answers = self.student.decode(memory, points)
+            gaps = self.loss(answers, wanted, points)
+            losses = losses | {name: self.weight * gap for name, gap in gaps.items()}
+        return losses
+
+    @torch.no_grad()
+    def ask_teacher(self, inputs: list[dict[str, Any]]) -> tuple[Queries, Predictions]:
+        """Fresh distillation points and what the teacher sees there.
+
+        Ground truth is not looked at: points need no annotation.
+        """
+        memory = self.teacher.encode(inputs)
+        points = self.sampler(self.teacher, memory)
+        return points, self.teacher.decode(memory, points)
+
+    def _apply(self, fn, *args, **kwargs):
+        """Moving or casting this module moves and casts the teacher."""
+        super()._apply(fn, *args, **kwargs)
+        self.teacher._apply(fn, *args, **kwargs)
+        return self

@@ -1,0 +1,39 @@
+"""How far a student's answer at a point is from its teacher's, point by point.
+
+Shape letters: L student layers, B images, N points, K classes. A teacher's (1, B, N, ...) answer
+broadcasts over the student's layers.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..boxes import IOU_EPS, box_giou
+
+
+def kl_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """KL(teacher || student) of the class distributions at a temperature.
+
+    Softmax over the classes of logits / T, mean over the classes (not the sum that defines the
+    divergence), times T squared (Hinton et al., 2015), as the published KD-DETR code computes it.
+
+    Args:
+        student: (L, B, N, K) logits.
+        teacher: (1, B, N, K) logits.
+        temperature: T.
+
+    Returns:
+        (L, B, N), at least 0.
+    """
+    q = F.log_softmax(student.float() / temperature, dim=-1)
+    p = F.log_softmax(teacher.float() / temperature, dim=-1)
+    return (p.exp() * (p - q)).mean(-1) * temperature**2
+
+
+def l1_gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean absolute difference of the four coordinates; (L, B, N, 4) boxes to (L, B, N)."""
+    return (student.float() - teacher.float()).abs().mean(-1)
+
+
+def giou_gap(student: Tensor, teacher: Tensor, *, eps: float = IOU_EPS) -> Tensor:
+    """1 - GIoU of corresponding ``cxcywh`` boxes; (L, B, N, 4) to (L, B, N), in [0, 2]."""
+    return 1 - box_giou(student.float(), teacher.float(), eps=eps)
