@@ -1,0 +1,133 @@
+"""Detectors of the sizes a golden file was made with, carrying its weights."""
+
+from detectron2.layers import ShapeSpec
+from torch import nn
+
+from kddetr.checkpoint.published import (
+    DAB_DETR_DETREX,
+    DAB_DETR_OFFICIAL,
+    DEFORMABLE_DETREX,
+    rename,
+)
+from kddetr.detectors import (
+    DetectionTransformer,
+    HungarianMatcher,
+    SetCriterion,
+    dab_detr,
+    deformable_detr,
+)
+from tests.golden_numbers.files import Golden
+
+
+class GivenFeatures(nn.Module):
+    """In place of a backbone: only says how wide the given features are."""
+
+    def __init__(self, **channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {name: ShapeSpec(channels=c) for name, c in self.channels.items()}
+
+
+def criterion(config: dict) -> SetCriterion:
+    """Unweighted, so that every term can be compared by itself."""
+    matcher = config.get("matcher", {})
+    options = {k: matcher[k] for k in ("alpha", "gamma") if k in matcher}
+    return SetCriterion(
+        matcher=HungarianMatcher(
+            class_cost=matcher.get("cls", 2.0),
+            box_cost=matcher.get("l1", 5.0),
+            giou_cost=matcher.get("giou", 2.0),
+            eps=config["iou_eps"],
+            **options,
+        ),
+        class_weight=1.0,
+        box_weight=1.0,
+        giou_weight=1.0,
+        eps=config["iou_eps"],
+        **options,
+    )
+
+
+def golden_dab_detr(z: Golden) -> DetectionTransformer:
+    c = z.config
+    assert c["modulate_hw_attn"] and c["shared_bbox_head"] and not c["num_patterns"]
+    model = dab_detr(
+        backbone=GivenFeatures(res5=c["in_channels"]),
+        num_classes=c["classes"],
+        num_queries=c["queries"],
+        width=c["d_model"],
+        heads=c["heads"],
+        hidden=c["ffn"],
+        encoder_layers=c["enc_layers"],
+        decoder_layers=c["dec_layers"],
+        dropout=c["dropout"],
+        activation=c["activation"],
+        temperature=c["temperature"],
+        eps=c["inverse_sigmoid_eps"],
+        num_detections=c["topk"],
+        criterion=criterion(c),
+    )
+    return filled(model, rename(z.state(), DAB_DETR_DETREX))
+
+
+def golden_deformable_detr(z: Golden) -> DetectionTransformer:
+    c = z.config
+    names = ("res3", "res4", "res5")
+    model = deformable_detr(
+        backbone=GivenFeatures(**dict(zip(names, c["in_channels"], strict=True))),
+        num_classes=c["classes"],
+        extra_levels=c["levels"] - len(names),
+        num_queries=c["queries"],
+        refine=c["with_box_refine"],
+        width=c["d_model"],
+        heads=c["heads"],
+        points=c["points"],
+        hidden=c["ffn"],
+        encoder_layers=c["enc_layers"],
+        decoder_layers=c["dec_layers"],
+        dropout=c["dropout"],
+        groups=c["gn_groups"],
+        temperature=c["temperature"],
+        offset=c["pos_offset"],
+        eps=c["inverse_sigmoid_eps"],
+        num_detections=c["topk"],
+        criterion=criterion(c),
+    )
+    state = rename(z.state(), DEFORMABLE_DETREX)
+    if not c["with_box_refine"]:
+        # Shared heads are written once a layer there and once here.
+        state = {
+            k: v
+            for k, v in state.items()
+            if not k.startswith(("decoder.class_heads.", "decoder.box_heads."))
+            or k.split(".")[2] == "0"
+        }
+    return filled(model, state)
+
+
+def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
+    """Teacher or student of the complete distillation step."""
+    c = z.config
+    model = dab_detr(
+        backbone=GivenFeatures(res5=c[f"{role}_channels"]),
+        num_classes=c["classes"],
+        num_queries=c["queries"],
+        width=c["d_model"],
+        heads=c["heads"],
+        hidden=c["ffn"],
+        encoder_layers=c["enc_layers"],
+        decoder_layers=c[f"{role}_dec_layers"],
+        temperature=c["temperature"],
+        eps=c["inverse_sigmoid_eps"],
+        criterion=criterion(c),
+    )
+    state = z.state(f"sd_{role}")
+    return filled(model, rename(state, DAB_DETR_OFFICIAL))
+
+
+def filled(model: DetectionTransformer, state: dict) -> DetectionTransformer:
+    """Every weight given, none left over."""
+    model.load_state_dict(state, strict=True)
+    return model

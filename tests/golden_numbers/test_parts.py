@@ -1,0 +1,176 @@
+"""The building blocks of the detectors, number for number."""
+
+import pytest
+import torch
+
+from kddetr.boxes import box_giou, box_iou, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from kddetr.detectors import deformable_attention
+from kddetr.detectors.criterion import SetCriterion
+from kddetr.detectors.deformable_attention import DeformableAttention, sample_values_torch
+from kddetr.detectors.encoder import cell_centres
+from kddetr.detectors.matcher import HungarianMatcher, Target
+from kddetr.detectors.memory import FeatureLevels
+from kddetr.detectors.position_encoding import ImageSineEmbedding, anchor_sine_embedding
+from kddetr.detectors.postprocess import select_detections
+from kddetr.structures import Predictions
+from tests.golden_numbers.files import Golden
+
+
+def test_box_arithmetic():
+    z = Golden("box_ops")
+    a, b = z["in/boxes_a"], z["in/boxes_b"]
+    z.check("out/a_xyxy", cxcywh_to_xyxy(a))
+    z.check("out/b_xyxy", cxcywh_to_xyxy(b))
+    z.check("out/a_roundtrip", xyxy_to_cxcywh(cxcywh_to_xyxy(a)))
+    z.check("out/iou_eps", box_iou(a[:, None], b[None], eps=z.config["iou_eps"]))
+    z.check("out/giou_eps", box_giou(a[:, None], b[None], eps=z.config["iou_eps"]))
+    z.check("out/giou_plain", box_giou(a[:, None], b[None], eps=0))
+    z.check("out/inverse_sigmoid_1e3", inverse_sigmoid(z["in/p"], eps=1e-3))
+    z.check("out/inverse_sigmoid_1e5", inverse_sigmoid(z["in/p"], eps=1e-5))
+
+
+@pytest.mark.parametrize("kind", ["dab", "deformable"])
+def test_image_sine_embedding(kind):
+    z = Golden("pos_sine_2d")
+    for suffix, mask, features in (
+        ("", "in/mask", z.config["feats_per_coord"]),
+        ("_small_128", "in/mask_small", 128),
+    ):
+        embedding = ImageSineEmbedding(features=features, **z.config[kind])
+        padding = z[mask]
+        valid = (~padding)[:, None].expand(-1, 2 * features, -1, -1)
+        z.check(f"out/{kind}{suffix}", embedding(padding).permute(0, 3, 1, 2), where=valid)
+
+
+def test_anchor_sine_embedding():
+    z = Golden("pos_sine_anchor")
+    boxes, features = z["in/boxes"], z.config["feats_per_coord"]
+    z.check("out/box4_yxwh", anchor_sine_embedding(boxes, features))
+    z.check("out/box4_yxwh_128", anchor_sine_embedding(boxes, 128))
+    z.check("out/point2_yx", anchor_sine_embedding(boxes[..., :2], features))
+
+
+def implementations():
+    kernel = deformable_attention._kernel("cpu")
+    return ["torch", "kernel"] if kernel else ["torch"]
+
+
+@pytest.mark.parametrize("implementation", implementations())
+def test_deformable_sampling_forward_and_backward(implementation):
+    z = Golden("msdeform_core")
+    value, locations, weights = (
+        z[f"in/{n}"].requires_grad_() for n in ("value", "sampling_locations", "attention_weights")
+    )
+    shapes = [tuple(s) for s in z["in/spatial_shapes"].tolist()]
+    sample = {"torch": sample_values_torch, "kernel": deformable_attention.sample_values}
+    out = sample[implementation](value, shapes, locations, weights)
+    z.check("out/output", out)
+    out.backward(z["in/grad_output"])
+    z.check_relative("out/grad_value", value.grad)
+    z.check_relative("out/grad_sampling_locations", locations.grad)
+    z.check_relative("out/grad_attention_weights", weights.grad)
+
+
+@pytest.mark.parametrize("reference", ["2d", "4d"])
+def test_deformable_attention_module(reference):
+    z = Golden("msdeform_module")
+    shapes = [tuple(s) for s in z["in/spatial_shapes"].tolist()]
+    module = DeformableAttention(
+        width=z.config["d_model"],
+        heads=z.config["heads"],
+        levels=len(shapes),
+        points=z.config["points"],
+    )
+    z.check("in/sampling_offsets_bias_default", module.sampling_offsets.bias)
+    module.load_state_dict(z.state())
+    values = module.project(z["in/value"], z["in/key_padding_mask"])
+    query, position = z["in/query"], z["in/query_pos"]
+    out = module.attend(query + position, z[f"in/reference_points_{reference}"], values, shapes)
+    z.check(f"out/attn_{reference}", out)
+    z.check(f"out/attn_plus_query_{reference}", out + query)
+
+
+def test_layout_of_padded_levels():
+    z = Golden("two_stage_proposals")
+    shapes = [tuple(s) for s in z["in/spatial_shapes"].tolist()]
+    masks = z["in/mask"].split([h * w for h, w in shapes], dim=1)
+    levels = FeatureLevels(
+        features=[torch.zeros(len(m), 1, *s) for m, s in zip(masks, shapes, strict=True)],
+        paddings=[m.view(-1, *s) for m, s in zip(masks, shapes, strict=True)],
+    )
+    z.check("out/valid_ratios", levels.valid_ratios())
+    z.check("out/encoder_reference_points", cell_centres(shapes, levels.valid_ratios()))
+    tokens, padding = levels.flatten()
+    assert tokens.shape[:2] == padding.shape
+    z.check("in/mask", padding)
+
+
+def _matcher(z: Golden) -> HungarianMatcher:
+    costs = z.config["costs"]
+    return HungarianMatcher(
+        class_cost=costs["cls"],
+        box_cost=costs["l1"],
+        giou_cost=costs["giou"],
+        alpha=z.config["alpha"],
+        gamma=z.config["gamma"],
+        eps=z.config["iou_eps"],
+    )
+
+
+@pytest.mark.parametrize("case", ["main", "empty"])
+def test_matcher_and_criterion(case):
+    z = Golden("matcher_criterion")
+    logits = z[f"in/{case}/logits"].requires_grad_()
+    boxes = z[f"in/{case}/boxes"].requires_grad_()
+    targets = [
+        Target(labels, gt)
+        for labels, gt in zip(
+            z.numbered(f"in/{case}/labels"), z.numbered(f"in/{case}/gt_boxes"), strict=True
+        )
+    ]
+    predictions = Predictions(logits[None], boxes[None])
+    matcher = _matcher(z)
+    matches = matcher(predictions, targets)
+    for i, target in enumerate(targets):
+        source, matched = matches.of(0, i)
+        assert torch.equal(source, z[f"out/{case}/match/src_{i}"])
+        assert torch.equal(matched, z[f"out/{case}/match/tgt_{i}"])
+        if f"out/{case}/cost_class_{i}" in z.arrays:
+            terms = matcher.costs(logits[None, i], boxes[None, i], target)
+            total = sum(w * t for w, t in zip(matcher.weights, terms, strict=True))
+            for name, term in zip(("class", "l1", "giou"), terms, strict=True):
+                z.check(f"out/{case}/cost_{name}_{i}", term[0])
+            z.check(f"out/{case}/cost_total_{i}", total[0])
+
+    unweighted = {"class_weight": 1.0, "box_weight": 1.0, "giou_weight": 1.0}
+    focal = {"alpha": z.config["alpha"], "gamma": z.config["gamma"]}
+    criterion = SetCriterion(matcher=matcher, eps=z.config["iou_eps"], **focal, **unweighted)
+    losses = criterion(predictions, targets)
+    for name, loss in losses.items():
+        z.check_relative(f"loss/{case}/{name}", loss)
+    if f"loss/{case}/loss_giou_no_eps" in z.arrays:
+        plain = SetCriterion(matcher=matcher, eps=0, **focal, **unweighted)
+        z.check_relative(f"loss/{case}/loss_giou_no_eps", plain(predictions, targets)["loss_giou"])
+    for key in z.keys(f"grad/{case}"):
+        name, _, of = key.rpartition("_")
+        tensor = {"logits": logits, "boxes": boxes}[of]
+        (gradient,) = torch.autograd.grad(losses[name], tensor, retain_graph=True)
+        z.check_relative(f"grad/{case}/{key}", gradient)
+
+
+def test_detections_in_network_and_original_pixels():
+    from detectron2.modeling.postprocessing import detector_postprocess
+
+    z = Golden("postprocess")
+    sizes = [tuple(s) for s in z["in/network_sizes"].tolist()]
+    found = select_detections(z["in/logits"], z["in/boxes"], sizes, count=z.config["topk"])
+    for i, detections in enumerate(found):
+        z.check(f"out/scores_{i}", detections.scores)
+        z.check(f"out/labels_{i}", detections.pred_classes)
+        wanted = z[f"out/boxes_xyxy_network_{i}"]
+        torch.testing.assert_close(detections.pred_boxes.tensor, wanted, atol=1e-2, rtol=0)
+        final = detector_postprocess(detections, *z["in/original_sizes"][i].tolist())
+        z.check(f"out/final_scores_{i}", final.scores)
+        z.check(f"out/final_labels_{i}", final.pred_classes)
+        wanted = z[f"out/final_boxes_xyxy_{i}"]
+        torch.testing.assert_close(final.pred_boxes.tensor, wanted, atol=1e-2, rtol=0)
