@@ -1,0 +1,31 @@
+"""The bundled digits on photographs: 300 labelled images, 3,700 without labels, no augmentation."""
+
+from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from omegaconf import OmegaConf
+
+from kddetr.data import DetectionMapper, build_train_loader
+from kddetr.engine import CocoEvaluator
+
+dataloader = OmegaConf.create()
+
+dataloader.train = L(build_train_loader)(
+    dataset=L(get_detection_dataset_dicts)(names="quickstart_train_labeled", filter_empty=False),
+    mapper=L(DetectionMapper)(is_train=True, augmentations=[]),
+    total_batch_size=8,
+    num_workers=0,  # the images are small: a process of its own costs more than it saves
+    seed="${train.seed}",
+    unlabeled=L(get_detection_dataset_dicts)(
+        names="quickstart_train_unlabeled", filter_empty=False
+    ),
+    unlabeled_mapper=L(DetectionMapper)(is_train=True, labeled=False, augmentations=[]),
+    unlabeled_per_batch=0,
+)
+
+dataloader.test = L(build_detection_test_loader)(
+    dataset=L(get_detection_dataset_dicts)(names="quickstart_val", filter_empty=False),
+    mapper=L(DetectionMapper)(is_train=False, augmentations=[]),
+    num_workers=0,
+)
+
+dataloader.evaluator = L(CocoEvaluator)(dataset_name="${..test.dataset.names}")

@@ -1,0 +1,150 @@
+"""Checks at the door: a missing, truncated or wrong data set is reported before a model is built.
+
+Detectron2 itself says it with a traceback: a missing image in the middle of training, a mistyped
+test set at the first evaluation.
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.registry import locate
+
+from .coco import (
+    DatasetError,
+    broken,
+    check_folder,
+    coco_records,
+    load_coco_format,
+    read_coco_json,
+    register_coco_format,
+    require,
+    where_to_put,
+)
+
+# A file larger than this (bytes) whose classes are known is not parsed only to be checked: COCO's
+# takes 10 s.
+LARGE_FILE = 64 * 2**20
+
+
+def check_dataset(names: str | Sequence[str], *, for_evaluation: bool = False) -> None:
+    """Check that data sets can be used, as far as that is quick, and learn their class names.
+
+    Args:
+        names: a registered name or several that belong to one task, i.e. share their classes.
+        for_evaluation: also demand what COCO's metric reads of an annotation: ``area``,
+            ``iscrowd`` and a unique ``id`` other than 0.
+
+    Raises:
+        DatasetError: a name is not registered, a file or folder is missing or broken, or the
+            classes differ.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    if not names:
+        raise DatasetError("No data set is named: give at least one registered name.")
+    for name in names:
+        if name not in DatasetCatalog.list():
+            raise DatasetError(_unknown_name(name))
+        metadata = MetadataCatalog.get(name)
+        if metadata.get("json_file"):
+            _check_registered(name, metadata, for_evaluation)
+    _check_same_classes(names)
+
+
+def dataset_names(node) -> list[str]:
+    """Return the names that a part of a config uses, registering COCO folders on the way.
+
+    Args:
+        node: a name, a list of names, a node with ``names`` (``get_detection_dataset_dicts``), or a
+            node of `load_coco_format` or `register_coco_format`. Anything else uses no name.
+
+    Raises:
+        DatasetError: a COCO folder's paths are empty, or its name belongs to another data set.
+    """
+    if node is None or isinstance(node, str):
+        return [node] if node else []
+    if not hasattr(node, "keys"):
+        return [name for item in node for name in dataset_names(item)]
+    if "names" in node:
+        return dataset_names(node["names"])
+    target = node.get("_target_")
+    target = locate(target) if isinstance(target, str) else target
+    if target in (load_coco_format, register_coco_format):
+        keys = ("json_file", "image_root", "name")
+        return [register_coco_format(**{k: node[k] for k in keys if k in node})]
+    return []
+
+
+def _check_registered(name: str, metadata, for_evaluation: bool) -> None:
+    path = Path(metadata.json_file)
+    image_root = metadata.get("image_root")
+    if not path.is_file():
+        raise DatasetError(f"Data set {name!r}: {path} does not exist. {where_to_put(path, name)}")
+    if image_root:
+        check_folder(name, image_root)
+    if metadata.get("evaluator_type", "coco") != "coco":
+        return  # other formats name images and classes in their own way
+    if path.stat().st_size > LARGE_FILE and metadata.get("thing_classes"):
+        _check_tail(path)
+        return
+    document = read_coco_json(path)
+    if not document["images"]:
+        raise DatasetError(
+            f"Data set {name!r}: {path} lists no image, and an empty data set cannot be used."
+        )
+    records, classes, id_map = coco_records(
+        document, json_file=str(path), image_root=str(image_root or "")
+    )
+    first = records[0]["file_name"]
+    if not os.path.isfile(first):
+        raise DatasetError(
+            f"Data set {name!r}: its first image {first} does not exist; is the image folder right?"
+        )
+    if for_evaluation:
+        _check_for_metric(document.get("annotations", ()), str(path))
+    if not metadata.get("thing_classes"):
+        metadata.set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
+
+
+def _check_for_metric(annotations: Sequence[dict], json_file: str) -> None:
+    for note in annotations:
+        require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
+    ids = {note["id"] for note in annotations}
+    # pycocotools marks a detection with the id of the box it found, and reads 0 as "found nothing".
+    if 0 in ids or len(ids) < len(annotations):
+        raise DatasetError(
+            f"{json_file}: COCO's metric needs every annotation to have an id of its own other "
+            "than 0: number them from 1."
+        )
+
+
+def _check_same_classes(names: list[str]) -> None:
+    known = {n: MetadataCatalog.get(n).get("thing_classes") for n in names}
+    known = {n: list(classes) for n, classes in known.items() if classes}
+    for name, classes in known.items():
+        first = next(iter(known))
+        if classes != known[first]:
+            raise DatasetError(
+                f"Data sets {first!r} and {name!r} have different classes ({len(known[first])}: "
+                f"{', '.join(known[first][:3])}, ... and {len(classes)}: "
+                f"{', '.join(classes[:3])}, ...): give both files the same categories."
+            )
+
+
+def _check_tail(path: Path) -> None:
+    """A JSON file cut short does not end in a bracket; enough where parsing twice is slow."""
+    with path.open("rb") as file:
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        if not file.read().rstrip().endswith(b"}"):
+            raise DatasetError(broken(path, "it does not end in '}'"))
+
+
+def _unknown_name(name: str) -> str:
+    close = difflib.get_close_matches(str(name), DatasetCatalog.list(), n=3)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return (
+        f"No data set is registered as {name!r}.{hint} Your own COCO-format folder needs no name: "
+        "see configs/common/data/custom.py."
+    )

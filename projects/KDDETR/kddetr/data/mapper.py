@@ -1,0 +1,141 @@
+"""From a dataset dict to what a detector reads: one RGB image and, for a labelled training image,
+its boxes.
+
+Detectron2's own mapper keeps annotations that have left the image as empty boxes to be filtered
+later, has no second augmentation branch, and cannot tell an image without boxes from one without
+labels; here the two are different.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.file_io import PathManager
+from PIL import Image, ImageOps
+
+from .coco import DatasetError
+
+MIN_SIDE = 1e-3  # pixels; what is left of a box outside the crop has no side, up to rounding
+
+
+class ShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's ``ResizeShortestEdge`` that never shrinks a very long image to zero pixels.
+
+    Args:
+        short_edge_length: the short side in pixels, drawn from this list.
+        max_size: the long side in pixels is at most this; None for no limit.
+    """
+
+    def __init__(self, short_edge_length: int | Sequence[int], max_size: int | None = None):
+        sizes = [short_edge_length] if isinstance(short_edge_length, int) else short_edge_length
+        unlimited = 2**31 - 1
+        super().__init__([int(s) for s in sizes], max_size or unlimited, sample_style="choice")
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw a size and return the transform for ``image``, (H, W, ...)."""
+        height, width = image.shape[:2]
+        short = int(np.random.choice(self.short_edge_length))
+        size = self.get_output_shape(height, width, short, self.max_size)
+        return T.ResizeTransform(height, width, *(max(1, s) for s in size), self.interp)
+
+
+class DetectionMapper:
+    """Read, augment and convert one image.
+
+    Args:
+        is_train: False leaves out the ground truth, whatever ``labeled`` says.
+        augmentations: transforms or augmentations of Detectron2, applied in order.
+        augmentations_with_crop: in training an image takes this list instead with probability 0.5.
+        image_format: the detectors of this project read "RGB".
+        labeled: False for images without labels: the result has no ``instances``.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: Sequence,
+        augmentations_with_crop: Sequence | None = None,
+        image_format: str = "RGB",
+        labeled: bool = True,
+    ):
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(list(augmentations))
+        self.augmentations_with_crop = None
+        if is_train and augmentations_with_crop is not None:
+            self.augmentations_with_crop = T.AugmentationList(list(augmentations_with_crop))
+        self.image_format = image_format
+        self.labeled = labeled
+
+    def __call__(self, record: dict) -> dict:
+        """Map a dataset dict.
+
+        Returns:
+            the dict without its annotations, with ``image`` (uint8, (3, H, W)), ``height`` and
+            ``width`` of the file and, if labelled and in training, ``instances`` with ``gt_boxes``
+            (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
+
+        Raises:
+            DatasetError: the file is missing or broken, or a labelled image has no ``annotations``
+                key.
+        """
+        mapped = {k: v for k, v in record.items() if k != "annotations"}
+        image = read_image(record["file_name"], self.image_format)
+        detection_utils.check_image_size(mapped, image)
+        augmentations = self.augmentations
+        if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
+            augmentations = self.augmentations_with_crop
+        augmented = T.AugInput(image)
+        transforms = augmentations(augmented)
+        # A flipped view has negative strides, which torch refuses.
+        pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
+        mapped["image"] = torch.from_numpy(pixels)
+        if self.is_train and self.labeled:
+            mapped["instances"] = _instances(record, transforms, augmented.image.shape[:2])
+        return mapped
+
+
+def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
+    """Read a file as (H, W, 3) uint8, turned upright as its EXIF entry says.
+
+    Raises:
+        DatasetError: the file is missing, truncated or no image.
+    """
+    try:
+        with PathManager.open(file_name, "rb") as file:
+            image = ImageOps.exif_transpose(Image.open(file))
+            if image.mode.startswith("I"):
+                # Pillow would clip 16-bit pixels at 255: an all but white image, and no word about
+                # it.
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            # A copy, because torch wants to be able to write to it.
+            return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
+    except FileNotFoundError as error:
+        raise DatasetError(f"The image {file_name} does not exist.") from error
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        reason = str(error).split("\n")[0]
+        raise DatasetError(f"The image {file_name} is truncated or broken: {reason}.") from error
+
+
+def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int]) -> Instances:
+    if "annotations" not in record:
+        raise DatasetError(
+            f"The image {record['file_name']} has no 'annotations': map images without labels with "
+            "labeled=False (an image that shows nothing has an empty list)."
+        )
+    kept = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
+    boxes = transforms.apply_box(np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
+    height, width = size
+    boxes = boxes.reshape(-1, 4).clip(min=0, max=[width, height, width, height])
+    inside = (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
+    classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
+    return Instances(
+        size,
+        gt_boxes=Boxes(torch.from_numpy(boxes[inside].astype(np.float32))),
+        gt_classes=torch.from_numpy(classes[inside]),
+    )

@@ -1,0 +1,161 @@
+"""The training stream: the same whoever loads it, wherever it is entered, whatever is mixed in."""
+
+import itertools
+import multiprocessing
+import random
+
+import numpy as np
+import pytest
+import torch
+from detectron2.utils import comm
+
+from kddetr.data import build_train_loader
+
+
+class _Mapper:
+    """A mapper with random augmentation: what all three generators draw is in the sample."""
+
+    def __init__(self, reject=()):
+        self.reject = reject
+
+    def __call__(self, record):
+        if record["image_id"] in self.reject:
+            return None
+        draws = (random.random(), float(np.random.rand()), float(torch.rand(())))
+        return {"image_id": record["image_id"], "draws": draws}
+
+
+def _records(count, first=0):
+    return [{"image_id": first + i} for i in range(count)]
+
+
+def _loader(**changes):
+    options = {"dataset": _records(10), "mapper": _Mapper(), "total_batch_size": 4, "seed": 7}
+    return build_train_loader(**options | changes)
+
+
+def _take(loader, count):
+    iterator = iter(loader)
+    try:
+        return list(itertools.islice(iterator, count))
+    finally:
+        iterator.close()
+
+
+UNLABELED = {"unlabeled": _records(9, 100), "unlabeled_mapper": _Mapper(), "unlabeled_per_batch": 2}
+
+
+def test_same_seed_same_stream_other_seed_other_stream():
+    assert _take(_loader(), 6) == _take(_loader(), 6)
+    assert _take(_loader(), 6) != _take(_loader(seed=8), 6)
+
+
+def test_resume_is_the_tail_of_the_whole():
+    whole = _take(_loader(**UNLABELED), 12)
+    for start in (1, 5, 11):
+        loader = _loader(**UNLABELED)
+        iterator = iter(loader)  # asked for before, as Detectron2's trainer does
+        loader.start_iteration = start
+        assert list(itertools.islice(iterator, 12 - start)) == whole[start:]
+
+
+def test_start_iteration_is_fixed_once_begun():
+    loader = _loader()
+    _take(loader, 1)
+    with pytest.raises(RuntimeError, match="before the first batch"):
+        loader.start_iteration = 3
+    with pytest.raises(ValueError, match="negative"):
+        _loader().start_iteration = -1
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_nothing_and_leave(workers):
+    assert _take(_loader(num_workers=workers, **UNLABELED), 7) == _take(_loader(**UNLABELED), 7)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_the_batches_of_one(monkeypatch, world):
+    options = {"total_batch_size": 12, "unlabeled_per_batch": 4}
+    single = _take(_loader(**UNLABELED | options), 5)
+    monkeypatch.setattr(comm, "get_world_size", lambda: world)
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        shares.append(_take(_loader(**UNLABELED | options), 5))
+    for iteration, batch in enumerate(single):
+        together = [sample for share in shares for sample in share[iteration]]
+        assert all(len(share[iteration]) == 12 // world for share in shares)
+        key = lambda s: s["image_id"]  # noqa: E731
+        assert sorted(together, key=key) == sorted(batch, key=key)
+        assert all(sum(s["image_id"] >= 100 for s in sh[iteration]) == 4 // world for sh in shares)
+
+
+def test_every_epoch_is_a_new_permutation():
+    samples = [s["image_id"] for batch in _take(_loader(total_batch_size=5), 8) for s in batch]
+    epochs = [samples[i : i + 10] for i in range(0, 40, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_unlabelled_images_leave_the_labelled_stream_alone():
+    alone = _take(_loader(total_batch_size=2), 10)
+    mixed = _take(_loader(total_batch_size=4, **UNLABELED), 10)
+    assert [batch[:2] for batch in mixed] == alone
+    assert all(sample["image_id"] >= 100 for batch in mixed for sample in batch[2:])
+
+
+def test_loading_leaves_the_global_generators_alone():
+    for workers in (0, 1):
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        _take(_loader(num_workers=workers), 3)
+        seen = random.random(), np.random.rand(), torch.rand(())
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        assert seen == (random.random(), np.random.rand(), torch.rand(()))
+
+
+def test_rejected_images_are_replaced_the_same_way_every_time():
+    mapper = _Mapper(reject={0, 1, 2, 5})
+    first = _take(_loader(mapper=mapper), 5)
+    assert first == _take(_loader(mapper=mapper, num_workers=2), 5)
+    assert {s["image_id"] for batch in first for s in batch} <= {3, 4, 6, 7, 8, 9}
+    with pytest.raises(ValueError, match="rejected every one of the 10"):
+        _take(_loader(mapper=_Mapper(reject=set(range(10)))), 1)
+
+
+def test_without_a_seed_the_processes_agree_on_one(monkeypatch):
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 7)
+    for seed in (None, -1):
+        assert _take(_loader(seed=seed), 2) == _take(_loader(), 2)
+
+
+def test_sizes_for_the_preflight():
+    loader = _loader(**UNLABELED)
+    sizes = loader.total_batch_size, loader.dataset_size, loader.unlabeled_size
+    assert sizes == (4, 10, 9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"dataset": []}, "training data set is empty"),
+        ({"total_batch_size": 11}, "takes 11 training images, but the data set has only 10"),
+        ({"total_batch_size": 0}, "must be positive"),
+        ({"unlabeled_per_batch": 4}, "every batch needs a labelled image"),
+        ({"unlabeled_per_batch": 2}, "give the loader `unlabeled` images"),
+        (UNLABELED | {"unlabeled": []}, "unlabelled data set is empty"),
+        (UNLABELED | {"unlabeled": _records(1)}, "takes 2 unlabelled images"),
+    ],
+)
+def test_bad_sizes_are_one_sentence(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        _loader(**changes)
+
+
+def test_batch_that_the_processes_cannot_share(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match="multiple of 3"):
+        _loader(total_batch_size=4)
+    with pytest.raises(ValueError, match=r"unlabeled_per_batch \(2\)"):
+        _loader(total_batch_size=6, **UNLABELED)
