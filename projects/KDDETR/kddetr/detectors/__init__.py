@@ -1,6 +1,7 @@
 """Detection transformers that answer any queries. Nothing in this room knows of any other use."""
 
 from .backbone import TinyConvNet, resnet
+from .cached import CachedEncoder
 from .criterion import SetCriterion
 from .dab_detr import dab_detr
 from .deformable_detr import deformable_detr
@@ -8,6 +9,7 @@ from .matcher import HungarianMatcher
 from .transformer import DetectionTransformer
 
 __all__ = [
+    "CachedEncoder",
     "DetectionTransformer",
     "HungarianMatcher",
     "SetCriterion",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec, get_norm
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
@@ -30,20 +30,22 @@ def resnet(
 
 
 class TinyConvNet(Backbone):
-    """Residual stages of stride 2, 4, 8, ... with batch norm, for images of about 100 pixels.
+    """Residual stages of stride 2, 4, 8, ..., for images of about 100 pixels.
 
     Args:
         channels: of each stage; stage i has stride 2 ** (i + 1) and is called ``stage{i}``.
-        blocks: residual blocks a stage.
+        blocks: residual blocks of each stage.
         out_features: names of the stages to return; default the last.
+        norm: Detectron2's name of a norm.
     """
 
     def __init__(
         self,
         *,
         channels: Sequence[int],
-        blocks: int = 1,
+        blocks: Sequence[int],
         out_features: Sequence[str] | None = None,
+        norm: str = "BN",
     ) -> None:
         super().__init__()
         names = [f"stage{i}" for i in range(len(channels))]
@@ -51,13 +53,13 @@ class TinyConvNet(Backbone):
         self.channels = dict(zip(names, channels, strict=True))
         self.stages = nn.ModuleDict()
         inputs = 3
-        for name, width in self.channels.items():
+        for (name, width), count in zip(self.channels.items(), blocks, strict=True):
             down = nn.Sequential(
                 nn.Conv2d(inputs, width, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(width),
+                get_norm(norm, width),
                 nn.ReLU(),
             )
-            residual = [ResidualBlock(width) for _ in range(blocks)]
+            residual = [ResidualBlock(width, norm) for _ in range(count)]
             self.stages[name] = nn.Sequential(down, *residual)
             inputs = width
 
@@ -75,16 +77,16 @@ class TinyConvNet(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with batch norm around an identity."""
+    """Two normed 3 x 3 convolutions around an identity."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, norm: str) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            get_norm(norm, width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            get_norm(norm, width),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -75,12 +75,18 @@ def _kernel(device_type: str):
     except ImportError:
         logger.info("Deformable attention on %s: plain PyTorch.", device_type)
         return None
-    built = torch._C._dispatch_has_kernel_for_dispatch_key(
-        "torch_ms_deform_attn::forward", device_type.upper()
+    try:  # a library built without CUDA imports all the same: only a call tells
+        one = torch.ones(1, 1, 1, 1, device=device_type)
+        size = torch.ones(1, 2, dtype=torch.int64, device=device_type)
+        place = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
+        library.ms_deform_attn(one, size, size[:, 0] * 0, place, place[..., 0])
+    except RuntimeError as error:
+        logger.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
+        return None
+    logger.info(
+        "Deformable attention on %s: torch-ms-deform-attn %s.", device_type, library.__version__
     )
-    name = f"torch-ms-deform-attn {library.__version__}" if built else "plain PyTorch"
-    logger.info("Deformable attention on %s: %s.", device_type, name)
-    return library.ms_deform_attn if built else None
+    return library.ms_deform_attn
 
 
 class DeformableAttention(nn.Module):

@@ -33,6 +33,7 @@ def deformable_detr(
     extra_levels: int = 1,
     num_queries: int = 300,
     anchor_queries: bool = False,
+    anchor_size: float | None = None,
     refine: bool = True,
     width: int = 256,
     heads: int = 8,
@@ -59,6 +60,7 @@ def deformable_detr(
         anchor_queries: learned anchor boxes in place of learned embeddings (DAB-Deformable-DETR):
             the positional query is computed from the box in every layer, the heads get a norm, and
             the box loss looks forward twice, as in DAB-DETR.
+        anchor_size: their initial width and height, see :class:`AnchorQueries`.
         refine: iterative box refinement, with heads of their own for every layer.
         width: C.
         heads: of every attention.
@@ -138,7 +140,7 @@ def deformable_detr(
         ),
         encoder=encoder,
         query_source=(
-            AnchorQueries(num_queries)
+            AnchorQueries(num_queries, size=anchor_size)
             if anchor_queries
             else EmbeddingQueries(num_queries, width=width)
         ),

@@ -1,0 +1,21 @@
+"""Points and loss as the published code has them; the teacher and the student are the config's.
+
+The class term of the published reduction is a sum over the images of a process, and was tuned with
+8 processes of 8 images: with fewer images a process it counts less beside the other terms.
+"""
+
+from detectron2.config import LazyCall as L
+
+from kddetr import KDDETR
+from kddetr.checkpoint import load_pretrained
+from kddetr.losses import DistillationLoss
+from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+
+model = L(KDDETR)(
+    student=None,
+    teacher=L(load_pretrained)(model=None, checkpoint=""),  # model.teacher.checkpoint=FILE
+    sampler=L(JointSampler)(
+        samplers=[L(GeneralSampler)(count=300, distribution="normal_logit"), L(SpecificSampler)()]
+    ),
+    loss=L(DistillationLoss)(class_weight=1.0, reduction="published"),
+)

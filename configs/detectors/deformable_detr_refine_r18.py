@@ -1,0 +1,6 @@
+"""Deformable DETR R18 with iterative box refinement."""
+
+from .deformable_detr_r18 import dataloader, lr_multiplier, model, optimizer, train
+
+model.refine = True
+train.output_dir = "output/deformable_detr_refine_r18"

@@ -1,0 +1,10 @@
+"""Deformable DETR with box refinement, R18 from R50."""
+
+from ..detectors.deformable_detr_refine_r18 import dataloader, lr_multiplier, optimizer, train
+from ..detectors.deformable_detr_refine_r18 import model as _student
+from ..detectors.deformable_detr_refine_r50 import model as _teacher
+from ..common.kd_detr_published import model
+
+model.student = _student
+model.teacher.model = _teacher
+train.output_dir = "output/deformable_detr_refine_r18_from_deformable_detr_refine_r50"

@@ -1,0 +1,42 @@
+"""A larger and a smaller detector of one family: anchor boxes with deformable attention, the
+member of it that learns fastest on toy images."""
+
+from detectron2.config import LazyCall as L
+
+from kddetr.detectors import TinyConvNet, deformable_detr
+
+teacher = L(deformable_detr)(
+    backbone=L(TinyConvNet)(channels=[24, 48, 96], blocks=[0, 2, 2]),
+    num_classes=10,
+    in_features=["stage2"],
+    extra_levels=0,
+    num_queries=50,
+    anchor_queries=True,
+    anchor_size=0.23,
+    width=96,
+    heads=4,
+    hidden=192,
+    encoder_layers=2,
+    decoder_layers=3,
+    dropout=0.0,
+    groups=16,
+    num_detections=100,
+)
+
+student = L(deformable_detr)(
+    backbone=L(TinyConvNet)(channels=[16, 32, 64], blocks=[0, 1, 1]),
+    num_classes=10,
+    in_features=["stage2"],
+    extra_levels=0,
+    num_queries=50,
+    anchor_queries=True,
+    anchor_size=0.23,
+    width=64,
+    heads=4,
+    hidden=128,
+    encoder_layers=2,
+    decoder_layers=3,
+    dropout=0.0,
+    groups=16,
+    num_detections=100,
+)

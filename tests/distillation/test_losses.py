@@ -1,0 +1,90 @@
+"""Properties of the distillation loss beside its golden numbers."""
+
+import pytest
+import torch
+
+from kddetr.losses import DistillationLoss, giou_gap, kl_gap, l1_gap
+from kddetr.structures import Predictions, Queries
+
+
+def predictions(layers, images=2, points=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(layers, images, points, 4, generator=generator) * 3
+    boxes = 0.2 + 0.6 * torch.rand(layers, images, points, 4, generator=generator)
+    return Predictions(logits, boxes)
+
+
+def asked(images=2, points=5, name="general"):
+    return Queries(torch.rand(images, points, 4)).named(name)
+
+
+def total(loss, student, teacher, points):
+    return float(sum(loss(student, teacher, points).values()))
+
+
+def test_gaps_vanish_only_between_equals():
+    a, b = predictions(1), predictions(1, seed=1)
+    for gap, field in (
+        (lambda s, t: kl_gap(s, t, temperature=10.0), "logits"),
+        (l1_gap, "boxes"),
+        (giou_gap, "boxes"),
+    ):
+        mine, other = getattr(a, field), getattr(b, field)
+        assert gap(mine, mine).abs().max() < 1e-4
+        assert (gap(mine, other) > 0).all()
+
+
+@pytest.mark.parametrize("term", ["class", "bbox", "giou"])
+def test_the_default_reduction_does_not_grow_with_the_batch(term):
+    """The same images twice: the same loss. In the published reduction the class term doubles."""
+    student, teacher = predictions(2), predictions(3, seed=1)
+
+    def ratio(reduction):
+        loss = DistillationLoss(reduction=reduction)
+        once = loss(student, teacher, asked())
+        twice = loss(*(_twice(p) for p in (student, teacher)), asked(images=4))
+        return float(twice[f"kd_general/{term}"] / once[f"kd_general/{term}"])
+
+    assert ratio("weighted_mean") == pytest.approx(1, rel=1e-5)
+    assert ratio("published") == pytest.approx(2 if term == "class" else 1, rel=1e-5)
+
+
+def _twice(p):
+    return Predictions(torch.cat([p.logits] * 2, dim=1), torch.cat([p.boxes] * 2, dim=1))
+
+
+def test_points_the_teacher_sees_nothing_at_weigh_nothing():
+    student, teacher = predictions(1), predictions(1, seed=1)
+    teacher.logits[:, :, 1:] = -40.0
+    only = Predictions(student.logits[:, :, :1], student.boxes[:, :, :1])
+    wanted = Predictions(teacher.logits[:, :, :1], teacher.boxes[:, :, :1])
+    loss = DistillationLoss()
+    assert total(loss, student, teacher, asked()) == pytest.approx(
+        total(loss, only, wanted, asked(points=1)), rel=1e-5
+    )
+    assert total(DistillationLoss(foreground=False), student, teacher, asked()) != pytest.approx(
+        total(loss, student, teacher, asked()), rel=1e-2
+    )
+
+
+def test_every_student_layer_is_compared_with_the_teachers_last():
+    student, teacher = predictions(3), predictions(4, seed=1)
+    loss = DistillationLoss()
+    one = Predictions(student.logits[1:2], student.boxes[1:2])
+    for term, values in loss.terms(student, teacher).items():
+        assert values.shape == (3,)
+        torch.testing.assert_close(values[1:2], loss.terms(one, teacher.last())[term])
+
+
+def test_no_gradient_reaches_the_teacher():
+    student, teacher = predictions(2), predictions(2, seed=1)
+    for tensor in (student.logits, student.boxes, teacher.logits, teacher.boxes):
+        tensor.requires_grad_()
+    sum(DistillationLoss()(student, teacher, asked()).values()).backward()
+    assert student.logits.grad is not None and student.boxes.grad is not None
+    assert teacher.logits.grad is None and teacher.boxes.grad is None
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="weighted_mean, published"):
+        DistillationLoss(reduction="sum")

@@ -1,0 +1,71 @@
+"""Detectors of a few thousand weights and batches of a few pixels, for tests of properties."""
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from kddetr.detectors import DetectionTransformer, TinyConvNet, dab_detr, deformable_detr
+
+CLASSES = 3
+FAMILIES = ("dab_detr", "deformable_detr_plain", "deformable_detr", "dab_deformable_detr")
+
+
+def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> DetectionTransformer:
+    """A detector of the family whose every weight is random, heads and offsets too."""
+    torch.manual_seed(seed)
+    common = {
+        "backbone": TinyConvNet(
+            channels=[4, 6, 8],
+            blocks=[0, 1, 0],
+            out_features=["stage1", "stage2"],
+            norm="FrozenBN",  # statistics of a batch would make an image depend on its company
+        ),
+        "num_classes": CLASSES,
+        "num_queries": 6,
+        "width": 16,
+        "heads": 4,
+        "hidden": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "num_detections": 10,
+        **options,
+    }
+    if family == "dab_detr":
+        model = dab_detr(in_feature="stage2", **common)
+    else:
+        model = deformable_detr(
+            in_features=["stage1", "stage2"],
+            groups=4,
+            refine=family != "deformable_detr_plain",
+            anchor_queries=family == "dab_deformable_detr",
+            **{"dropout": 0.0, **common},
+        )
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            nn.init.normal_(module.weight, std=0.3)
+    return model
+
+
+def tiny_batch(
+    sizes: tuple[tuple[int, int], ...] = ((40, 56), (48, 40)),
+    *,
+    boxes: tuple[int, ...] = (3, 2),
+    seed: int = 0,
+) -> list[dict]:
+    """Images of those sizes (h, w), with that many random boxes each; None: unlabelled."""
+    generator = torch.Generator().manual_seed(seed)
+    batch = []
+    for i, ((height, width), count) in enumerate(zip(sizes, boxes, strict=True)):
+        image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+        x = {"image": image, "height": height, "width": width, "image_id": i}
+        if count is not None:
+            low = torch.rand(count, 2, generator=generator) * 0.5
+            high = low + 0.2 + torch.rand(count, 2, generator=generator) * 0.3
+            scale = torch.tensor([width, height, width, height])
+            x["instances"] = Instances(
+                (height, width),
+                gt_boxes=Boxes(torch.cat([low, high], dim=1) * scale),
+                gt_classes=torch.randint(0, CLASSES, (count,), generator=generator),
+            )
+        batch.append(x)
+    return batch
