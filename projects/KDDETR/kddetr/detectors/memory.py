@@ -35,8 +35,8 @@ class Memory:
     def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """``compute()`` at the first call with this key, the same tensor afterwards.
 
-        A decoder layer projects the memory here, so that asking twice (own queries, then
-        distillation points) pays once. Not shared between a graph and ``no_grad``.
+        A decoder layer projects the memory here, so that asking twice pays once. Not shared
+        between a graph and ``no_grad``.
         """
         key = (key, torch.is_grad_enabled())
         if key not in self._once:
