@@ -1,0 +1,33 @@
+"""Checkpoints: read safely, written atomically, loaded with a report of what fitted."""
+
+from .assets import asset
+from .backbones import backbone_weights, detectron2_names
+from .checkpointer import Checkpointer, WrapperState, deployable
+from .coverage import Coverage, load_weights
+from .files import (
+    CheckpointError,
+    atomic_write,
+    local_file,
+    read_checkpoint,
+    weights_of,
+    whole_checkpoints,
+)
+from .loading import load_pretrained
+
+__all__ = [
+    "CheckpointError",
+    "Checkpointer",
+    "Coverage",
+    "WrapperState",
+    "asset",
+    "atomic_write",
+    "backbone_weights",
+    "deployable",
+    "detectron2_names",
+    "load_pretrained",
+    "load_weights",
+    "local_file",
+    "read_checkpoint",
+    "weights_of",
+    "whole_checkpoints",
+]

@@ -1,0 +1,32 @@
+"""Files that come with the package, addressed as ``kddetr://name`` wherever Detectron2 takes a path."""
+
+from pathlib import Path
+
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+
+__all__ = ["asset"]
+
+PREFIX = "kddetr://"
+FOLDER = Path(__file__).parents[1] / "assets"
+
+
+def asset(path: str) -> Path:
+    """The file that ``kddetr://name`` stands for."""
+    return FOLDER / path.removeprefix(PREFIX)
+
+
+class _AssetHandler(PathHandler):
+    """Lets Detectron2's path manager read, and only read, bundled files."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PREFIX]
+
+    def _get_local_path(self, path: str, **kwargs) -> str:
+        return str(asset(path))
+
+    def _open(self, path: str, mode: str = "r", **kwargs):
+        return open(asset(path), mode)
+
+
+PathManager.register_handler(_AssetHandler(), allow_override=True)

@@ -1,0 +1,177 @@
+"""A DetectionCheckpointer that loses nothing that was saved and hides nothing that did not load.
+
+Files appear whole or not at all, what is read is data and never code, and what is saved is the
+detector itself: the file of a distilled student is a plain detector's file.
+"""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from .backbones import backbone_weights
+from .coverage import load_weights
+from .files import CheckpointError, atomic_write, read_checkpoint, weights_of, whole_checkpoints
+
+__all__ = ["Checkpointer", "WrapperState", "deployable"]
+
+_log = logging.getLogger(__name__)
+
+
+def deployable(model: nn.Module) -> nn.Module:
+    """The detector inside `model`: what is saved and evaluated, without training wrappers."""
+    if isinstance(model, DistributedDataParallel | DataParallel):
+        model = model.module
+    return getattr(model, "deployable", model)
+
+
+class WrapperState:
+    """What a training wrapper owns beyond its detector, e.g. a projection between two widths.
+
+    It is needed to resume and has no place in the detector's weights, so it is saved beside them.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model.module if isinstance(model, DistributedDataParallel) else model
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The wrapper's own weights, empty for a plain detector."""
+        inner = deployable(self._model)
+        if inner is self._model:
+            return {}
+        prefixes = tuple(
+            f"{name}." for name, module in self._model.named_modules() if module is inner
+        )
+        return {k: v for k, v in self._model.state_dict().items() if not k.startswith(prefixes)}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Load it back.
+
+        Raises:
+            CheckpointError: names or shapes differ from the wrapper's own.
+        """
+        own = self.state_dict()
+        differing = set(state) ^ set(own)
+        differing |= {k for k in set(state) & set(own) if state[k].shape != own[k].shape}
+        if differing:
+            raise CheckpointError(
+                f"The checkpoint's training state differs in {', '.join(sorted(differing)[:8])}; "
+                "resume "
+                "with the config that it was trained with."
+            )
+        self._model.load_state_dict(state, strict=False)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Saves and loads `deployable(model)` and any checkpointables.
+
+    Args:
+        model: the model that is trained or evaluated, wrapped or not.
+        save_dir: folder of the checkpoints.
+        save_to_disk: defaults to the main process only.
+        checkpointables: objects with `state_dict` and `load_state_dict`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        **checkpointables: Any,
+    ):
+        super().__init__(deployable(model), save_dir, save_to_disk=save_to_disk, **checkpointables)
+
+    def save(self, name: str, **extra: Any) -> None:
+        """Save the model, all checkpointables and `extra` as `name`.pth, the new last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        self._write(name, {"model": self.model.state_dict(), **states, **extra})
+        self.tag_last_checkpoint(f"{name}.pth")
+
+    def save_weights(self, name: str, **extra: Any) -> None:
+        """Save the model and `extra` only; resuming never starts from such a file."""
+        if self.save_dir and self.save_to_disk:
+            self._write(name, {"model": self.model.state_dict(), **extra})
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Note which file to resume from."""
+        path = os.path.join(self.save_dir, "last_checkpoint")
+        atomic_write(path, lambda stream: stream.write(last_filename_basename.encode()))
+
+    def load(
+        self, path: str, checkpointables: list[str] | None = None, *, strict: bool = False
+    ) -> dict[str, Any]:
+        """Load a file and log how much of the model it covers.
+
+        Args:
+            path: a checkpoint, or an ImageNet ResNet for the model's backbone; empty loads nothing.
+            checkpointables: names of those to load too; all of them by default.
+            strict: whether the file has to fit the model completely.
+
+        Returns:
+            What else the file holds.
+
+        Raises:
+            CheckpointError: see `read_checkpoint`; no weight fits; `strict` and it does not fit.
+        """
+        if not path:
+            _log.info("No checkpoint is loaded: the model starts from its initial weights.")
+            return {}
+        data = read_checkpoint(path)
+        state = weights_of(data, path)
+        state = backbone_weights(state, self.model) or state
+        coverage = load_weights(self.model, state, strict=strict, source=path)
+        level = logging.INFO if coverage.complete else logging.WARNING
+        _log.log(level, "%s: %s", path, coverage.describe())
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key in data:
+                self.checkpointables[key].load_state_dict(data.pop(key))
+        return {key: value for key, value in data.items() if value is not state and key != "model"}
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on from the last checkpoint of `save_dir` if told to and if any, else load `path`.
+
+        Raises:
+            CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.
+        """
+        if resume and self.last_checkpoint():
+            return self.load(self.last_checkpoint(), strict=True)
+        return self.load(path, checkpointables=[])
+
+    def last_checkpoint(self) -> str:
+        """The file that resuming starts from, empty when the folder holds no checkpoint at all.
+
+        Raises:
+            CheckpointError: there are checkpoints but none is noted as the last one.
+        """
+        name = ""
+        note = os.path.join(self.save_dir, "last_checkpoint")
+        if os.path.isfile(note):
+            with open(note) as stream:
+                name = stream.read().strip()
+        if name:
+            return os.path.join(self.save_dir, name)
+        present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
+        if present:
+            raise CheckpointError(
+                f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "
+                "empty; "
+                f"write the name of the one to resume from into it, e.g. {present[-1]}."
+            )
+        return ""
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to resume from."""
+        return bool(self.last_checkpoint())
+
+    def _write(self, name: str, data: dict[str, Any]) -> None:
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        os.makedirs(self.save_dir, exist_ok=True)
+        _log.info("Saving checkpoint to %s", path)
+        atomic_write(path, lambda stream: torch.save(data, stream))

@@ -1,0 +1,127 @@
+"""Putting weights into a model and saying how much of it they cover.
+
+Detectron2 logs what did not fit and goes on; here a load that fits nothing, or that is not complete
+where completeness was asked for, is an error that lists the names.
+"""
+
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .files import CheckpointError
+
+__all__ = ["Coverage", "load_weights"]
+
+# Harmless when absent on either side: a counter nobody reads, constants that come from the config,
+# the classifier of an ImageNet file.
+_OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std)$")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How a set of weights fits a model; all lists hold state-dict names.
+
+    `mismatched` has entries (name, shape in the file, shape in the model).
+    """
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, left over or of another shape."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def describe(self) -> str:
+        """One readable paragraph: `loaded 412/415; missing 3: head (bias, weight), ...`."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        parts = [f"loaded {len(self.loaded)}/{total}"]
+        if self.missing:
+            parts.append(f"missing {len(self.missing)}: {_grouped(self.missing)}")
+        if self.unexpected:
+            parts.append(f"left over {len(self.unexpected)}: {_grouped(self.unexpected)}")
+        if self.mismatched:
+            shown = [
+                f"{k} {_size(a)} in the file, {_size(b)} in the model"
+                for k, a, b in self.mismatched
+            ]
+            parts.append(f"of another shape {len(shown)}: {_truncated(shown)}")
+        return "; ".join(parts)
+
+
+def load_weights(
+    model: nn.Module, state: dict[str, torch.Tensor], *, strict: bool, source: str
+) -> Coverage:
+    """Copy `state` into `model` and report the coverage.
+
+    Args:
+        model: module that receives the weights.
+        state: name -> tensor, names as in `model.state_dict()`.
+        strict: whether everything has to fit; nothing is copied when it does not.
+        source: where the weights come from, for messages.
+
+    Raises:
+        CheckpointError: no weight fits, or `strict` and the cover is not complete.
+    """
+    own = model.state_dict(keep_vars=True)
+    mismatched = [
+        (key, tuple(value.shape), tuple(own[key].shape))
+        for key, value in state.items()
+        if key in own and value.shape != own[key].shape
+    ]
+    wrong = {key for key, _, _ in mismatched}
+    loaded = [key for key in state if key in own and key not in wrong]
+    # A shared tensor has several names in the model; one of them in the file is enough.
+    covered = {id(own[key]) for key in loaded}
+    coverage = Coverage(
+        loaded=loaded,
+        missing=[
+            key
+            for key, value in own.items()
+            if key not in state and id(value) not in covered and not _OPTIONAL.search(key)
+        ],
+        unexpected=[key for key in state if key not in own and not _OPTIONAL.search(key)],
+        mismatched=mismatched,
+    )
+    if not loaded:
+        raise CheckpointError(
+            f"None of the {len(state)} weights in {source} fits the {type(model).__name__}: "
+            f"{coverage.describe()}. Is it the file of another model?"
+        )
+    if strict and not coverage.complete:
+        raise CheckpointError(
+            f"{source} does not fit the {type(model).__name__}, and all of it has to: "
+            f"{coverage.describe()}."
+        )
+    fitting = type(state)((key, state[key]) for key in loaded)
+    if hasattr(state, "_metadata"):
+        fitting._metadata = state._metadata
+    model.load_state_dict(fitting, strict=False)
+    return coverage
+
+
+def _grouped(keys: list[str]) -> str:
+    """Names gathered by the module they belong to: `neck.0 (bias, weight), head (bias)`."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        module, _, name = key.rpartition(".")
+        groups.setdefault(module, []).append(name)
+    return _truncated(
+        [
+            f"{module} ({', '.join(names)})" if module else ", ".join(names)
+            for module, names in groups.items()
+        ]
+    )
+
+
+def _truncated(items: list[str], limit: int = 12) -> str:
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,41 @@
+"""A pretrained detector from its own file, whole or not at all.
+
+A teacher that was loaded in part still gives answers, and a student would learn them; so this is
+the one way to get a teacher, and it accepts only a file that fits to the last name.
+"""
+
+import logging
+
+from torch import nn
+
+from .coverage import load_weights
+from .files import CheckpointError, read_checkpoint, weights_of
+
+__all__ = ["load_pretrained"]
+
+
+def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
+    """Load a detector's checkpoint strictly, and freeze the detector.
+
+    Args:
+        model: the detector, as its config builds it.
+        checkpoint: its file.
+
+    Returns:
+        `model`, in evaluation mode, no parameter of it requiring a gradient.
+
+    Raises:
+        CheckpointError: no file is named, it cannot be read, or a weight is missing, left over or
+            of another shape; the message lists the names.
+    """
+    if not checkpoint:
+        raise CheckpointError(
+            f"A pretrained {type(model).__name__} needs a checkpoint, and none was named; set "
+            "model.teacher.checkpoint=FILE (a teacher with random weights has nothing to teach)."
+        )
+    state = weights_of(read_checkpoint(checkpoint), checkpoint)
+    coverage = load_weights(model, state, strict=True, source=checkpoint)
+    logging.getLogger(__name__).info(
+        "pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe()
+    )
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,39 @@
+"""Training: strict configs, processes, the Trainer and its hooks, evaluation."""
+
+from .config import apply_overrides, build, load_config, require_sections
+from .defaults import train_defaults
+from .errors import ConfigError
+from .evaluation import CocoEvaluator, coco_backend
+from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .launch import launch, under_torchrun
+from .optimizer import parameter_groups
+from .preflight import check_config, check_launch, check_model, check_output_dir, resolve_device
+from .schedule import cosine_schedule, step_schedule
+from .seeding import seed_everything
+from .trainer import Trainer
+
+__all__ = [
+    "BestCheckpoint",
+    "CocoEvaluator",
+    "ConfigError",
+    "EvalHook",
+    "PeriodicCheckpointer",
+    "Trainer",
+    "apply_overrides",
+    "build",
+    "check_config",
+    "check_launch",
+    "check_model",
+    "check_output_dir",
+    "coco_backend",
+    "cosine_schedule",
+    "launch",
+    "load_config",
+    "parameter_groups",
+    "require_sections",
+    "resolve_device",
+    "seed_everything",
+    "step_schedule",
+    "train_defaults",
+    "under_torchrun",
+]

@@ -1,0 +1,41 @@
+"""Data parallelism on GPUs and on CPUs, and one set of buffers for everybody's evaluation."""
+
+import inspect
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["broadcast_buffers", "wrap_for_processes"]
+
+
+def wrap_for_processes(
+    model: nn.Module, device: torch.device, *, find_unused_parameters: bool, fp16_compression: bool
+) -> nn.Module:
+    """`model` in DistributedDataParallel, or itself when this is the only process.
+
+    Args:
+        model: on `device`.
+        device: where it lives; DDP takes no device ids on a CPU.
+        find_unused_parameters: for models parts of which get no gradient in some iteration.
+        fp16_compression: send gradients in half precision.
+    """
+    known = inspect.signature(DistributedDataParallel).parameters
+    # Statistics may differ between processes during training; evaluation takes the first process's.
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    options: dict[str, Any] = {sync: False, "find_unused_parameters": find_unused_parameters}
+    if device.type == "cpu":
+        options["device_ids"] = None
+    return create_ddp_model(model, fp16_compression=fp16_compression, **options)
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers, which are those that its checkpoints hold."""
+    if comm.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        dist.broadcast(buffer, src=0)

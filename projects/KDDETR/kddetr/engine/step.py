@@ -1,0 +1,174 @@
+"""One training step: forward in mixed precision, backward, clip, check, update.
+
+Detectron2's AMPTrainer knows fp16 on CUDA only and clips nothing; this step does bf16 on any
+device, and a loss that is not a number ends the run before it reaches the weights.
+"""
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from detectron2.engine.train_loop import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import nn
+
+from kddetr.checkpoint import CheckpointError
+
+from .seeding import seed_everything
+from .writers import GROUP_PREFIX, loss_group
+
+__all__ = ["StepTrainer"]
+
+_log = logging.getLogger(__name__)
+
+
+class StepTrainer(SimpleTrainer):
+    """Runs the steps of a training; hooks belong to the `Trainer` around it.
+
+    Args:
+        model: returns a dictionary of weighted scalar losses for a batch.
+        data_loader: endless iterable of batches.
+        optimizer: over the model's trainable parameters.
+        seed: the run's seed; every step draws from (seed, iteration, rank).
+        amp_dtype: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
+        max_norm: largest norm of the whole model's gradient; None or 0: not clipped.
+        norm_type: order of that norm.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        data_loader: Iterable[list[dict]],
+        optimizer: torch.optim.Optimizer,
+        seed: int,
+        amp_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self._seed = seed
+        self._amp_dtype = amp_dtype
+        self._max_norm = max_norm
+        self._norm_type = norm_type
+        self._device_type = next(model.parameters()).device.type
+        self.train_seconds = 0.0  # spent in steps, evaluation and checkpoints not counted
+        # Gradients of bfloat16 do not underflow, so only float16 needs its loss scaled.
+        scaled = amp_dtype is torch.float16
+        self.grad_scaler = torch.amp.GradScaler(self._device_type) if scaled else None
+
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: a loss or the gradient is not finite; the weights are untouched.
+        """
+        start = time.perf_counter()
+        # Before loading, for loaders that draw from the global generators; after it, for the model,
+        # whatever the loader drew.
+        seed_everything(self._seed, self.iter, comm.get_rank(), 0)
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        seed_everything(self._seed, self.iter, comm.get_rank(), 1)
+        with torch.autocast(
+            self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
+        ):
+            losses = self.model(batch)
+            total = sum(losses.values())
+        self.optimizer.zero_grad()
+        if self.grad_scaler is None:
+            total.backward()
+        else:
+            self.grad_scaler.scale(total).backward()
+            self.grad_scaler.unscale_(self.optimizer)
+        metrics = self._clip_and_measure(losses)
+        self._check(metrics, batch)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        # Losses were read from the device above, so the step is over; a resume goes on counting.
+        self.train_seconds += time.perf_counter() - start
+        _record(metrics, data_time, self.train_seconds)
+
+    def state_dict(self) -> dict:
+        """The optimizer's state, and the loss scale of float16."""
+        state = {**super().state_dict(), "train_seconds": self.train_seconds}
+        if self.grad_scaler is not None:
+            state["grad_scaler"] = self.grad_scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Load it back; a loss scale is adapted anew when the run was not in float16 before.
+
+        Raises:
+            CheckpointError: the checkpoint's optimizer has other parameter groups.
+        """
+        rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        try:
+            super().load_state_dict(state)
+        except ValueError as error:
+            raise CheckpointError(
+                f"The checkpoint's optimizer does not fit this config's ({error}); resume with the "
+                "config that the run was started with."
+            ) from error
+        self.train_seconds = state.get("train_seconds", 0.0)
+        kept = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        if kept != rates:
+            _log.warning("The resumed run keeps its learning rates %s; %s is ignored.", kept, rates)
+        if self.grad_scaler is not None and state.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
+
+    def _clip_and_measure(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Clip the gradient; return losses (and its norm before) with one wait for the device."""
+        measured = {name: loss.detach().float() for name, loss in losses.items()}
+        if self._max_norm:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, self._max_norm, norm_type=self._norm_type)
+            measured["grad_norm"] = norm.float()
+        return dict(zip(measured, torch.stack(list(measured.values())).tolist()))
+
+    def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
+        bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
+        if self.grad_scaler is not None:
+            bad.pop("grad_norm", None)  # the scaler skips such a step and lowers its scale
+            if not math.isfinite(metrics.get("grad_norm", 0.0)):
+                del metrics["grad_norm"]
+        if not bad:
+            return
+        names = [str(image.get("file_name", image.get("image_id", "unnamed"))) for image in batch]
+        rates = sorted({group["lr"] for group in self.optimizer.param_groups})
+        raise FloatingPointError(
+            f"Training stopped at iteration {self.iter}, before the weights were changed: "
+            f"{', '.join(f'{name} is {value}' for name, value in bad.items())}; images "
+            f"{', '.join(names)}; "
+            f"learning rates {', '.join(f'{rate:.3g}' for rate in rates)}. Lower optimizer.lr or "
+            "train.clip_grad.max_norm, or look at these images' annotations; --resume goes on from "
+            "the "
+            "last checkpoint."
+        )
+
+
+def _record(metrics: dict[str, float], data_time: float, train_seconds: float) -> None:
+    """Average the metrics over processes and note them, with sums by group, on the main one."""
+    gathered = comm.gather({**metrics, "data_time": data_time})
+    if not comm.is_main_process():
+        return
+    storage = get_event_storage()
+    storage.put_scalar("train_seconds", train_seconds, smoothing_hint=False)
+    storage.put_scalar("data_time", max(one.pop("data_time") for one in gathered))
+    names = list(dict.fromkeys(name for one in gathered for name in one))
+    mean = {name: float(np.mean([one[name] for one in gathered if name in one])) for name in names}
+    if "grad_norm" in mean:
+        storage.put_scalar("grad_norm", mean.pop("grad_norm"))
+    groups: dict[str, float] = defaultdict(float)
+    for name, value in mean.items():
+        groups[loss_group(name)] += value
+    storage.put_scalar("total_loss", sum(mean.values()))
+    storage.put_scalars(**{GROUP_PREFIX + group: value for group, value in groups.items()}, **mean)

@@ -1,0 +1,258 @@
+"""The Trainer: Detectron2's DefaultTrainer built from a LazyConfig.
+
+It trains anything that maps a batch to a dictionary of losses, and saves and evaluates the detector
+inside; that the model may be a distiller is not its business.
+"""
+
+import logging
+import weakref
+from typing import Any
+
+import torch
+from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine.train_loop import TrainerBase
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
+from detectron2.solver import LRMultiplier
+from detectron2.utils import comm
+from fvcore.common.param_scheduler import ParamScheduler
+from omegaconf import DictConfig
+from torch import nn
+
+from kddetr.checkpoint import Checkpointer, WrapperState, deployable
+
+from .config import build, require_sections
+from .distributed import broadcast_buffers, wrap_for_processes
+from .errors import ConfigError
+from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .preflight import check_config, check_model, resolve_device
+from .seeding import seed_everything
+from .step import StepTrainer
+from .writers import build_writers
+
+__all__ = ["Trainer"]
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """Trains `cfg.model`.
+
+    Args:
+        cfg: a config as `load_config` returns it.
+
+    Raises:
+        ConfigError, DatasetError, CheckpointError: something a user can put right, before anything
+            large is built where that can be known.
+    """
+
+    def __init__(self, cfg: DictConfig):
+        TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
+        require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
+        check_config(cfg)
+        self.cfg = cfg
+        self.start_iter = 0
+        self.max_iter = cfg.train.max_iter
+        device = resolve_device(cfg.train.device)
+        data_loader = self.build_train_loader(cfg)
+        seed_everything(cfg.train.seed)  # initial weights do not depend on what the loader drew
+        model = self.build_model(cfg).to(device)
+        check_model(cfg, model)
+        optimizer = self.build_optimizer(cfg, model)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        amp, clip = cfg.train.amp, cfg.train.clip_grad
+        self._trainer = StepTrainer(
+            model=wrap_for_processes(model, device, **cfg.train.ddp),
+            data_loader=data_loader,
+            optimizer=optimizer,
+            seed=cfg.train.seed,
+            amp_dtype=getattr(torch, amp.dtype) if amp.enabled else None,
+            max_norm=clip.max_norm,
+            norm_type=clip.norm_type,
+        )
+        self.checkpointer = Checkpointer(
+            model, cfg.train.output_dir, trainer=weakref.proxy(self), wrapper=WrapperState(model)
+        )
+        self._best = self._build_best()
+        self.register_hooks(self.build_hooks())
+        _log.info(self.describe())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Go on from the last checkpoint of `train.output_dir`, or load `train.init_checkpoint`.
+
+        Raises:
+            CheckpointError: the file is not whole, or does not fit.
+        """
+        last = self.checkpointer.last_checkpoint() if resume else ""
+        self.checkpointer.resume_or_load(self.cfg.train.init_checkpoint, resume=resume)
+        if not last:
+            if resume:
+                _log.warning(
+                    "--resume found no checkpoint in %s: starting at iteration 0.",
+                    self.cfg.train.output_dir,
+                )
+            return
+        self.start_iter = self.iter + 1
+        if hasattr(self.data_loader, "start_iteration"):
+            self.data_loader.start_iteration = self.start_iter
+        else:
+            _log.warning(
+                "The training loader has no start_iteration: its images start from the beginning."
+            )
+        restored = ["optimizer", "schedule"]
+        if self._best is not None:
+            self._best.restore()
+            restored.append(self._best.describe())
+        _log.info(
+            "resumed from %s at iteration %d with %s", last, self.start_iter, ", ".join(restored)
+        )
+
+    def build_hooks(self) -> list[hooks.HookBase]:
+        """Timer, schedule, checkpoints, evaluation and writers, in this order.
+
+        A checkpoint comes before the evaluation of its iteration: one that fails loses no training.
+        """
+        train = self.cfg.train
+        main = comm.is_main_process()
+        found: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if main:
+            keep = train.checkpointer
+            found.append(
+                PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
+            )
+        if self._can_evaluate:
+            found.append(EvalHook(train.eval_period, self._evaluate, self._best))
+        if main:
+            found.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
+        return found
+
+    def build_writers(self) -> list:
+        """The log line, JSON and TensorBoard."""
+        return build_writers(self.cfg.train.output_dir, self.max_iter)
+
+    def train(self) -> dict[str, Any]:
+        """Train to `train.max_iter`; return the results of the evaluation after it.
+
+        Raises:
+            FloatingPointError: a loss became infinite or NaN.
+        """
+        self._last_results: dict[str, Any] = {}
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        return self._last_results
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, schedule and optimizer; Detectron2 0.6 forgets the last."""
+        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load it back; a checkpoint without an optimizer (Detectron2 0.6) starts a new one."""
+        TrainerBase.load_state_dict(self, state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            _log.warning("The checkpoint has no optimizer state: its moments start from zero.")
+
+    def describe(self) -> str:
+        """What is trained, how, and where, in one line."""
+        model = self.model.module if hasattr(self.model, "module") else self.model
+        parameters = list(model.parameters())
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        groups = ", ".join(
+            f"{len(g['params'])} tensors at {g['initial_lr']:.3g}"
+            for g in self.optimizer.param_groups
+        )
+        inner = deployable(model)
+        name = type(model).__name__ + (
+            f" around {type(inner).__name__}" if inner is not model else ""
+        )
+        amp, batch = self.cfg.train.amp, getattr(self.data_loader, "total_batch_size", "unknown")
+        return (
+            f"{name}: {trainable / 1e6:.2f} M of {sum(p.numel() for p in parameters) / 1e6:.2f} M "
+            "parameters "
+            f"trainable; {type(self.optimizer).__name__} with {groups}; batch {batch} on "
+            f"{comm.get_world_size()} x {parameters[0].device.type}, "
+            f"{amp.dtype if amp.enabled else 'float32'}; {self.max_iter} iterations"
+        )
+
+    @classmethod
+    def build_model(cls, cfg: DictConfig) -> nn.Module:
+        """The model to train: a detector, or a distiller around one."""
+        return build(cfg.model)
+
+    @classmethod
+    def build_detector(cls, cfg: DictConfig) -> nn.Module:
+        """The detector alone: the student of a distillation, whose teacher is then not needed."""
+        return build(cfg.model.student if "student" in cfg.model else cfg.model)
+
+    @classmethod
+    def build_optimizer(cls, cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer over `model`'s parameter groups."""
+        return build(cfg.optimizer, params__model=model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+        """The schedule as Detectron2's LRMultiplier, whose state both its releases save."""
+        schedule = build(cfg.lr_multiplier)
+        if not isinstance(schedule, ParamScheduler):
+            raise ConfigError(
+                "lr_multiplier must give a fvcore ParamScheduler, e.g. step_schedule, not a "
+                f"{type(schedule).__name__}."
+            )
+        return LRMultiplier(optimizer, schedule, cfg.train.max_iter)
+
+    @classmethod
+    def build_train_loader(cls, cfg: DictConfig) -> Any:
+        """The endless stream of training batches."""
+        return build(cfg.dataloader.train)
+
+    @classmethod
+    def build_test_loader(cls, cfg: DictConfig) -> Any:
+        """The test images, once."""
+        return build(cfg.dataloader.test)
+
+    @classmethod
+    def build_evaluator(cls, cfg: DictConfig) -> DatasetEvaluator:
+        """What judges the detections."""
+        return build(cfg.dataloader.evaluator)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: DictConfig,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate the detector inside `model` on `cfg.dataloader.test` with its current weights.
+
+        All processes judge with the first one's buffers, which are those that its checkpoints hold.
+
+        Args:
+            cfg: the config.
+            model: wrapped or not, on its device.
+            evaluators: in place of the config's.
+
+        Returns:
+            Nested results, e.g. {"bbox": {"AP": 41.2, ...}}, on the main process; {} on the others.
+        """
+        detector = deployable(model)
+        broadcast_buffers(detector)
+        if evaluators is None:
+            evaluators = cls.build_evaluator(cfg)
+        results = inference_on_dataset(detector, cls.build_test_loader(cfg), evaluators) or {}
+        if comm.is_main_process():
+            print_csv_format(results)
+        return results
+
+    @property
+    def _can_evaluate(self) -> bool:
+        loaders = self.cfg.dataloader
+        return loaders.get("test") is not None and loaders.get("evaluator") is not None
+
+    def _build_best(self) -> BestCheckpoint | None:
+        metric = self.cfg.train.best_metric
+        if not (metric and self._can_evaluate and comm.is_main_process()):
+            return None
+        return BestCheckpoint(self.checkpointer, metric)
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._last_results = self.test(self.cfg, self.model)
+        return self._last_results

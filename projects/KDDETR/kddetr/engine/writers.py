@@ -1,0 +1,99 @@
+"""The log line: losses summed by group, time, rate, memory.
+
+A detector with six decoder layers has twenty loss terms and a distiller forty; JSON and TensorBoard
+keep them all, the line shows what a person watches.
+"""
+
+import datetime
+import importlib.util
+import logging
+import os
+import resource
+import sys
+
+import torch
+from detectron2.utils.events import (
+    EventStorage,
+    EventWriter,
+    JSONWriter,
+    TensorboardXWriter,
+    get_event_storage,
+)
+
+__all__ = ["GROUP_PREFIX", "LossPrinter", "build_writers", "loss_group", "peak_memory"]
+
+GROUP_PREFIX = "losses/"
+_log = logging.getLogger(__name__)
+
+
+def loss_group(name: str) -> str:
+    """The group of a loss: what stands before the "/", else it is the detector's own."""
+    group, slash, _ = name.partition("/")
+    return group if slash else "detection"
+
+
+def peak_memory() -> float:
+    """Largest memory use so far in MiB: of the GPU's tensors, or of this process on a CPU."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+class LossPrinter(EventWriter):
+    """Logs one line of progress.
+
+    Args:
+        max_iter: length of the run, for the time that is left.
+        window: iterations whose median is shown.
+    """
+
+    def __init__(self, max_iter: int, window: int = 20):
+        self._max_iter = max_iter
+        self._window = window
+
+    def write(self) -> None:
+        """Write the line of the current iteration, unless training is over."""
+        storage = get_event_storage()
+        if storage.iter >= self._max_iter or "total_loss" not in storage.histories():
+            return
+        memory = peak_memory()
+        storage.put_scalar("max_mem_mb", memory, smoothing_hint=False)
+        parts = [
+            f"iter: {storage.iter + 1}/{self._max_iter}",
+            self._losses(storage),
+            self._times(storage),
+        ]
+        for name in ("lr", "grad_norm"):
+            if name in storage.histories():
+                parts.append(f"{name}: {storage.history(name).latest():.4g}")
+        _log.info("  ".join([*parts, f"max_mem: {memory:.0f}M"]))
+
+    def _losses(self, storage: EventStorage) -> str:
+        groups = [name for name in storage.histories() if name.startswith(GROUP_PREFIX)]
+        shown = ["total_loss", *(groups if len(groups) > 1 else [])]
+        return "  ".join(
+            f"{name.removeprefix(GROUP_PREFIX)}: {storage.history(name).median(self._window):.4g}"
+            for name in shown
+        )
+
+    def _times(self, storage: EventStorage) -> str:
+        parts = []
+        if "time" in storage.histories():  # not yet in the first iterations
+            seconds = storage.history("time").median(1000) * (self._max_iter - storage.iter - 1)
+            storage.put_scalar("eta_seconds", seconds, smoothing_hint=False)
+            parts.append(f"eta: {datetime.timedelta(seconds=int(seconds))}")
+            parts.append(f"time: {storage.history('time').median(self._window):.4f}")
+        parts.append(f"data_time: {storage.history('data_time').avg(self._window):.4f}")
+        return "  ".join(parts)
+
+
+def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
+    """The log line, `metrics.json`, and TensorBoard events where tensorboard is installed."""
+    os.makedirs(output_dir, exist_ok=True)
+    writers = [LossPrinter(max_iter), JSONWriter(os.path.join(output_dir, "metrics.json"))]
+    if importlib.util.find_spec("tensorboard") is not None:
+        writers.append(TensorboardXWriter(output_dir))
+    else:
+        _log.info("tensorboard is not installed: no events are written for it.")
+    return writers

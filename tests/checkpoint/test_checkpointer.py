@@ -1,0 +1,69 @@
+"""The checkpointer's notes: what is last, what is whole, what belongs to whom."""
+
+import pytest
+import torch
+from torch import nn
+
+from kddetr.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    WrapperState,
+    deployable,
+    read_checkpoint,
+)
+
+
+class Wrapper(nn.Module):
+    def __init__(self, width: int = 3):
+        super().__init__()
+        self.student = nn.Linear(2, 2)
+        self.projection = nn.Linear(width, 1)
+
+    @property
+    def deployable(self) -> nn.Module:
+        return self.student
+
+
+def test_saves_the_detector_and_the_rest_apart(tmp_path):
+    model = Wrapper()
+    saver = Checkpointer(model, str(tmp_path), wrapper=WrapperState(model))
+    saver.save("model_0000001", iteration=1)
+    data = read_checkpoint(str(tmp_path / "model_0000001.pth"))
+    assert data["model"].keys() == {"weight", "bias"} and data["iteration"] == 1
+    other = Wrapper()
+    loaded = Checkpointer(other, str(tmp_path), wrapper=WrapperState(other))
+    assert loaded.resume_or_load("", resume=True) == {"iteration": 1}
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key])
+    wider = Wrapper(4)
+    with pytest.raises(CheckpointError, match=r"projection\.weight"):
+        Checkpointer(wider, str(tmp_path), wrapper=WrapperState(wider)).resume_or_load("")
+    assert deployable(model.student) is model.student
+
+
+def test_best_weights_are_not_the_last_checkpoint(tmp_path):
+    saver = Checkpointer(nn.Linear(2, 2), str(tmp_path))
+    assert not saver.has_checkpoint()
+    saver.save("model_0000001")
+    saver.save_weights("model_best", metric=1.0)
+    assert saver.last_checkpoint().endswith("model_0000001.pth")
+    assert not list(tmp_path.glob("*.tmp*"))
+
+
+def test_truncated_last_checkpoint_names_the_whole_one(tmp_path):
+    saver = Checkpointer(nn.Linear(2, 2), str(tmp_path))
+    saver.save("model_0000001")
+    saver.save("model_0000003")
+    last = tmp_path / "model_0000003.pth"
+    last.write_bytes(last.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"0000003.*cut off.*model_0000001\.pth"):
+        saver.resume_or_load("", resume=True)
+    # The same checkpointer still works after a failure.
+    saver.tag_last_checkpoint("model_0000001.pth")
+    saver.resume_or_load("", resume=True)
+
+
+def test_resuming_with_another_model_is_refused(tmp_path):
+    Checkpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001")
+    with pytest.raises(CheckpointError, match="all of it has to"):
+        Checkpointer(nn.Linear(2, 2, bias=False), str(tmp_path)).resume_or_load("", resume=True)

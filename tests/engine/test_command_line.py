@@ -1,0 +1,112 @@
+"""train_net.py as it is used: errors in one sentence, processes, a kill, evaluation."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from kddetr.engine import ConfigError, launch
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def train_net():
+    import warnings
+
+    with warnings.catch_warnings():  # the program sets filters for its own process
+        spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def config(toy, tmp_path) -> str:
+    return toy.write_config(tmp_path, distil=True)
+
+
+def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "projects/KDDETR")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    program = [sys.executable, str(ROOT / "train_net.py"), "--config-file", config, *arguments]
+    return subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train.max_itr=3"], "did you mean max_iter?"),
+        (["train.seed=1", "--resume"], "put flags before"),
+        (["--eval-only"], "--eval-only needs weights"),
+        (["--eval-only", "train.init_checkpoint=none.pth"], "none.pth does not exist"),
+        (["--num-gpus", "0"], "it counts processes"),
+        (["--num-machines", "2"], "--dist-url"),
+        (["model.student.num_classes=2"], "num_classes=2"),
+        (["lr_multiplier.milestones=[7]"], "step_schedule: milestones must be"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(train_net, config, capsys, arguments, words):
+    with pytest.raises(SystemExit) as stop:
+        train_net.main(["--config-file", config, *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and words in error
+
+
+def test_killed_process_resumes(train_net, config, tmp_path, capsys):
+    killed = command(config, "model.student.kill=8")
+    assert killed.returncode == -9
+    run = tmp_path / "run"
+    assert (run / "last_checkpoint").read_text() == "model_0000005.pth"
+    with pytest.raises(SystemExit):
+        train_net.main(["--config-file", config])
+    assert "--resume" in capsys.readouterr().err  # it refuses to overwrite the run
+    train_net.main(["--config-file", config, "--resume"])
+    train_net.main(["--config-file", config, f"train.output_dir={tmp_path / 'whole'}"])
+    cut, whole = (torch.load(d / "model_final.pth") for d in (run, tmp_path / "whole"))
+    for part in ("model", "wrapper"):
+        for name, value in whole[part].items():
+            assert torch.equal(value, cut[part][name]), name
+
+
+def test_two_processes_train_and_agree_with_eval_only(train_net, config, tmp_path, monkeypatch):
+    done = command(config, "--num-gpus", "2", "train.max_iter=3", "train.device=cpu")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "on 2 x cpu" in done.stdout
+    judged = json.loads((tmp_path / "run/best.json").read_text())
+    results = []
+    test = train_net.Trainer.test
+    monkeypatch.setattr(
+        train_net.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1]
+    )
+    train_net.main(["--config-file", config, "--eval-only", "--resume"])
+    assert results[0]["bbox"]["AP"] == judged["value"] > 0
+
+
+def test_under_torchrun(monkeypatch):
+    with pytest.raises(ConfigError, match="nproc-per-node"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+        for name in ("RANK", "LOCAL_RANK"):
+            monkeypatch.setenv(name, "0")
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        launch(print, processes=2, device=torch.device("cpu"))
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    seen = []
+    launch(
+        lambda: seen.append((dist.get_backend(), comm.get_local_rank(), comm.get_local_size())),
+        device=torch.device("cpu"),
+    )
+    assert seen == [("gloo", 0, 1)] and not dist.is_initialized()

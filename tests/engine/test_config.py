@@ -1,0 +1,154 @@
+"""Configs are strict: files, overrides, arguments of LazyCalls, and what is said about mistakes."""
+
+import builtins
+from pathlib import Path
+
+import pytest
+from omegaconf import ListConfig, OmegaConf
+
+from kddetr.engine import ConfigError, build, load_config, require_sections
+
+HEAD = """
+import torch
+from collections import OrderedDict
+from detectron2.config import LazyCall as L
+"""
+
+
+def write(folder: Path, text: str, name: str = "config.py") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.fixture
+def config(toy, tmp_path) -> str:
+    return toy.write_config(tmp_path)
+
+
+def test_file_and_overrides(config):
+    cfg = load_config(
+        config,
+        [
+            "train.max_iter=7",
+            "optimizer.lr=0.5",
+            "optimizer.betas.0=0.8",
+            "model.width=4",  # an argument that the file leaves at its default
+            "train.amp={enabled: true, dtype: float16}",
+            "train.clip_grad.max_norm=null",
+            "+train.note=mine",
+        ],
+    )
+    assert (cfg.train.max_iter, cfg.optimizer.params.base_lr, cfg.model.width) == (7, 0.5, 4)
+    assert cfg.optimizer.betas == [0.8, 0.99]
+    assert cfg.train.amp == {"enabled": True, "dtype": "float16"}
+    assert cfg.train.clip_grad.max_norm is None and cfg.train.note == "mine"
+    assert cfg.train.best_metric == "bbox/AP"  # the file does not say, the defaults do
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trian.max_iter=3", "did you mean train?"),
+        ("train.max_itr=3", "did you mean max_iter?"),
+        ("train.amp={enbled: true}", "did you mean enabled?"),
+        ("model.num_clases=3", "did you mean num_classes?"),
+        ("train.max_iter.x=3", "is the value"),
+        ("optimizer.betas.7=0.1", "a list of 2"),
+        ("train.max_iter=abc", "type int"),
+        ("train.max_iter=true", "type int"),
+        ("train.max_iter=0", "at least 1"),
+        ("train.amp.dtype=half", "bfloat16 or float16"),
+        ("train.init_checkpoint=None", "init_checkpoint=null"),
+        ("~train.seed", "not supported"),
+        ("train.init_checkpoint=a=b?.pth", "quote"),
+    ],
+)
+def test_mistyped_override(config, override, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(config, [override])
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_styles_of_override(config):
+    with pytest.raises(ConfigError, match="put flags before"):
+        load_config(config, ["train.seed=1", "--num-gpus", "2"])
+    with pytest.raises(ConfigError, match=r"train\.seed=3 instead of 'train\.seed 3'"):
+        load_config(config, ["train.seed", "3"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train = dict(max_itr=3)", "did you mean max_iter?"),
+        ("train = dict(amp=dict(enbled=True))", "train.amp.enbled"),
+        ("optimiser = dict()", "did you mean optimizer?"),
+        ("dataloader = dict(trian=dict())", "did you mean train?"),
+        ("model = L(torch.nn.Linear)(in_feature=3)", "did you mean in_features?"),
+        ("model = L(OrderedDict)(x=[L(torch.nn.ReLU)(inplac=True)])", "model.x.0.inplac"),
+        ("model = L('torch.nn.Linearr')(a=1)", "nothing to call"),
+        (
+            "model = L(OrderedDict)(x=dict(a=L(torch.nn.ReLU)()))",
+            "plain dictionary",
+        ),
+    ],
+)
+def test_mistake_in_file(tmp_path, text, words):
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, HEAD + text))
+    assert words in str(error.value)
+
+
+def test_missing_and_foreign_files(tmp_path):
+    write(tmp_path, "", "dab_detr.py")
+    with pytest.raises(ConfigError, match=r"did you mean .*dab_detr\.py"):
+        load_config(str(tmp_path / "dab_dert.py"))
+    with pytest.raises(ConfigError, match="--config-file"):
+        load_config("")
+    zoo = write(tmp_path, '_BASE_: "../Base.yaml"\nMODEL:\n  WEIGHTS: x.pkl\n', "zoo.yaml")
+    with pytest.raises(ConfigError, match="start from a file under configs"):
+        load_config(zoo)
+    code = write(tmp_path, "train: !!python/object/apply:os.getcwd []\n", "code.yaml")
+    with pytest.raises(ConfigError, match="plain YAML"):
+        load_config(code)
+
+
+def test_import_is_put_back_when_a_file_raises(tmp_path):
+    before = builtins.__import__
+    with pytest.raises(ZeroDivisionError):
+        load_config(write(tmp_path, "1 / 0"))
+    assert builtins.__import__ is before
+
+
+def test_dumped_config_loads_again(config, tmp_path):
+    from detectron2.config import LazyConfig
+
+    cfg = load_config(config, ["train.max_iter=5", "+train.note=mine"])
+    LazyConfig.save(cfg, str(tmp_path / "dump.yaml"))
+    again = load_config(str(tmp_path / "dump.yaml"))
+    assert OmegaConf.to_container(again.train) == OmegaConf.to_container(cfg.train)
+    assert build(again.optimizer.params, model=build(again.model))[0]["lr"] == pytest.approx(0.01)
+
+
+def test_build_hands_over_plain_containers():
+    import collections
+
+    from detectron2.config import LazyCall as L
+
+    node = OmegaConf.create({"n": 3, "x": L(collections.Counter)(a=[1, "${...n}"])}).x
+    built = build(node)
+    assert built["a"] == [1, 3] and not isinstance(built["a"], ListConfig)
+
+
+def test_parts_of_sections_are_dropped_unless_referred_to(tmp_path):
+    text = "part = dict(n=1)\nkept = dict(m=2)\nmodel = L(OrderedDict)(a=part, b='${kept.m}')\n"
+    file = write(tmp_path, HEAD + text)
+    cfg = load_config(file, ["kept.m=3"])
+    assert set(cfg) == {"kept", "model", "train"} and build(cfg.model)["b"] == 3
+    with pytest.raises(ConfigError, match=r"Unknown key part\.n"):
+        load_config(file, ["part.n=2"])
+
+
+def test_require_sections():
+    with pytest.raises(ConfigError, match=r"no dataloader\.test"):
+        require_sections(OmegaConf.create({"dataloader": {}}), "dataloader.test")

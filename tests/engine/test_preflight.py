@@ -1,0 +1,88 @@
+"""What is wrong is said before anything is built."""
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+
+from kddetr.checkpoint import CheckpointError, load_pretrained
+from kddetr.data import DatasetError
+from kddetr.engine import (
+    ConfigError,
+    Trainer,
+    check_config,
+    check_launch,
+    check_model,
+    check_output_dir,
+)
+
+
+@pytest.fixture
+def cfg(toy, tmp_path, dataset):
+    cfg = toy.toy_config(tmp_path, dataset)
+    cfg.dataloader.test = L(build_detection_test_loader)(
+        dataset=L(get_detection_dataset_dicts)(names=dataset, filter_empty=False), num_workers=0
+    )
+    return cfg
+
+
+def test_sound_config_passes(cfg):
+    check_config(cfg)
+    assert check_launch(cfg, 1).type == "cpu"
+
+
+def test_unknown_data_set(cfg):
+    cfg.dataloader.test.dataset.names = cfg.dataloader.evaluator.dataset_name = "engine_toyy"
+    with pytest.raises(DatasetError, match="engine_toy"):
+        check_config(cfg)
+
+
+def test_evaluator_judges_another_data_set(cfg):
+    cfg.dataloader.evaluator.dataset_name = "coco_2017_val"
+    with pytest.raises(ConfigError, match="name the same data set"):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_class_count_off_by_one(cfg, toy, num_classes):
+    check_config(cfg)
+    with pytest.raises(ConfigError, match=f"num_classes={num_classes}.* has 3 classes"):
+        check_model(cfg, toy.ToyDetector(num_classes=num_classes))
+
+
+def test_devices_and_precision(cfg):
+    cfg.train.amp = {"enabled": True, "dtype": "float16"}
+    with pytest.raises(ConfigError, match="float16 needs CUDA"):
+        check_config(cfg)
+    cfg.train.amp.enabled = False
+    cfg.train.device = "tpu9"
+    with pytest.raises(ConfigError, match="auto, cpu or cuda"):
+        check_launch(cfg, 1)
+    if not torch.cuda.is_available():
+        cfg.train.device = "cuda"
+        with pytest.raises(ConfigError, match="no CUDA"):
+            check_launch(cfg, 1)
+
+
+def test_missing_files(cfg, toy):
+    cfg.train.init_checkpoint = "nowhere.pth"
+    with pytest.raises(
+        CheckpointError, match=r"train\.init_checkpoint: The checkpoint nowhere\.pth does not"
+    ):
+        check_config(cfg)
+    cfg.train.init_checkpoint = ""
+    student = cfg.model
+    cfg.model = L(toy.ToyDistiller)(
+        student=student, teacher=L(load_pretrained)(model=student, checkpoint="")
+    )
+    with pytest.raises(ConfigError, match=r"model\.teacher\.checkpoint=FILE"):
+        check_config(cfg)
+    check_config(cfg, training=False)  # evaluating the student needs no teacher
+    assert isinstance(Trainer.build_detector(cfg), toy.ToyDetector)
+
+
+def test_a_new_run_overwrites_nothing(tmp_path):
+    check_output_dir(str(tmp_path / "new"))
+    torch.save({}, tmp_path / "model_0000001.pth")
+    with pytest.raises(ConfigError, match="--resume"):
+        check_output_dir(str(tmp_path))
