@@ -69,9 +69,9 @@ class CachedEncoder(nn.Module):
                     " only without augmentation; switch one of the two off."
                 )
         layout = self._layouts[size]
-        tokens = torch.stack([self._images[key].tokens for key in keys])
-        repeat = [0] * len(inputs)
-        return replace(layout.select(repeat), tokens=tokens.to(layout.position), _once={})
+        # Cast before they are stacked: autocast on a CPU knows no float16.
+        tokens = torch.stack([self._images[key].tokens.to(layout.position) for key in keys])
+        return replace(layout.select([0] * len(inputs)), tokens=tokens, _once={})
 
     def queries(self, memory: Memory) -> Queries:
         """The detector's own."""

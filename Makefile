@@ -1,0 +1,64 @@
+# Every target sets up what it needs first; a second run sets nothing up again.
+#
+#   PYTHON  the interpreter to build the environment with (its packages are shared if Detectron2 is one of them)
+#   VENV    the environment; an existing one is used, and what it has already is left as it is
+#   ARGS    more arguments for the program or for pytest
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10 python; do \
+	$$p -c "import sys; sys.exit(sys.version_info < (3, 10))" >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV ?= .venv
+GOLDEN_DIR ?= tests/golden
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+# Named after this folder too: an environment shared by two clones holds one of them in editable mode.
+READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
+SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
+
+.PHONY: help setup quickstart quickstart-seeds quickstart-teacher test test-golden lint format clean
+
+help:
+	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
+	@echo "make quickstart-seeds    the same with three seeds"
+	@echo "make quickstart-teacher  train the bundled teacher again"
+	@echo "make test                lint and all tests"
+	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
+	@echo "make setup               only the environment (PYTHON=, VENV=, TORCH_SPEC= choose)"
+	@echo "make lint, make format   check or mend the style"
+	@echo "make clean               remove .venv, build and caches; output/ stays"
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml $(SETUP)
+	@"$(PYTHON)" -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { echo "Python 3.10 or newer \
+	is needed, '$(PYTHON)' is not: install Python 3.11, or choose one with make PYTHON=python3.12 setup." >&2; exit 1; }
+	@"$(PYTHON)" tools/setup/install.py --venv "$(VENV)"
+	@rm -f "$(VENV)"/.kddetr-* && touch "$@"
+
+quickstart: $(READY)
+	$(RUN) tools/quickstart.py $(ARGS)
+
+quickstart-seeds: $(READY)
+	$(RUN) tools/quickstart.py --seeds 3 $(ARGS)
+
+quickstart-teacher: $(READY)
+	$(RUN) tools/train_quickstart_teacher.py $(ARGS)
+
+test: lint
+	$(RUN) -m pytest $(ARGS)
+
+test-golden: $(READY)
+	@test -d "$(GOLDEN_DIR)" || { echo "GOLDEN_DIR: there is no folder '$(GOLDEN_DIR)'" >&2; exit 1; }
+	GOLDEN_DIR="$(GOLDEN_DIR)" $(RUN) -m pytest tests/golden_numbers $(ARGS)
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache projects/KDDETR/*.egg-info
+	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

@@ -1,0 +1,200 @@
+"""Every command of the READMEs works: its target, program, config, keys and flags exist.
+
+Commands are not run but parsed by the programs themselves. A command of a shape that no checker
+knows fails, so that nothing gets into a README unchecked.
+"""
+
+import ast
+import functools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from kddetr.engine import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = (ROOT / "README.md", ROOT / "projects" / "KDDETR" / "README.md")
+LANGUAGES = {"bash", "python", "text", "json", "bibtex"}
+
+# Commands that a reader needs and a test cannot try, each with the reason why not.
+TAKEN_ON_TRUST = {
+    r"git clone \S+( \S+)?": "needs the network",
+    r"(python -m )?pip install (--no-build-isolation )?"
+    r"git\+https://github\.com/facebookresearch/detectron2(\.git)?": "needs the network",
+    r"cd [\w./-]+": "only moves about",
+    r"(source|\.) \.venv/bin/activate": "only moves about",
+    r"export DETECTRON2_DATASETS=\S+": "names a folder of the reader's",
+}
+
+# Stands in for `python program arguments`: stops right after the program has parsed its arguments.
+PARSE_ONLY = """
+import argparse, json, runpy, sys
+parse = argparse.ArgumentParser.parse_args
+def parse_and_stop(self, args=None, namespace=None):
+    found = vars(parse(self, args, namespace))
+    print("PARSED " + json.dumps(found, default=str))
+    sys.exit(0)
+argparse.ArgumentParser.parse_args = parse_and_stop
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0] or ".")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Block(NamedTuple):
+    """A fenced block: where it starts, its language and its text."""
+
+    place: str
+    language: str
+    text: str
+
+
+def blocks() -> Iterator[Block]:
+    fence = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+    for path in filter(Path.exists, READMES):
+        text = path.read_text(encoding="utf-8")
+        for match in fence.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            yield Block(f"{path.relative_to(ROOT)}:{line}", match[1].strip(), match[2])
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    """Where and what: the lines of the bash blocks, and `make ...` where the prose mentions it."""
+    for block in blocks():
+        if block.language == "bash":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                if line.strip() and not line.lstrip().startswith("#"):
+                    yield block.place, " ".join(line.split())
+    for path in filter(Path.exists, READMES):
+        prose = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for match in re.finditer(r"`((?:\w+=\S+ )*make [^`]+)`", prose):
+            yield str(path.relative_to(ROOT)), " ".join(match[1].split())
+
+
+def check(command: str) -> None:
+    """Fails unless the command, as a reader would type it, is one that works here."""
+    words = shlex.split(command, comments=True)
+    while "&&" in words:
+        at = words.index("&&")
+        check(shlex.join(words[:at]))
+        words = words[at + 1 :]
+    if any(re.fullmatch(pattern, " ".join(words)) for pattern in TAKEN_ON_TRUST):
+        return
+    variables = []
+    while re.match(r"[A-Za-z_]\w*=", words[0]):
+        variables.append(words.pop(0))
+    program = words[0].removeprefix(".venv/bin/")
+    if program == "make":
+        check_make(words[1:], dict(variable.split("=", 1) for variable in variables))
+    elif program == "torchrun":
+        script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
+        assert script is not None, f"torchrun starts no program: {command}"
+        check_program(tuple(words[script:]))
+    elif program in ("python", "python3") and words[1].endswith(".py"):
+        check_program(tuple(words[1:]))
+    else:
+        pytest.fail(f"no checker knows this command: {command}")
+
+
+def check_make(arguments: list[str], variables: dict[str, str]) -> None:
+    """make would find its targets, and the programs that it starts would take their arguments."""
+    assert any("=" not in word for word in arguments), "make without a target"
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+    environment.update(variables)
+    dry_run = ["make", "--dry-run", "--no-print-directory", *arguments]
+    done = subprocess.run(dry_run, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        match = re.fullmatch(r"\S*python (tools/[\w/]+\.py.*)", line.strip())
+        if match:
+            check_program(tuple(shlex.split(match[1])))
+
+
+@functools.cache
+def check_program(words: tuple[str, ...]) -> None:
+    """The program is there and takes these arguments; its config loads with its overrides."""
+    source = ROOT / words[0]
+    assert source.is_file(), f"{words[0]} does not exist"
+    # a program that parses nothing would be run by the check
+    assert re.search(r"argparse|argument_parser", source.read_text(encoding="utf-8")), words[0]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PARSE_ONLY, *words],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    parsed = re.search(r"^PARSED (.*)$", done.stdout, re.MULTILINE)
+    assert parsed, f"{' '.join(words)}: {done.stderr.strip()[-500:]}"
+    arguments = json.loads(parsed[1])
+    if arguments.get("config_file"):
+        load_config(str(ROOT / arguments["config_file"]), arguments.get("opts") or [])
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_readme_is_there_with_commands(path: Path):
+    assert path.is_file()
+    assert any(place.startswith(f"{path.relative_to(ROOT)}:") for place, _ in commands())
+
+
+@pytest.mark.parametrize(
+    "command", dict.fromkeys(command for _, command in commands()), ids=lambda text: text[:80]
+)
+def test_command_works(command: str):
+    check(command)
+
+
+def test_every_block_says_what_it_is():
+    for block in blocks():
+        assert block.language in LANGUAGES, f"{block.place}: a block of {block.language!r}"
+        if block.language == "text":
+            hidden = re.search(r"^\s*(\$ |make |python |torchrun )", block.text, re.MULTILINE)
+            assert not hidden, f"{block.place}: a command in a block that is not bash"
+
+
+def test_python_snippets_compile_and_import():
+    for block in blocks():
+        if block.language == "python":
+            tree = ast.parse(block.text, filename=block.place)
+            imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), block.place, "exec"), {})
+
+
+def test_links_lead_somewhere():
+    missing = []
+    for path in filter(Path.exists, READMES):
+        text = path.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)|src=\"([^\"]+)\"", text):
+            target = "".join(link)
+            if not re.match(r"\w+:", target) and not (path.parent / target).exists():
+                missing.append(f"{path.relative_to(ROOT)}: {target}")
+    assert not missing
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("make qickstart", "No rule to make target"),
+        ("make", "without a target"),
+        ("python tools/no_such_program.py", "does not exist"),
+        ("python tools/setup/install.py --no-such-flag", "unrecognized arguments"),
+        ("curl example.com | sh", "no checker knows"),
+    ],
+)
+def test_wrong_commands_are_noticed(command: str, complaint: str):
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=complaint):
+        check(command)
+
+
+def test_right_commands_pass():
+    check("GOLDEN_DIR=folder make test-golden")
+    check("make VENV=.venv setup && python tools/setup/install.py --venv .venv")

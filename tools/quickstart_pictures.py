@@ -1,0 +1,83 @@
+"""The pictures that the quickstart ends with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from training_runs import ROOT, Run
+
+from kddetr.checkpoint import load_pretrained
+from kddetr.data import DetectionMapper
+from kddetr.engine import build, load_config
+from kddetr.losses import foreground_weight
+from kddetr.visualization import ap_curves, detections_side_by_side, points_over_image
+
+IMAGES = 4
+THRESHOLD = 0.3
+
+
+def draw_pictures(output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module) -> list[Path]:
+    """Detections side by side, points over an image, AP curves.
+
+    Args:
+        output: folder of the PNG files.
+        runs: finished runs by name.
+        teacher: the shipped one.
+
+    Returns:
+        the files written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    records = DatasetCatalog.get("quickstart_test")
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, IMAGES).round().astype(int)]
+    truths = [DetectionMapper(is_train=True, augmentations=[])(dict(r)) for r in chosen]
+    inputs = [DetectionMapper(is_train=False, augmentations=[])(dict(r)) for r in chosen]
+    images = [np.ascontiguousarray(x["image"].permute(1, 2, 0).numpy()) for x in inputs]
+
+    node = load_config(str(ROOT / "configs" / "quickstart" / "alone.py")).model
+    detectors = {"teacher": teacher} | {
+        name.replace("_", " "): load_pretrained(build(node), str(run.checkpoint))
+        for name, run in runs.items()
+        if name in ("alone", "distilled", "distilled_unlabeled")
+    }
+    order = ["teacher", "alone", "distilled", "distilled unlabeled"]
+    with torch.no_grad():
+        found = {name: [o["instances"] for o in detectors[name].eval()(inputs)] for name in order}
+    side_by_side = output / "detections.png"
+    detections_side_by_side(
+        images,
+        {"ground truth": [x["instances"] for x in truths]} | found,
+        class_names=MetadataCatalog.get("quickstart_test").thing_classes,
+        path=side_by_side,
+        score_threshold=THRESHOLD,
+    )
+    over_image = output / "points.png"
+    _draw_points(teacher, inputs[0], images[0], over_image)
+    curves = output / "curves.png"
+    ap_curves(
+        {
+            name.replace("_", " "): [(i, seconds, ap) for i, (seconds, ap) in run.evaluations()]
+            for name, run in runs.items()
+        },
+        path=curves,
+    )
+    return [side_by_side, over_image, curves]
+
+
+def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Path) -> None:
+    """One draw of the quickstart's own distillation points, weighted by the teacher."""
+    sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        memory = teacher.encode([x])
+        points = sampler(teacher, memory)
+        weights = foreground_weight(teacher.decode(memory, points))[0]
+    points_over_image(
+        image,
+        points,
+        weights,
+        path=path,
+        title="Distillation points of one training step, by the teacher's foreground weight",
+    )

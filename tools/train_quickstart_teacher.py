@@ -1,0 +1,40 @@
+"""Train the quickstart's teacher again and put its weights where the package keeps them.
+
+About 20 minutes on one quiet core. A run that was stopped goes on from its last checkpoint.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from training_runs import ROOT, Run, run_all, shown
+
+from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of
+from kddetr.data import make_quickstart_data, quickstart_root
+from kddetr.engine import load_config
+
+CONFIG = "configs/quickstart/teacher.py"
+
+
+def main() -> None:
+    """Parse the command line, train, export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--to", type=Path, default=None, help="file to write (default: the package's own)"
+    )
+    args = parser.parse_args()
+    to = args.to or asset("kddetr://quickstart_teacher.pth")
+    make_quickstart_data(quickstart_root())
+    train = load_config(str(ROOT / CONFIG)).train
+    run = Run("teacher", CONFIG, ROOT / train.output_dir, train.max_iter)
+    run_all([run])
+    weights = weights_of(read_checkpoint(str(run.checkpoint)), str(run.checkpoint))
+    atomic_write(str(to), lambda stream: torch.save({"model": dict(weights)}, stream))
+    print(
+        f"{shown(to)}: {to.stat().st_size / 2**20:.1f} MiB, AP {run.evaluations()[-1][1][1]:.1f} on"
+        " the validation images"
+    )
+
+
+if __name__ == "__main__":
+    main()
