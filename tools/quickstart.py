@@ -62,7 +62,8 @@ def main() -> None:
     if args.seeds > 1:
         longer = {seed: _same_time(output, seed, group) for seed, group in runs.items()}
         say(
-            f"the student alone again, for the time that its distilled twin took: {longer[seeds[0]].iterations} iterations"
+            "the student alone again, in the time that its distilled twin took:"
+            f" {longer[seeds[0]].iterations} iterations"
         )
         run_all(list(longer.values()), say=say)
         for seed, run in longer.items():
@@ -77,7 +78,7 @@ def main() -> None:
     print("\n" + table(results))
     print(
         "\nAP in percent on 400 test images. The teacher has seen labels for all 4,000 training"
-        "\nimages, the students for 300 of them: the case of a big detector and few labels of one's own."
+        "\nimages, the students for 300: the case of a big detector and few labels of one's own."
     )
     for path in pictures:
         print(f"picture: {shown(path)}")

@@ -1,4 +1,4 @@
-"""ImageNet-1k weights of torchvision's ResNets (its first version), which the published recipes use.
+"""ImageNet-1k weights of torchvision's ResNets, first version, as the published recipes use them.
 
 An address is fetched once and kept in Detectron2's cache; a file of the same content does as well.
 """

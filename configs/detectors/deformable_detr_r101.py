@@ -1,4 +1,4 @@
-"""Deformable DETR R101 without refinement, 50 epochs (48.0 AP as a teacher in the KD-DETR paper)."""
+"""Deformable DETR R101 without refinement, 50 epochs (48.0 AP as a teacher in the paper)."""
 
 from ..common.weights import imagenet as _imagenet
 from .deformable_detr_r50 import dataloader, lr_multiplier, model, optimizer, train

@@ -1,9 +1,9 @@
 """DAB-DETR R18 from R50, 50 epochs (36.2 to 41.4 AP in the paper)."""
 
+from ..common.kd_detr_published import model
 from ..detectors.dab_detr_r18 import dataloader, lr_multiplier, optimizer, train
 from ..detectors.dab_detr_r18 import model as _student
 from ..detectors.dab_detr_r50 import model as _teacher
-from ..common.kd_detr_published import model
 
 model.student = _student
 model.teacher.model = _teacher

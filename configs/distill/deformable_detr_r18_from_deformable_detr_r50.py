@@ -1,9 +1,9 @@
 """Deformable DETR R18 from R50, 50 epochs (40.1 to 43.7 AP in the paper)."""
 
+from ..common.kd_detr_published import model
 from ..detectors.deformable_detr_r18 import dataloader, lr_multiplier, optimizer, train
 from ..detectors.deformable_detr_r18 import model as _student
 from ..detectors.deformable_detr_r50 import model as _teacher
-from ..common.kd_detr_published import model
 
 model.student = _student
 model.teacher.model = _teacher

@@ -1,9 +1,9 @@
 """Deformable DETR R50 from R101, 50 epochs (44.5 to 48.3 AP in the paper)."""
 
+from ..common.kd_detr_published import model
 from ..detectors.deformable_detr_r50 import dataloader, lr_multiplier, optimizer, train
 from ..detectors.deformable_detr_r50 import model as _student
 from ..detectors.deformable_detr_r101 import model as _teacher
-from ..common.kd_detr_published import model
 
 model.student = _student
 model.teacher.model = _teacher

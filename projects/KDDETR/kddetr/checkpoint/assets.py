@@ -1,4 +1,4 @@
-"""Files that come with the package, addressed as ``kddetr://name`` wherever Detectron2 takes a path."""
+"""Files that come with the package: ``kddetr://name`` wherever Detectron2 takes a path."""
 
 from pathlib import Path
 
