@@ -1,6 +1,8 @@
 """The invariants of distillation at shared points."""
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -213,3 +215,14 @@ def test_samplers_refuse_nonsense():
         JointSampler([SpecificSampler(), SpecificSampler()])(teacher, memory)
     with pytest.raises(ValueError, match="do not sum"):
         Queries(torch.rand(1, 3, 4), groups={"a": 2})
+
+
+def test_the_readmes_own_sampler_works():
+    """Ten lines of a researcher's, as the README shows them."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "NearObjects" in b)
+    names = {"torch": torch}
+    exec(code, names)
+    near = names["NearObjects"](count=3)
+    losses = step(distiller(sampler=JointSampler([near, SpecificSampler()])).train(), tiny_batch())
+    assert {"kd_near/class", "kd_specific/giou"} <= losses.keys()

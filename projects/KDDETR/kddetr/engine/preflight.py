@@ -96,14 +96,17 @@ def check_config(cfg: DictConfig, *, training: bool = True) -> None:
         CheckpointError: a file named in the config does not exist.
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
+    if cfg.get("dataloader") is not None:
+        _check_data(cfg, training)
+    # After the data, which is looked at on this disk: a file may have to be fetched first.
     if training:
         for path, file in _checkpoints(cfg.get("model"), "model"):
             _check_file(file, path)
     if cfg.train.init_checkpoint:
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
-    loaders = cfg.get("dataloader")
-    if loaders is None:
-        return
+
+
+def _check_data(cfg: DictConfig, training: bool) -> None:
     labeled, unlabeled, tested = labeled_datasets(cfg), _unlabeled(cfg), _tested(cfg)
     if training:
         for name in unlabeled:

@@ -19,6 +19,7 @@ from torch import nn
 
 from kddetr.checkpoint import CheckpointError
 
+from .errors import ConfigError
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
@@ -67,6 +68,7 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             FloatingPointError: a loss or the gradient is not finite; the weights are untouched.
+            ConfigError: the batch gave no loss at all.
         """
         start = time.perf_counter()
         # Before loading, for loaders that draw from the global generators; after it, for the model,
@@ -79,6 +81,11 @@ class StepTrainer(SimpleTrainer):
             self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
         ):
             losses = self.model(batch)
+            if not losses:
+                raise ConfigError(
+                    f"The batch of iteration {self.iter} gave no loss, because none of its images"
+                    " has labels: give dataloader.train labelled images, or distil."
+                )
             total = sum(losses.values())
         self.optimizer.zero_grad()
         if self.grad_scaler is None:
