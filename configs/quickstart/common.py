@@ -6,7 +6,7 @@ from ..common.optim import optimizer
 from ..common.train import train
 
 train.output_dir = "output/quickstart/run"
-train.max_iter = 2400
+train.max_iter = 1800
 train.clip_grad.max_norm = 1.0
 train.checkpointer.period = 400
 train.checkpointer.max_to_keep = 1

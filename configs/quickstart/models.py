@@ -1,6 +1,8 @@
 """A larger and a smaller detector of one family: anchor boxes with deformable attention, the
 member of it that learns fastest on toy images."""
 
+from copy import deepcopy as _deepcopy
+
 from detectron2.config import LazyCall as L
 
 from kddetr.detectors import TinyConvNet, deformable_detr
@@ -23,20 +25,8 @@ teacher = L(deformable_detr)(
     num_detections=100,
 )
 
-student = L(deformable_detr)(
-    backbone=L(TinyConvNet)(channels=[16, 32, 64], blocks=[0, 1, 1]),
-    num_classes=10,
-    in_features=["stage2"],
-    extra_levels=0,
-    num_queries=50,
-    anchor_queries=True,
-    anchor_size=0.23,
-    width=64,
-    heads=4,
-    hidden=128,
-    encoder_layers=2,
-    decoder_layers=3,
-    dropout=0.0,
-    groups=16,
-    num_detections=100,
-)
+student = _deepcopy(teacher)
+student.backbone.channels = [16, 32, 64]
+student.backbone.blocks = [0, 1, 1]
+student.width = 64
+student.hidden = 128

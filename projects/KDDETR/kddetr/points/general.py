@@ -9,13 +9,19 @@ from torch import Tensor
 from ..structures import Detector, Queries
 
 
+# DAB-DETR divides by a query's width and height.
+SMALLEST = 0.01
+
+
 def uniform_boxes(images: int, count: int) -> Tensor:
-    """Centres uniform over the image, width and height uniform up to the whole of it.
+    """Centres uniform over the image, sizes uniform from a hundredth of it to the whole.
 
     Returns:
         (images, count, 4) ``cxcywh`` in [0, 1].
     """
-    return torch.rand(images, count, 4)
+    boxes = torch.rand(images, count, 4)
+    boxes[..., 2:] = SMALLEST + (1 - SMALLEST) * boxes[..., 2:]
+    return boxes
 
 
 def normal_logit_boxes(images: int, count: int) -> Tensor:
