@@ -4,6 +4,8 @@
 import argparse
 import time
 
+import quiet  # noqa: F401  (before what warns)
+
 from kddetr.data import make_quickstart_data, quickstart_root
 
 

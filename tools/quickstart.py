@@ -6,15 +6,14 @@ labelled images, same iterations. Ends with a table, pictures and results.json.
 """
 
 import argparse
+import contextlib
+import io
 import json
 import statistics
 import time
-import warnings
 from pathlib import Path
 
-warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated")
-warnings.filterwarnings("ignore", message=r"torch\.meshgrid")
-
+import quiet  # noqa: F401  (before what warns)
 import torch
 from quickstart_pictures import draw_pictures
 from training_runs import ROOT, Run, run_all, shown
@@ -127,9 +126,6 @@ def _teacher() -> tuple[torch.nn.Module, float]:
 
 def test_ap(detector: torch.nn.Module) -> float:
     """AP in percent on the test images."""
-    import contextlib
-    import io
-
     cfg = _config("alone")
     cfg.dataloader.test.dataset.names = "quickstart_test"
     with contextlib.redirect_stdout(io.StringIO()):

@@ -6,6 +6,7 @@ About 20 minutes on one quiet core. A run that was stopped goes on from its last
 import argparse
 from pathlib import Path
 
+import quiet  # noqa: F401  (before what warns)
 import torch
 from training_runs import ROOT, Run, run_all, shown
 

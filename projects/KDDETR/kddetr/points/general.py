@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ..structures import Detector, Queries
 
-
 # DAB-DETR divides by a query's width and height.
 SMALLEST = 0.01
 
