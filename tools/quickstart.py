@@ -22,12 +22,13 @@ from kddetr.checkpoint import CheckpointError, load_pretrained
 from kddetr.data import make_quickstart_data, quickstart_root
 from kddetr.engine import Trainer, build, load_config
 
+LONGER = "alone_same_time"
 NAMES = {
     "alone": "student alone",
+    LONGER: "student alone, distilled run's time",
     "distilled": "distilled",
     "distilled_unlabeled": "distilled + unlabelled",
 }
-LONGER = "alone_same_time"
 
 
 def main() -> None:
@@ -56,7 +57,7 @@ def main() -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     results = []
     runs = {seed: _runs(output, seed, iterations) for seed in seeds}
-    say(f"training {len(NAMES)} students for {iterations} iterations, seeds {list(seeds)}")
+    say(f"training 3 students for {iterations} iterations, seeds {list(seeds)}")
     run_all([run for group in runs.values() for run in group.values()], say=say)
     if args.seeds > 1:
         longer = {seed: _same_time(output, seed, group) for seed, group in runs.items()}
@@ -73,7 +74,7 @@ def main() -> None:
         results.append(_result(seed, group, teacher_ap))
         _write(output / f"seed{seed}" / "results.json", results[-1])
     _write(output / "results.json", results[0] | ({"seeds": results} if args.seeds > 1 else {}))
-    pictures = draw_pictures(output, runs[seeds[0]], teacher)
+    pictures = draw_pictures(output, runs[seeds[0]], teacher, NAMES)
     print("\n" + table(results))
     print(
         "\nAP in percent on 400 test images. The teacher has seen labels for all 4,000 training"
@@ -108,7 +109,7 @@ def _same_time(output: Path, seed: int, group: dict[str, Run]) -> Run:
     plain, distilled = (group[name].evaluations()[-1][1][0] for name in ("alone", "distilled"))
     iterations = round(group["alone"].iterations * distilled / plain)
     return Run(
-        name=f"student alone, same time (seed {seed})",
+        name=f"{NAMES[LONGER]} (seed {seed})",
         config="configs/quickstart/alone.py",
         output=output / f"seed{seed}" / LONGER,
         iterations=iterations,
@@ -153,8 +154,7 @@ def table(results: list[dict]) -> str:
     """Markdown: one row a detector; with several seeds mean and sample standard deviation."""
     rows = ["| | AP | gain | iterations | seconds |", "| --- | --- | --- | --- | --- |"]
     rows.append(f"| teacher | {results[0]['teacher']:.1f} | | | |")
-    names = {**NAMES, LONGER: "student alone, distilled run's time"}
-    for key, name in names.items():
+    for key, name in NAMES.items():
         if key not in results[0]:
             continue
         values = [r[key] for r in results]

@@ -16,15 +16,19 @@ from kddetr.visualization import ap_curves, detections_side_by_side, points_over
 
 IMAGES = 4
 THRESHOLD = 0.3
+SHOWN = ("alone", "distilled", "distilled_unlabeled")
 
 
-def draw_pictures(output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module) -> list[Path]:
+def draw_pictures(
+    output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module, names: Mapping[str, str]
+) -> list[Path]:
     """Detections side by side, points over an image, AP curves.
 
     Args:
         output: folder of the PNG files.
         runs: finished runs by name.
         teacher: the shipped one.
+        names: how a run is called in the pictures, in the order to show them.
 
     Returns:
         the files written.
@@ -38,13 +42,13 @@ def draw_pictures(output: Path, runs: Mapping[str, Run], teacher: torch.nn.Modul
 
     node = load_config(str(ROOT / "configs" / "quickstart" / "alone.py")).model
     detectors = {"teacher": teacher} | {
-        name.replace("_", " "): load_pretrained(build(node), str(run.checkpoint))
-        for name, run in runs.items()
-        if name in ("alone", "distilled", "distilled_unlabeled")
+        names[key]: load_pretrained(build(node), str(runs[key].checkpoint)) for key in SHOWN
     }
-    order = ["teacher", "alone", "distilled", "distilled unlabeled"]
     with torch.no_grad():
-        found = {name: [o["instances"] for o in detectors[name].eval()(inputs)] for name in order}
+        found = {
+            name: [output["instances"] for output in detector.eval()(inputs)]
+            for name, detector in detectors.items()
+        }
     side_by_side = output / "detections.png"
     detections_side_by_side(
         images,
@@ -58,8 +62,9 @@ def draw_pictures(output: Path, runs: Mapping[str, Run], teacher: torch.nn.Modul
     curves = output / "curves.png"
     ap_curves(
         {
-            name.replace("_", " "): [(i, seconds, ap) for i, (seconds, ap) in run.evaluations()]
-            for name, run in runs.items()
+            name: [(i, seconds, ap) for i, (seconds, ap) in runs[key].evaluations()]
+            for key, name in names.items()
+            if key in runs
         },
         path=curves,
     )

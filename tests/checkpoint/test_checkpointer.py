@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
 from kddetr.checkpoint import (
@@ -67,3 +68,17 @@ def test_resuming_with_another_model_is_refused(tmp_path):
     Checkpointer(nn.Linear(2, 2), str(tmp_path)).save("model_0000001")
     with pytest.raises(CheckpointError, match="all of it has to"):
         Checkpointer(nn.Linear(2, 2, bias=False), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_a_wrappers_own_state_leaves_the_detectors_frozen_norms_alone():
+    """They take a state without their names for one of an early version, and reset themselves."""
+    wrapper = Wrapper()
+    wrapper.student = FrozenBatchNorm2d(2)
+    wrapper.student.running_var.fill_(3.0)
+    wrapper.student.running_mean.fill_(2.0)
+    state = {k: v + 1 for k, v in WrapperState(wrapper).state_dict().items()}
+    assert set(state) == {"projection.weight", "projection.bias"}
+    WrapperState(wrapper).load_state_dict(state)
+    assert wrapper.student.running_var.tolist() == [3.0, 3.0]
+    assert wrapper.student.running_mean.tolist() == [2.0, 2.0]
+    assert torch.equal(wrapper.projection.weight, state["projection.weight"])

@@ -63,7 +63,12 @@ class WrapperState:
                 "resume "
                 "with the config that it was trained with."
             )
-        self._model.load_state_dict(state, strict=False)
+        # Not Module.load_state_dict: with a part of a state, a frozen batch norm of the detector
+        # takes its missing statistics for an old file's and resets them.
+        own = self._model.state_dict(keep_vars=True)
+        with torch.no_grad():
+            for name, value in state.items():
+                own[name].copy_(value)
 
 
 class Checkpointer(DetectionCheckpointer):
