@@ -39,8 +39,22 @@ from kddetr.engine import (
     resolve_device,
     under_torchrun,
 )
+from kddetr.structures import UsageError
 
-USER_ERRORS = (ConfigError, CheckpointError, DatasetError, FloatingPointError)
+USER_ERRORS = (ConfigError, CheckpointError, DatasetError, UsageError, FloatingPointError)
+
+
+def sentence(error: Exception) -> str:
+    """What the user is told; a loader's worker puts its traceback in front of it."""
+    text = str(error)
+    return text.strip().splitlines()[-1] if "Original Traceback" in text else text
+
+
+class WithoutUserErrors(logging.Filter):
+    """Keeps Detectron2's loop from logging the traceback of what is said in a sentence."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], USER_ERRORS))
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -51,6 +65,7 @@ def run(args: argparse.Namespace) -> dict:
 
     Exits with code 2 after one sentence when the user can put something right.
     """
+    logging.getLogger("detectron2.engine.train_loop").addFilter(WithoutUserErrors())
     try:
         cfg = load_config(args.config_file, args.opts)
         # default_setup sees to the other two in training; a second time would double lines.
@@ -58,7 +73,7 @@ def run(args: argparse.Namespace) -> dict:
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
         return evaluate(cfg, args) if args.eval_only else train(cfg, args)
     except USER_ERRORS as error:
-        print(f"\nerror: {error}", file=sys.stderr, flush=True)
+        print(f"\nerror: {sentence(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
 
 
@@ -87,13 +102,12 @@ def check(args: argparse.Namespace):
     cfg = load_config(args.config_file, args.opts)
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
     require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
-    check_config(cfg, training=not args.eval_only)
+    found = args.resume and Checkpointer(None, cfg.train.output_dir).has_checkpoint()
+    check_config(cfg, training=not args.eval_only, resuming=found)
     if not args.eval_only:
         if not args.resume:
             check_output_dir(cfg.train.output_dir)
-    elif not cfg.train.init_checkpoint and not (
-        args.resume and Checkpointer(None, cfg.train.output_dir).has_checkpoint()
-    ):
+    elif not cfg.train.init_checkpoint and not found:
         raise ConfigError(
             "--eval-only needs weights: train.init_checkpoint=FILE, or --resume for the last "
             f"checkpoint in train.output_dir ({cfg.train.output_dir})."
@@ -117,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
             args=(args,),
         )
     except USER_ERRORS as error:
-        print(f"\nerror: {error}", file=sys.stderr)
+        print(f"\nerror: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except ProcessExitedException as error:
         sys.exit(error.exit_code)

@@ -91,3 +91,10 @@ def test_schedules_are_the_published_ones():
         epochs = cfg.train.max_iter * batch / 118287
         assert epochs == pytest.approx(50, abs=0.02)
         assert list(cfg.lr_multiplier.milestones) == [40 / 50]
+
+
+def test_own_data_needs_one_number():
+    cfg = load_config(str(ROOT / "configs/distill/custom.py"), ["model.student.num_classes=5"])
+    assert cfg.model.teacher.model.num_classes == 5
+    with torch.device("meta"):
+        assert instantiate(cfg.model.student).num_classes == 5

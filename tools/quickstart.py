@@ -16,9 +16,9 @@ from pathlib import Path
 import quiet  # noqa: F401  (before what warns)
 import torch
 from quickstart_pictures import draw_pictures
-from training_runs import ROOT, Run, run_all, shown
+from training_runs import ROOT, Run, one_sentence, run_all, shown
 
-from kddetr.checkpoint import CheckpointError, load_pretrained
+from kddetr.checkpoint import load_pretrained
 from kddetr.data import make_quickstart_data, quickstart_root
 from kddetr.engine import Trainer, build, load_config
 
@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=positive,
         default=1,
         help="how many seeds; more than one also gives the student alone the distilled run's time",
     )
-    parser.add_argument("--iterations", type=int, default=None, help="default: the configs'")
+    parser.add_argument("--iterations", type=positive, default=None, help="default: the configs'")
     parser.add_argument("--output", type=Path, default=None, help="default: output/quickstart")
     args = parser.parse_args()
     output = args.output or ROOT / "output" / "quickstart"
@@ -83,6 +83,14 @@ def main() -> None:
     for path in pictures:
         print(f"picture: {shown(path)}")
     say(f"done; the figures are in {shown(output / 'results.json')}")
+
+
+def positive(text: str) -> int:
+    """A number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
 
 
 def _config(name: str):
@@ -178,7 +186,5 @@ def _write(path: Path, value: dict) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_sentence():
         main()
-    except (CheckpointError, RuntimeError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error

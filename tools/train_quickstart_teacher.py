@@ -8,7 +8,7 @@ from pathlib import Path
 
 import quiet  # noqa: F401  (before what warns)
 import torch
-from training_runs import ROOT, Run, run_all, shown
+from training_runs import ROOT, Run, one_sentence, run_all, shown
 
 from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of
 from kddetr.data import make_quickstart_data, quickstart_root
@@ -38,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_sentence():
+        main()

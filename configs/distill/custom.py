@@ -1,4 +1,4 @@
-"""Your own teacher, your own COCO-format folders, a small student.
+r"""Your own teacher, your own COCO-format folders, a small student.
 
     python train_net.py --config-file configs/distill/custom.py \
         model.teacher.checkpoint=TEACHER.pth model.student.num_classes=K \
@@ -19,7 +19,6 @@ from .deformable_detr_refine_r18_from_deformable_detr_refine_r50 import (
 )
 
 model.teacher.model.num_classes = "${model.student.num_classes}"
-model.sampler.samplers[0].distribution = "uniform"
 model.loss.reduction = "weighted_mean"
 model.loss.class_weight = 10.0
 

@@ -7,4 +7,5 @@ from ..detectors.dab_detr_r50 import model as _teacher
 
 model.student = _student
 model.teacher.model = _teacher
+model.sampler.samplers[0].distribution = "normal_logit"
 train.output_dir = "output/dab_detr_r18_from_dab_detr_r50"

@@ -82,3 +82,16 @@ def test_a_wrappers_own_state_leaves_the_detectors_frozen_norms_alone():
     assert wrapper.student.running_var.tolist() == [3.0, 3.0]
     assert wrapper.student.running_mean.tolist() == [2.0, 2.0]
     assert torch.equal(wrapper.projection.weight, state["projection.weight"])
+
+
+def test_weights_alone_are_nothing_to_resume_from(tmp_path):
+    model = nn.Linear(2, 2)
+    saver = Checkpointer(model, str(tmp_path), wrapper=WrapperState(model))
+    saver.save("model_0000001")
+    saver.save_weights("model_best")
+    (tmp_path / "last_checkpoint").unlink()
+    with pytest.raises(CheckpointError, match=r"e\.g\. model_0000001\.pth"):
+        saver.last_checkpoint()
+    (tmp_path / "last_checkpoint").write_text("model_best.pth")
+    with pytest.raises(CheckpointError, match="no wrapper state"):
+        saver.resume_or_load("", resume=True)

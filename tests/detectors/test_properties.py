@@ -100,7 +100,10 @@ def test_images_without_boxes_and_without_labels(detector):
     labelled = detector(tiny_batch()[:1])
     for name in labelled:
         close(half[name], labelled[name])
-    assert detector(tiny_batch(boxes=(None, None))) == {}
+    nothing = detector(tiny_batch(boxes=(None, None)))
+    assert nothing.keys() == labelled.keys() and not any(v.item() for v in nothing.values())
+    sum(nothing.values()).backward()  # with several processes every parameter needs a gradient
+    assert all(p.grad is not None for p in detector.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("size", [(1, 40), (8, 8), (64, 9)])

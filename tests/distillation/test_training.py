@@ -13,7 +13,6 @@ from kddetr.checkpoint import CheckpointError, load_pretrained, read_checkpoint
 from kddetr.data import DetectionMapper, build_train_loader
 from kddetr.engine import (
     CocoEvaluator,
-    ConfigError,
     Trainer,
     parameter_groups,
     step_schedule,
@@ -21,6 +20,7 @@ from kddetr.engine import (
 )
 from kddetr.losses import DistillationLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.structures import UsageError
 from tests.tiny import tiny_batch, tiny_detector
 
 FAMILY = "dab_deformable_detr"
@@ -164,7 +164,7 @@ def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):
     torch.save(tiny_detector(FAMILY, num_classes=4).state_dict(), tmp_path / "four.pth")
     cfg.model.teacher.model.decoder_layers = 2
     cfg.model.teacher.checkpoint = str(tmp_path / "four.pth")
-    with pytest.raises(ConfigError, match="teacher knows 4 classes and the student 3"):
+    with pytest.raises(UsageError, match="teacher knows 4 classes and the student 3"):
         Trainer(cfg)
 
 

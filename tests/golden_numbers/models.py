@@ -3,12 +3,6 @@
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from kddetr.checkpoint.published import (
-    DAB_DETR_DETREX,
-    DAB_DETR_OFFICIAL,
-    DEFORMABLE_DETREX,
-    rename,
-)
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,
@@ -17,6 +11,12 @@ from kddetr.detectors import (
     deformable_detr,
 )
 from tests.golden_numbers.files import Golden
+from tests.golden_numbers.names import (
+    DAB_DETR_DETREX,
+    DAB_DETR_OFFICIAL,
+    DEFORMABLE_DETREX,
+    rename,
+)
 
 
 class GivenFeatures(nn.Module):
@@ -53,6 +53,7 @@ def criterion(config: dict) -> SetCriterion:
 def golden_dab_detr(z: Golden) -> DetectionTransformer:
     c = z.config
     assert c["modulate_hw_attn"] and c["shared_bbox_head"] and not c["num_patterns"]
+    check_fixed(c)
     model = dab_detr(
         backbone=GivenFeatures(res5=c["in_channels"]),
         num_classes=c["classes"],
@@ -65,6 +66,8 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
         dropout=c["dropout"],
         activation=c["activation"],
         temperature=c["temperature"],
+        offset=c["pos_offset"],
+        anchor_temperature=c["anchor_temperature"],
         eps=c["inverse_sigmoid_eps"],
         num_detections=c["topk"],
         criterion=criterion(c),
@@ -72,12 +75,21 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
     return filled(model, rename(z.state(), DAB_DETR_DETREX))
 
 
+def check_fixed(config: dict) -> None:
+    """What no published model varies and no parameter of ours sets: a file that does says so."""
+    assert config.get("pos_eps", 1e-6) == 1e-6
+    assert config["sine_feats_per_coord"] == config["d_model"] // 2
+
+
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
     c = z.config
-    names = ("res3", "res4", "res5")
+    assert not c["two_stage"]
+    check_fixed(c)
+    names = feature_names(z)
     model = deformable_detr(
         backbone=GivenFeatures(**dict(zip(names, c["in_channels"], strict=True))),
         num_classes=c["classes"],
+        in_features=names,
         extra_levels=c["levels"] - len(names),
         num_queries=c["queries"],
         refine=c["with_box_refine"],
@@ -88,6 +100,7 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
         encoder_layers=c["enc_layers"],
         decoder_layers=c["dec_layers"],
         dropout=c["dropout"],
+        activation=c["activation"],
         groups=c["gn_groups"],
         temperature=c["temperature"],
         offset=c["pos_offset"],
@@ -107,9 +120,15 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
     return filled(model, state)
 
 
+def feature_names(z: Golden) -> list[str]:
+    """Names of the backbone features in the file, fine to coarse."""
+    return sorted(k.removeprefix("feat_") for k in z.keys("in") if k.startswith("feat_"))
+
+
 def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
     """Teacher or student of the complete distillation step."""
     c = z.config
+    check_fixed(c)
     model = dab_detr(
         backbone=GivenFeatures(res5=c[f"{role}_channels"]),
         num_classes=c["classes"],
@@ -120,6 +139,7 @@ def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
         encoder_layers=c["enc_layers"],
         decoder_layers=c[f"{role}_dec_layers"],
         temperature=c["temperature"],
+        offset=c["pos_offset"],
         eps=c["inverse_sigmoid_eps"],
         criterion=criterion(c),
     )

@@ -45,9 +45,10 @@ def test_image_sine_embedding(kind):
 def test_anchor_sine_embedding():
     z = Golden("pos_sine_anchor")
     boxes, features = z["in/boxes"], z.config["feats_per_coord"]
-    z.check("out/box4_yxwh", anchor_sine_embedding(boxes, features))
-    z.check("out/box4_yxwh_128", anchor_sine_embedding(boxes, 128))
-    z.check("out/point2_yx", anchor_sine_embedding(boxes[..., :2], features))
+    temperature = {"temperature": z.config["temperature"]}
+    z.check("out/box4_yxwh", anchor_sine_embedding(boxes, features, **temperature))
+    z.check("out/box4_yxwh_128", anchor_sine_embedding(boxes, 128, **temperature))
+    z.check("out/point2_yx", anchor_sine_embedding(boxes[..., :2], features, **temperature))
 
 
 def implementations():

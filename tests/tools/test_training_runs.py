@@ -14,6 +14,9 @@ class FakeRun(Run):
 
     fails = False
 
+    def settings(self):
+        return f"{self.iterations}"
+
     def start(self):
         self.output.mkdir(parents=True, exist_ok=True)
         if not self.fails:
@@ -68,3 +71,36 @@ def test_table():
     three = table([result(10.0, 20.0), result(12.0, 23.0), result(11.0, 20.0)])
     assert "| student alone | 11.0 ± 1.0 |" in three
     assert "+10.0 ± 1.0" in three
+
+
+def test_a_run_of_other_settings_is_not_taken_for_this_one(tmp_path):
+    run_all([fake(tmp_path, "a")], say=lambda text: None)
+    other = fake(tmp_path, "a")
+    other.iterations = 2
+    with pytest.raises(RunFailed, match="other settings"):
+        run_all([other], say=lambda text: None)
+
+
+def test_settings_are_those_of_the_config_and_the_weights(tmp_path):
+    def settings(config, iterations=5, overrides=()):
+        return Run(
+            "a", f"configs/quickstart/{config}.py", tmp_path, iterations, [*overrides]
+        ).settings()
+
+    assert settings("alone") == settings("alone")
+    others = [settings("distilled"), settings("alone", 6), settings("alone", 5, ["train.seed=1"])]
+    assert len({settings("alone"), *others}) == 4
+
+
+def test_two_programs_do_not_train_in_one_folder(tmp_path, monkeypatch):
+    """A training that outlived its killed parent keeps its folder to itself."""
+    run = fake(tmp_path, "a")
+    first = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **kw: first(["sleep", "30"], **kw))
+    training = Run.start(run)
+    try:
+        with pytest.raises(RunFailed, match="still training"):
+            Run.start(run)
+    finally:
+        training.kill()
+        training.wait()

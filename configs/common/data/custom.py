@@ -1,7 +1,7 @@
-"""Your own data in COCO's JSON format, with COCO's augmentation.
+r"""Your own data in COCO's JSON format, with COCO's augmentation.
 
     python train_net.py --config-file CONFIG.py \
-        dataloader.train.dataset.json_file=my/train.json
+        dataloader.train.dataset.json_file=my/train.json \
         dataloader.train.dataset.image_root=my/images \
         dataloader.test.dataset.json_file=my/val.json dataloader.test.dataset.image_root=my/images
 

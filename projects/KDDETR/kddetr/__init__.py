@@ -2,7 +2,7 @@
 
 from . import data  # registers the bundled data sets
 from .distiller import KDDETR
-from .structures import Detector, PointSampler, Predictions, Queries
+from .structures import Answerer, Detector, PointSampler, Predictions, Queries
 
 __version__ = "0.1.0"
-__all__ = ["KDDETR", "Detector", "PointSampler", "Predictions", "Queries", "data"]
+__all__ = ["KDDETR", "Answerer", "Detector", "PointSampler", "Predictions", "Queries", "data"]

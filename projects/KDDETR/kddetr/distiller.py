@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from .structures import Detector, PointSampler, Predictions, Queries
+from .structures import Answerer, Detector, PointSampler, Predictions, Queries, UsageError
 
 
 @META_ARCH_REGISTRY.register()
@@ -29,21 +29,21 @@ class KDDETR(nn.Module):
             the plain student's, bit for bit.
 
     Raises:
-        ValueError: teacher and student have different numbers of classes.
+        UsageError: teacher and student have different numbers of classes.
     """
 
     def __init__(
         self,
         *,
         student: Detector,
-        teacher: Detector,
+        teacher: Answerer,
         sampler: PointSampler,
         loss: nn.Module,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         if student.num_classes != teacher.num_classes:
-            raise ValueError(
+            raise UsageError(
                 f"The teacher knows {teacher.num_classes} classes and the student"
                 f" {student.num_classes}: set the student's num_classes to the teacher's, or take a"
                 " teacher of the student's data set."

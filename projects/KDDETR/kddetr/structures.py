@@ -126,8 +126,12 @@ class Predictions:
         return {name: Predictions(*part) for name, part in zip(groups, parts, strict=True)}
 
 
+class UsageError(ValueError):
+    """Parts that do not go together; the message is one sentence that says what to do."""
+
+
 @runtime_checkable
-class Detector(Protocol):
+class Answerer(Protocol):
     """Anything that encodes images once and then answers queries about them.
 
     ``inputs`` is Detectron2's list of dicts: ``image`` (uint8, 3 x H x W, RGB, 0 to 255) and, where
@@ -155,6 +159,11 @@ class Detector(Protocol):
     def decode(self, memory: Any, queries: Queries) -> Predictions:
         """What do you see at these queries?"""
 
+
+@runtime_checkable
+class Detector(Answerer, Protocol):
+    """An :class:`Answerer` that can also be trained."""
+
     def losses(self, memory: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Weighted ground-truth losses, scalars by name, of the labelled images."""
 
@@ -162,5 +171,5 @@ class Detector(Protocol):
 class PointSampler(Protocol):
     """Chooses the distillation points: queries that are asked of both detectors."""
 
-    def __call__(self, teacher: Detector, memory: Any) -> Queries:
+    def __call__(self, teacher: Answerer, memory: Any) -> Queries:
         """Named groups of queries, (B, N, ...), without a graph."""

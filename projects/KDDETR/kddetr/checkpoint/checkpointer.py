@@ -146,8 +146,18 @@ class Checkpointer(DetectionCheckpointer):
             CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.
         """
         if resume and self.last_checkpoint():
-            return self.load(self.last_checkpoint(), strict=True)
+            return self._resume(self.last_checkpoint())
         return self.load(path, checkpointables=[])
+
+    def _resume(self, path: str) -> dict[str, Any]:
+        absent = self.checkpointables.keys() - read_checkpoint(path).keys()
+        if absent:
+            raise CheckpointError(
+                f"{path} holds weights but no {' and no '.join(sorted(absent))} state, so a run"
+                " cannot go on from it; write the name of a numbered checkpoint into"
+                " last_checkpoint, or start anew with train.init_checkpoint."
+            )
+        return self.load(path, strict=True)
 
     def last_checkpoint(self) -> str:
         """The file that resuming starts from, empty when the folder holds no checkpoint at all.
@@ -163,6 +173,8 @@ class Checkpointer(DetectionCheckpointer):
         if name:
             return os.path.join(self.save_dir, name)
         present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
+        # The best one holds weights only: a run cannot go on from it.
+        present = [name for name in present if name != "model_best.pth"]
         if present:
             raise CheckpointError(
                 f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "

@@ -14,8 +14,7 @@ from .files import CheckpointError
 
 __all__ = ["Coverage", "load_weights"]
 
-# Harmless when absent on either side: a counter nobody reads, constants that come from the config,
-# the classifier of an ImageNet file.
+# Harmless when absent on either side: a counter nobody reads, constants that come from the config.
 _OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std)$")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..structures import Predictions, Queries
+from ..structures import Predictions, Queries, UsageError
 from .memory import Memory
 from .transformer import DetectionTransformer
 
@@ -48,13 +48,13 @@ class CachedEncoder(nn.Module):
         """Memory of images of one size, each identified by its ``image_id``.
 
         Raises:
-            ValueError: the images differ in size, carry no ``image_id``, or one of them is not the
+            UsageError: the images differ in size, carry no ``image_id``, or one of them is not the
                 image that was remembered under its id: augmentation is on.
         """
         keys = [_key(x) for x in inputs]
         sizes = {tuple(x["image"].shape[-2:]) for x in inputs}
         if len(sizes) != 1:
-            raise ValueError(
+            raise UsageError(
                 f"Remembered encodings need images of one size, and this batch has {sorted(sizes)}:"
                 " resize all to the same, or do not cache the encoder."
             )
@@ -64,7 +64,7 @@ class CachedEncoder(nn.Module):
             self._remember([inputs[i] for i in missing or [0]], size)
         for key, x in zip(keys, inputs, strict=True):
             if self._images[key].checksum != _checksum(x["image"]):
-                raise ValueError(
+                raise UsageError(
                     f"Image {key!r} is not the one that was remembered: an encoding can be reused"
                     " only without augmentation; switch one of the two off."
                 )
@@ -85,6 +85,11 @@ class CachedEncoder(nn.Module):
         """The detector's."""
         return self.detector.decode(memory, queries)
 
+    def _apply(self, fn, *args, **kwargs):
+        """Moving the detector forgets where layouts lay."""
+        self._layouts.clear()
+        return super()._apply(fn, *args, **kwargs)
+
     def _remember(self, inputs: list[dict[str, Any]], size: tuple[int, int]) -> None:
         memory = self.detector.encode(inputs)
         self._layouts[size] = memory.select([0])
@@ -95,7 +100,7 @@ class CachedEncoder(nn.Module):
 
 def _key(x: dict[str, Any]) -> Any:
     if "image_id" not in x:
-        raise ValueError("Remembered encodings need an image_id in every input.")
+        raise UsageError("Remembered encodings need an image_id in every input.")
     # Ids are unique within one annotation file only; the path tells two files' images apart.
     return x.get("file_name"), x["image_id"]
 

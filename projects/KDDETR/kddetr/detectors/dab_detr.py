@@ -28,6 +28,8 @@ def dab_detr(
     dropout: float = 0.0,
     activation: str = "prelu",
     temperature: float = 20.0,
+    offset: float = 0.0,
+    anchor_temperature: float = 10000.0,
     eps: float = 1e-3,
     num_detections: int = 300,
     criterion: SetCriterion | None = None,
@@ -46,7 +48,8 @@ def dab_detr(
         encoder_layers, decoder_layers: their number.
         dropout: 0 as published.
         activation: of the feed-forwards.
-        temperature: of the image position embedding.
+        temperature, offset: of the image position embedding.
+        anchor_temperature: of the anchors' sine embedding.
         eps: of the clamped logit.
         num_detections: kept per image.
         criterion: default weights 1, 5, 2.
@@ -65,7 +68,9 @@ def dab_detr(
             )
             for _ in range(encoder_layers)
         ],
-        position_embedding=ImageSineEmbedding(features=width // 2, temperature=temperature),
+        position_embedding=ImageSineEmbedding(
+            features=width // 2, temperature=temperature, offset=offset
+        ),
         position_scale=MLP(width, width, width, layers=2),
         width=width,
     )
@@ -81,7 +86,7 @@ def dab_detr(
         )
         for i in range(decoder_layers)
     ]
-    position = AnchorPosition(width=width, modulated=True)
+    position = AnchorPosition(width=width, temperature=anchor_temperature, modulated=True)
     for part in (encoder, *layers, position):
         xavier_(part)
     decoder = Decoder(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..boxes import inverse_sigmoid
-from ..structures import Predictions, Queries
+from ..structures import Predictions, Queries, UsageError
 from .attention import QueryGeometry
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
@@ -35,13 +35,17 @@ class AnchorPosition(nn.Module):
 
     Args:
         width: C.
+        temperature: of the anchors' sine embedding.
         modulated: also give the sine embedding of the centre, scaled by the content and by the
             box's width and height, that dense cross-attention compares places with (DAB-DETR).
     """
 
-    def __init__(self, *, width: int, modulated: bool = False) -> None:
+    def __init__(
+        self, *, width: int, temperature: float = 10000.0, modulated: bool = False
+    ) -> None:
         super().__init__()
         self.features = width // 2
+        self.temperature = temperature
         self.embed = MLP(2 * width, width, width, layers=2)
         self.scale = MLP(width, width, width, layers=2) if modulated else None
         self.size = MLP(width, width, 2, layers=2) if modulated else None
@@ -50,7 +54,7 @@ class AnchorPosition(nn.Module):
         self, queries: Queries, content: Tensor, boxes: Tensor, layer: int
     ) -> QueryGeometry:
         """See :class:`QueryGeometry`; ``content`` (B, N, C) and ``boxes`` enter layer ``layer``."""
-        sine = anchor_sine_embedding(boxes, self.features)
+        sine = anchor_sine_embedding(boxes, self.features, temperature=self.temperature)
         embedding = self.embed(sine)
         if self.scale is None:
             return QueryGeometry(embedding=embedding, boxes=boxes)
@@ -153,7 +157,7 @@ class Decoder(nn.Module):
         """Ask the queries about the images of ``memory``.
 
         Raises:
-            ValueError: the queries are not of the kind this decoder can read.
+            UsageError: the queries are not of the kind this decoder can read.
         """
         self._check(queries)
         x = queries.content
@@ -186,19 +190,19 @@ class Decoder(nn.Module):
     def _check(self, queries: Queries) -> None:
         learned = isinstance(self.position, LearnedPosition)
         if learned and queries.position is None:
-            raise ValueError(
+            raise UsageError(
                 "These queries are boxes alone, and this detector's queries are learned embeddings:"
                 " give it points of its own family, or choose a detector with anchor boxes."
             )
         if not learned and queries.boxes.shape[-1] != 4:
-            raise ValueError(
+            raise UsageError(
                 "These queries have a centre but no size, and this detector's queries are anchor"
                 " boxes: give it points of a detector with boxes."
             )
         for name in ("content", "position"):
             value = getattr(queries, name)
             if value is not None and value.shape[-1] != self.width:
-                raise ValueError(
+                raise UsageError(
                     f"The queries' {name} is {value.shape[-1]} wide and this decoder is"
                     f" {self.width} wide: distil between detectors of equal width."
                 )

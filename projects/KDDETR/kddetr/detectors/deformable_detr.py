@@ -42,6 +42,7 @@ def deformable_detr(
     encoder_layers: int = 6,
     decoder_layers: int = 6,
     dropout: float = 0.1,
+    activation: str = "relu",
     groups: int = 32,
     temperature: float = 10000.0,
     offset: float = -0.5,
@@ -49,7 +50,8 @@ def deformable_detr(
     num_detections: int = 300,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
-    """The published model.
+    """The published model, with detrex's clamp and number of detections by default; the configs
+    set the authors'.
 
     Args:
         backbone: a Detectron2 backbone.
@@ -68,6 +70,7 @@ def deformable_detr(
         hidden: width of the feed-forwards.
         encoder_layers, decoder_layers: their number.
         dropout: on attention, feed-forwards and residuals.
+        activation: of the feed-forwards.
         groups: of the neck's GroupNorm.
         temperature, offset: of the image position embedding.
         eps: of the clamped logit; weights of the Deformable DETR project were trained with 1e-5.
@@ -83,7 +86,7 @@ def deformable_detr(
     sampling = {"width": width, "heads": heads, "levels": levels, "points": points}
 
     def feed_forward() -> FeedForward:
-        return FeedForward(width=width, hidden=hidden, activation="relu", dropout=dropout)
+        return FeedForward(width=width, hidden=hidden, activation=activation, dropout=dropout)
 
     encoder = Encoder(
         layers=[

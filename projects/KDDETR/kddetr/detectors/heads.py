@@ -25,7 +25,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, *, width: int, hidden: int, activation: str, dropout: float = 0.0) -> None:
         super().__init__()
-        activations = {"relu": nn.ReLU, "prelu": nn.PReLU, "gelu": nn.GELU}
+        activations = {"relu": nn.ReLU, "prelu": nn.PReLU}
         if activation not in activations:
             raise ValueError(f"Unknown activation {activation!r}: use one of {list(activations)}.")
         self.inner = nn.Linear(width, hidden)

@@ -35,9 +35,6 @@ class FeatureProjection(nn.Module):
             for i in range(extra_levels)
         )
 
-    def __len__(self) -> int:
-        return len(self.levels) + len(self.extra)
-
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Backbone features by name, (B, C_i, H_i, W_i), to (B, C, H_i, W_i), fine to coarse."""
         inputs = [features[name] for name in self.in_features]

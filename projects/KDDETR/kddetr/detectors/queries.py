@@ -33,6 +33,7 @@ class AnchorQueries(nn.Module):
 
     def fresh(self, memory: Memory, boxes: Tensor) -> Queries:
         """(B, N, 4) boxes, or (1, N, 4) shared by the images: a query is a box and nothing else."""
+        boxes = boxes.to(memory.tokens.device)
         return Queries(boxes.expand(len(memory.tokens), -1, -1))
 
 
@@ -63,7 +64,7 @@ class EmbeddingQueries(nn.Module):
         counts: such a query is not made of a box.
         """
         table = torch.randn(len(boxes), boxes.shape[1], self.embedding.weight.shape[1])
-        return self._queries(table.to(boxes.device).expand(len(memory.tokens), -1, -1))
+        return self._queries(table.to(memory.tokens.device).expand(len(memory.tokens), -1, -1))
 
     def _queries(self, embedding: Tensor) -> Queries:
         position, content = embedding.chunk(2, dim=-1)

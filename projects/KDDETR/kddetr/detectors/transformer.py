@@ -126,10 +126,18 @@ class DetectionTransformer(nn.Module):
         return self.decoder(memory, queries)
 
     def losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Ground-truth losses of the labelled images; {} when no image of the batch has labels."""
+        """Ground-truth losses of the labelled images, all 0 when no image of the batch has labels.
+
+        They are there even then: with several processes each must take part in what all of them
+        sum up, and give every parameter a gradient.
+        """
         labelled = [i for i, x in enumerate(inputs) if "instances" in x]
         if not labelled:
-            return {}
+            memory = memory.select([0])
+            labels = torch.empty(0, dtype=torch.int64, device=self.device)
+            nothing = Target(labels, torch.empty(0, 4, device=self.device))
+            losses = self.criterion(self.decode(memory, self.queries(memory)), [nothing])
+            return {name: 0 * value for name, value in losses.items()}
         memory = memory.select(labelled)
         targets = [self._target(inputs[i]["instances"]) for i in labelled]
         return self.criterion(self.decode(memory, self.queries(memory)), targets)

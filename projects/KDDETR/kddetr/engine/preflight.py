@@ -83,12 +83,13 @@ def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> t
     return device
 
 
-def check_config(cfg: DictConfig, *, training: bool = True) -> None:
+def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = False) -> None:
     """Check devices, files and data sets before anything large is built.
 
     Args:
         cfg: a config as `load_config` returns it.
         training: whether it is to be trained with, or evaluated only.
+        resuming: whether a checkpoint of its own takes the place of `train.init_checkpoint`.
 
     Raises:
         ConfigError: see above.
@@ -102,7 +103,7 @@ def check_config(cfg: DictConfig, *, training: bool = True) -> None:
     if training:
         for path, file in _checkpoints(cfg.get("model"), "model"):
             _check_file(file, path)
-    if cfg.train.init_checkpoint:
+    if cfg.train.init_checkpoint and not resuming:
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
 

@@ -135,10 +135,12 @@ class StepTrainer(SimpleTrainer):
     def _clip_and_measure(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Clip the gradient; return losses (and its norm before) with one wait for the device."""
         measured = {name: loss.detach().float() for name, loss in losses.items()}
-        if self._max_norm:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, self._max_norm, norm_type=self._norm_type)
-            measured["grad_norm"] = norm.float()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # Measured also where nothing is clipped: a finite loss can have a gradient that is not, and
+        # every process sees the same one.
+        limit = self._max_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(parameters, limit, norm_type=self._norm_type)
+        measured["grad_norm"] = norm.float()
         return dict(zip(measured, torch.stack(list(measured.values())).tolist()))
 
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:

@@ -48,7 +48,7 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: DictConfig):
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
         require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
-        check_config(cfg)
+        check_config(cfg, resuming=True)  # what a run starts from is looked at when it is loaded
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.train.max_iter

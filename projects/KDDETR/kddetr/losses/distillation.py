@@ -4,6 +4,7 @@ weighted by how much of an object the teacher sees there (KD-DETR, section 3.2).
 Shape letters: L student layers, B images, N points, K classes.
 """
 
+import torch
 from torch import Tensor, nn
 
 from ..boxes import IOU_EPS
@@ -31,7 +32,7 @@ class DistillationLoss(nn.Module):
       small beside the box terms; ``class_weight`` 10 is what the toy data like.
     - ``"published"``: the same for the box terms, but the class term is sum(w * gap), not divided
       by anything: it doubles with the images a process holds and with the number of points. Without
-      foreground weights the published code takes the mean of it.
+      foreground weights the published code takes the mean of it. Every process is by itself.
 
     Args:
         class_weight, box_weight, giou_weight: of KL, L1 and GIoU; published 1, 5, 2.
@@ -87,25 +88,19 @@ class DistillationLoss(nn.Module):
     def terms(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
         """Unweighted terms of one group, one value a student layer, (L,) each."""
         teacher = teacher.last().detach()
-        weight = foreground_weight(teacher) if self.foreground else None
         gaps = {
             "class": kl_gap(student.logits, teacher.logits, temperature=self.temperature),
             "bbox": l1_gap(student.boxes, teacher.boxes),
             "giou": giou_gap(student.boxes, teacher.boxes, eps=self.eps),
         }
-        summed = self.reduction == "published" and self.foreground
+        weight = foreground_weight(teacher)
+        if not self.foreground:
+            weight = torch.ones_like(weight)
+        published = self.reduction == "published"
+        # The published code knows of no other process than its own.
+        total = weight.sum() if published else mean_over_processes(weight.sum())
+        sums = {term: (gap * weight).sum((1, 2)) for term, gap in gaps.items()}
         return {
-            term: _total(gap, weight) if summed and term == "class" else _mean(gap, weight)
-            for term, gap in gaps.items()
+            term: value if published and self.foreground and term == "class" else value / total
+            for term, value in sums.items()
         }
-
-
-def _total(gap: Tensor, weight: Tensor) -> Tensor:
-    """sum(w * gap) of each layer, (L, B, N) to (L,)."""
-    return (gap * weight).sum((1, 2))
-
-
-def _mean(gap: Tensor, weight: Tensor | None) -> Tensor:
-    """sum(w * gap) / sum(w) of each layer, (L, B, N) to (L,)."""
-    weight = gap.new_ones(gap.shape[1:]) if weight is None else weight
-    return _total(gap, weight) / mean_over_processes(weight.sum())

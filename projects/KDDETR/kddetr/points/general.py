@@ -6,7 +6,7 @@ A sparse scan of the whole image, which also reaches background and objects that
 import torch
 from torch import Tensor
 
-from ..structures import Detector, Queries
+from ..structures import Answerer, Queries
 
 # DAB-DETR divides by a query's width and height.
 SMALLEST = 0.01
@@ -43,7 +43,9 @@ class GeneralSampler:
 
     Args:
         count: points an image; the paper finds 300 best on COCO, 10 and 900 worse.
-        distribution: of the boxes: "uniform", or "normal_logit", the published code's.
+        distribution: of the boxes: "uniform", or "normal_logit", the published code's. A teacher
+            whose queries are not made of boxes (one-stage Deformable DETR) draws embeddings
+            instead, and it makes no difference.
         shared: one set for all images of the process, as published; else one for each image.
 
     Raises:
@@ -64,8 +66,8 @@ class GeneralSampler:
         self.draw = DISTRIBUTIONS[distribution]
         self.shared = shared
 
-    def __call__(self, teacher: Detector, memory) -> Queries:
+    def __call__(self, teacher: Answerer, memory) -> Queries:
         """(B, count, ...) queries, one group called "general"."""
-        own = teacher.queries(memory).boxes
-        boxes = self.draw(1 if self.shared else len(own), self.count).to(own.device)
+        images = 1 if self.shared else len(teacher.queries(memory).boxes)
+        boxes = self.draw(images, self.count)
         return teacher.fresh_queries(memory, boxes).named("general").detach()
