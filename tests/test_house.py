@@ -38,7 +38,7 @@ LONG_FOR_A_REASON = {
 UNWANTED = {
     "a path of somebody's machine": r"(?<![\w.~$}*-])/(?:work|farm|tmp|root|home|Users|mnt)/\w",
     "a package registry's host": r"py[p]i\.org|python[h]osted|npm[j]s|deb\.deb[i]an",
-    "an unfinished mark": r"\b(?:TO[D]O|FIX[M]E|X[X]X)\b",
+    "an unfinished mark": r"\b(?:TO[D]O|FIX[M]E|X[X]X)\b|@[@]",
 }
 
 
