@@ -103,16 +103,21 @@ def check(args: argparse.Namespace):
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
     require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
     found = args.resume and Checkpointer(None, cfg.train.output_dir).has_checkpoint()
-    check_config(cfg, training=not args.eval_only, resuming=found)
-    if not args.eval_only:
-        if not args.resume:
-            check_output_dir(cfg.train.output_dir)
-    elif not cfg.train.init_checkpoint and not found:
+    if args.eval_only and not found and not _weights_to_evaluate(cfg, args.opts):
         raise ConfigError(
             "--eval-only needs weights: train.init_checkpoint=FILE, or --resume for the last "
             f"checkpoint in train.output_dir ({cfg.train.output_dir})."
         )
+    check_config(cfg, training=not args.eval_only, resuming=found)
+    if not args.eval_only and not args.resume:
+        check_output_dir(cfg.train.output_dir)
     return device
+
+
+def _weights_to_evaluate(cfg, overrides: list[str]) -> bool:
+    """Whether train.init_checkpoint is more than the address that a training starts from."""
+    named = any(text.startswith("train.init_checkpoint=") for text in overrides)
+    return bool(cfg.train.init_checkpoint) and (named or "://" not in cfg.train.init_checkpoint)
 
 
 def main(argv: list[str] | None = None) -> None:

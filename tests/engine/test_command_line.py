@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -110,3 +111,33 @@ def test_under_torchrun(monkeypatch):
         device=torch.device("cpu"),
     )
     assert seen == [("gloo", 0, 1)] and not dist.is_initialized()
+
+
+def test_an_imagenet_address_is_nothing_to_evaluate(train_net, config, capsys, monkeypatch):
+    load = train_net.load_config
+
+    def with_address(path, overrides=()):
+        cfg = load(path, overrides)
+        if not any("init_checkpoint" in text for text in overrides):
+            cfg.train.init_checkpoint = "https://nowhere.invalid/resnet.pth"
+        return cfg
+
+    monkeypatch.setattr(train_net, "load_config", with_address)
+    with pytest.raises(SystemExit):
+        train_net.main(["--config-file", config, "--eval-only"])
+    assert "--eval-only needs weights" in capsys.readouterr().err
+
+
+def test_what_a_worker_raises_is_said_in_its_sentence(train_net):
+    inside = "Caught DatasetError in worker 0.\nOriginal Traceback ...\nDatasetError: a.png is cut."
+    assert train_net.sentence(ValueError(inside)) == "DatasetError: a.png is cut."
+    assert train_net.sentence(ValueError("plain")) == "plain"
+
+
+def test_a_users_mistake_leaves_no_traceback_in_the_log(train_net):
+    def record(error):
+        return logging.LogRecord("x", logging.ERROR, "", 0, "", None, (type(error), error, None))
+
+    keep = train_net.WithoutUserErrors().filter
+    assert not keep(record(FloatingPointError("loss is nan")))
+    assert keep(record(IndexError("a bug")))
