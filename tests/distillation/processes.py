@@ -21,14 +21,17 @@ def distiller(sampler) -> KDDETR:
     ).train()
 
 
-def gradients(folder: str) -> None:
-    """Save the gradients of one step on this process's share of two images, and the points."""
+def gradients(folder: str, boxes: tuple) -> None:
+    """Save the gradients of one step on this process's share of two images, and the points.
+
+    ``boxes`` of each image; None: it has no labels.
+    """
     model = distiller(SpecificSampler())
     wrapped = wrap_for_processes(
         model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
     )
     rank, world = comm.get_rank(), comm.get_world_size()
-    batch = tiny_batch(boxes=(3, 1))[rank::world]
+    batch = tiny_batch(boxes=boxes)[rank::world]
     sum(wrapped(batch).values()).backward()
     torch.manual_seed(rank)  # the trainer's seeding also tells processes apart
     model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
