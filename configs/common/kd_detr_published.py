@@ -16,5 +16,5 @@ model = L(KDDETR)(
     student=None,
     teacher=L(load_pretrained)(model=None, checkpoint=""),  # model.teacher.checkpoint=FILE
     sampler=L(JointSampler)(samplers=[L(GeneralSampler)(count=300), L(SpecificSampler)()]),
-    loss=L(DistillationLoss)(class_weight=1.0, reduction="published"),
+    loss=L(DistillationLoss)(reduction="published"),
 )

@@ -20,7 +20,6 @@ from .deformable_detr_refine_r18_from_deformable_detr_refine_r50 import (
 
 model.teacher.model.num_classes = "${model.student.num_classes}"
 model.loss.reduction = "weighted_mean"
-model.loss.class_weight = 10.0
 
 train.output_dir = "output/custom"
 train.max_iter = 50000

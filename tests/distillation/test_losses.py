@@ -88,3 +88,17 @@ def test_no_gradient_reaches_the_teacher():
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match="weighted_mean, published"):
         DistillationLoss(reduction="sum")
+
+
+def test_the_weights_go_with_the_reduction():
+    assert DistillationLoss().weights == {"class": 10.0, "bbox": 5.0, "giou": 2.0}
+    published = DistillationLoss(reduction="published")
+    assert published.weights == {"class": 1.0, "bbox": 5.0, "giou": 2.0}
+    assert DistillationLoss(class_weight=3.0).weights["class"] == 3.0
+
+
+def test_a_teacher_that_sees_nothing_anywhere_gives_a_number():
+    student, teacher = predictions(1), predictions(1, seed=1)
+    teacher.logits.fill_(-200.0)
+    for value in DistillationLoss()(student, teacher, asked()).values():
+        assert torch.isfinite(value)

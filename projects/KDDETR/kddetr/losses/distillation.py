@@ -12,7 +12,9 @@ from ..parallel import mean_over_processes
 from ..structures import Predictions, Queries
 from .gaps import giou_gap, kl_gap, l1_gap
 
-REDUCTIONS = ("weighted_mean", "published")
+CLASS_WEIGHTS = {"weighted_mean": 10.0, "published": 1.0}
+# A teacher can be so sure of background everywhere that its weights vanish in float32.
+LEAST_WEIGHT = 1e-30
 
 
 def foreground_weight(teacher: Predictions) -> Tensor:
@@ -29,13 +31,14 @@ class DistillationLoss(nn.Module):
     - ``"weighted_mean"``: sum(w * gap) / sum(w) for every term, over all images of all processes.
       It does not grow with the batch, the points or the processes, so weights keep their meaning
       when a config is moved to other hardware. A mean over the classes at T = 10 makes the KL
-      small beside the box terms; ``class_weight`` 10 is what the toy data like.
+      small beside the box terms, hence its weight of 10, which is what the toy data like.
     - ``"published"``: the same for the box terms, but the class term is sum(w * gap), not divided
       by anything: it doubles with the images a process holds and with the number of points. Without
       foreground weights the published code takes the mean of it. Every process is by itself.
 
     Args:
-        class_weight, box_weight, giou_weight: of KL, L1 and GIoU; published 1, 5, 2.
+        class_weight: of the KL; default 10, in the published reduction 1.
+        box_weight, giou_weight: of L1 and GIoU.
         temperature: T of the KL; published 10.
         foreground: weigh points by :func:`foreground_weight`; else all alike.
         reduction: see above.
@@ -48,7 +51,7 @@ class DistillationLoss(nn.Module):
     def __init__(
         self,
         *,
-        class_weight: float = 10.0,
+        class_weight: float | None = None,
         box_weight: float = 5.0,
         giou_weight: float = 2.0,
         temperature: float = 10.0,
@@ -57,10 +60,12 @@ class DistillationLoss(nn.Module):
         eps: float = IOU_EPS,
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
+        if reduction not in CLASS_WEIGHTS:
             raise ValueError(
-                f"Unknown reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}."
+                f"Unknown reduction {reduction!r}: use one of {', '.join(CLASS_WEIGHTS)}."
             )
+        if class_weight is None:
+            class_weight = CLASS_WEIGHTS[reduction]
         self.weights = {"class": class_weight, "bbox": box_weight, "giou": giou_weight}
         self.temperature = temperature
         self.foreground = foreground
@@ -99,6 +104,7 @@ class DistillationLoss(nn.Module):
         published = self.reduction == "published"
         # The published code knows of no other process than its own.
         total = weight.sum() if published else mean_over_processes(weight.sum())
+        total = total.clamp(min=LEAST_WEIGHT)
         sums = {term: (gap * weight).sum((1, 2)) for term, gap in gaps.items()}
         return {
             term: value if published and self.foreground and term == "class" else value / total
