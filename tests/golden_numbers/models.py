@@ -51,28 +51,47 @@ def criterion(config: dict) -> SetCriterion:
 
 
 def golden_dab_detr(z: Golden) -> DetectionTransformer:
+    """The whole detector of ``dab_detr.npz``."""
     c = z.config
     assert c["modulate_hw_attn"] and c["shared_bbox_head"] and not c["num_patterns"]
+    model = sized_dab_detr(
+        c,
+        channels=c["in_channels"],
+        decoder_layers=c["dec_layers"],
+        dropout=c["dropout"],
+        activation=c["activation"],
+        anchor_temperature=c["anchor_temperature"],
+        num_detections=c["topk"],
+    )
+    return filled(model, rename(z.state(), DAB_DETR_DETREX))
+
+
+def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
+    """Teacher or student of the complete distillation step."""
+    c = z.config
+    model = sized_dab_detr(
+        c, channels=c[f"{role}_channels"], decoder_layers=c[f"{role}_dec_layers"]
+    )
+    return filled(model, rename(z.state(f"sd_{role}"), DAB_DETR_OFFICIAL))
+
+
+def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer:
+    """A DAB-DETR of the sizes that both kinds of file name alike."""
     check_fixed(c)
-    model = dab_detr(
-        backbone=GivenFeatures(res5=c["in_channels"]),
+    return dab_detr(
+        backbone=GivenFeatures(res5=channels),
         num_classes=c["classes"],
         num_queries=c["queries"],
         width=c["d_model"],
         heads=c["heads"],
         hidden=c["ffn"],
         encoder_layers=c["enc_layers"],
-        decoder_layers=c["dec_layers"],
-        dropout=c["dropout"],
-        activation=c["activation"],
         temperature=c["temperature"],
         offset=c["pos_offset"],
-        anchor_temperature=c["anchor_temperature"],
         eps=c["inverse_sigmoid_eps"],
-        num_detections=c["topk"],
         criterion=criterion(c),
+        **options,
     )
-    return filled(model, rename(z.state(), DAB_DETR_DETREX))
 
 
 def check_fixed(config: dict) -> None:
@@ -82,6 +101,7 @@ def check_fixed(config: dict) -> None:
 
 
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
+    """The whole detector of a one-stage ``deformable_detr_*.npz``."""
     c = z.config
     assert not c["two_stage"]
     check_fixed(c)
@@ -123,28 +143,6 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
 def feature_names(z: Golden) -> list[str]:
     """Names of the backbone features in the file, fine to coarse."""
     return sorted(k.removeprefix("feat_") for k in z.keys("in") if k.startswith("feat_"))
-
-
-def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
-    """Teacher or student of the complete distillation step."""
-    c = z.config
-    check_fixed(c)
-    model = dab_detr(
-        backbone=GivenFeatures(res5=c[f"{role}_channels"]),
-        num_classes=c["classes"],
-        num_queries=c["queries"],
-        width=c["d_model"],
-        heads=c["heads"],
-        hidden=c["ffn"],
-        encoder_layers=c["enc_layers"],
-        decoder_layers=c[f"{role}_dec_layers"],
-        temperature=c["temperature"],
-        offset=c["pos_offset"],
-        eps=c["inverse_sigmoid_eps"],
-        criterion=criterion(c),
-    )
-    state = z.state(f"sd_{role}")
-    return filled(model, rename(state, DAB_DETR_OFFICIAL))
 
 
 def filled(model: DetectionTransformer, state: dict) -> DetectionTransformer:
