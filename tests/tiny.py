@@ -4,10 +4,17 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from kddetr.detectors import DetectionTransformer, TinyConvNet, dab_detr, deformable_detr
+from kddetr.detectors import DetectionTransformer, TinyConvNet, dab_detr, deformable_detr, dino
 
 CLASSES = 3
-FAMILIES = ("dab_detr", "deformable_detr_plain", "deformable_detr", "dab_deformable_detr")
+FAMILIES = (
+    "dab_detr",
+    "deformable_detr_plain",
+    "deformable_detr",
+    "deformable_detr_two_stage",
+    "dab_deformable_detr",
+    "dino",
+)
 
 
 def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> DetectionTransformer:
@@ -32,10 +39,14 @@ def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> Dete
     }
     if family == "dab_detr":
         model = dab_detr(in_feature="stage2", **common)
+    elif family == "dino":
+        common = {"denoising_number": 5, **common}
+        model = dino(in_features=["stage1", "stage2"], groups=4, **common)
     else:
         model = deformable_detr(
             in_features=["stage1", "stage2"],
             groups=4,
+            two_stage=family == "deformable_detr_two_stage",
             refine=family != "deformable_detr_plain",
             anchor_queries=family == "dab_deformable_detr",
             **{"dropout": 0.0, **common},

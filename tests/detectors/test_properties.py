@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kddetr.detectors import CachedEncoder, deformable_detr
-from kddetr.structures import Detector, Queries
+from kddetr.structures import Detector, Queries, UsageError
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
 
 
@@ -30,12 +30,24 @@ def test_is_a_detector(detector):
 def test_batched_is_single_and_padded_is_unpadded(detector, training):
     """An image gets the same answers alone and beside a larger one."""
     detector.train(training)
+    if getattr(detector.decoder.position, "padded", False):
+        detector.decoder.position.padded = False  # DINO's habit, and the only way padding comes in
     batch = tiny_batch(((40, 56), (56, 40), (33, 47), (40, 56)), boxes=(1, 1, 1, 1))
     together = answers(detector, batch)
     for i, x in enumerate(batch):
         alone = answers(detector, [x])
         close(alone.logits[:, 0], together.logits[:, i])
         close(alone.boxes[:, 0], together.boxes[:, i])
+
+
+def test_dino_embeds_boxes_in_the_frame_of_the_padded_batch():
+    detector = tiny_detector("dino")
+    same = tiny_batch(((40, 56), (40, 56)))
+    for i, x in enumerate(same):
+        close(answers(detector, [x]).logits[:, 0], answers(detector, same).logits[:, i])
+    padded = tiny_batch(((40, 56), (80, 112)))
+    alone, beside = answers(detector, padded[:1]), answers(detector, padded)
+    assert not torch.allclose(alone.logits[:, 0], beside.logits[:, 0], atol=1e-3)
 
 
 def test_own_queries_give_own_detections(detector):
@@ -96,8 +108,11 @@ def test_images_without_boxes_and_without_labels(detector):
     background = detector(tiny_batch(boxes=(0, 0)))
     assert all(torch.isfinite(v) for v in background.values())
     assert background["loss_bbox"].item() == 0 and background["loss_class"].item() > 0
-    half = detector(tiny_batch(boxes=(3, None)))
-    labelled = detector(tiny_batch()[:1])
+    same = tiny_batch(((40, 56), (40, 56)), boxes=(3, None))
+    torch.manual_seed(0)  # of the noise in denoising queries
+    half = detector(same)
+    torch.manual_seed(0)
+    labelled = detector(same[:1])
     for name in labelled:
         close(half[name], labelled[name])
     nothing = detector(tiny_batch(boxes=(None, None)))
@@ -130,16 +145,49 @@ def test_queries_of_another_kind_are_refused_in_one_sentence():
     for asked, asking in ((anchors, embeddings), (embeddings, anchors)):
         memory = asked.encode(batch)
         other = asking.queries(asking.encode(batch))
-        with pytest.raises(ValueError, match="detector"):
+        with pytest.raises(UsageError, match="adopt"):
             asked.decode(memory, other)
+        with pytest.raises(UsageError, match="take the points of"):
+            asked.adopt(memory, other)
     wide = tiny_detector("deformable_detr", width=32)
-    with pytest.raises(ValueError, match="32 wide"):
+    with pytest.raises(UsageError, match="32 wide"):
         embeddings.decode(embeddings.encode(batch), wide.queries(wide.encode(batch)))
 
 
+def test_own_queries_are_adopted_unchanged(detector):
+    memory = detector.encode(tiny_batch())
+    own = detector.queries(memory).named("own")
+    adopted = detector.adopt(memory, own)
+    assert adopted.groups == own.groups
+    for name in ("boxes", "content", "position"):
+        mine, theirs = getattr(own, name), getattr(adopted, name)
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            close(mine, theirs)
+
+
+def test_recomputed_activations_change_nothing(detector):
+    batch = tiny_batch()
+
+    def gradients(recompute):
+        detector.train().zero_grad()
+        for part in (detector.encoder, detector.decoder):
+            part.checkpoint_activations = recompute
+        torch.manual_seed(0)
+        losses = detector(batch)
+        sum(losses.values()).backward()
+        return losses, [p.grad for p in detector.parameters() if p.grad is not None]
+
+    for kept, recomputed in zip(*(gradients(r) for r in (False, True)), strict=True):
+        torch.testing.assert_close(kept, recomputed, atol=1e-7, rtol=1e-5)
+
+
 def test_anchors_need_refinement():
-    with pytest.raises(ValueError, match="refine=True"):
-        deformable_detr(backbone=None, num_classes=1, anchor_queries=True, refine=False)
+    for option in ("anchor_queries", "two_stage"):
+        with pytest.raises(ValueError, match="refine=True"):
+            deformable_detr(backbone=None, num_classes=1, refine=False, **{option: True})
+    with pytest.raises(ValueError, match="one of the two"):
+        deformable_detr(backbone=None, num_classes=1, anchor_queries=True, two_stage=True)
 
 
 def test_a_remembered_encoding_answers_as_a_fresh_one(detector):
@@ -152,11 +200,23 @@ def test_a_remembered_encoding_answers_as_a_fresh_one(detector):
             found = answers(cached, [batch[i] for i in order])
             close(found.logits, wanted.logits[:, order])
             close(found.boxes, wanted.boxes[:, order])
+        own = detector.queries(detector.encode(batch))  # rounding can reorder proposals
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            found = answers(CachedEncoder(detector), batch)
+            rounded = CachedEncoder(detector)
+            found = rounded.decode(rounded.encode(batch), own)
             close(found.boxes, wanted.boxes, atol=0.1)
         batch[0]["image"] = batch[0]["image"].flip(-1)
         with pytest.raises(ValueError, match="augmentation"):
             cached.encode(batch)
         with pytest.raises(ValueError, match="one size"):
             cached.encode(tiny_batch())
+
+
+def test_images_and_classes_that_cannot_be_meant(detector):
+    for shape in ((1, 40, 40), (4, 40, 40), (40, 40), (3, 0, 40)):
+        with pytest.raises(UsageError, match="RGB"):
+            detector.encode([{"image": torch.zeros(shape, dtype=torch.uint8)}])
+    batch = tiny_batch()
+    batch[0]["instances"].gt_classes[0] = 3
+    with pytest.raises(UsageError, match="class 3 and this detector knows 3"):
+        detector.train()(batch)

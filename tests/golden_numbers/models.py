@@ -1,22 +1,26 @@
 """Detectors of the sizes a golden file was made with, carrying its weights."""
 
+import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
+from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX, DAB_DETR_OFFICIAL
+from kddetr.checkpoint.published.deformable_names import (
+    DEFORMABLE_DETREX,
+    DINO_DETREX,
+    TWO_STAGE_DETREX,
+)
+from kddetr.checkpoint.published.names import rename
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,
     SetCriterion,
     dab_detr,
     deformable_detr,
+    dino,
 )
+from kddetr.detectors.denoising import Noise
 from tests.golden_numbers.files import Golden
-from tests.golden_numbers.names import (
-    DAB_DETR_DETREX,
-    DAB_DETR_OFFICIAL,
-    DEFORMABLE_DETREX,
-    rename,
-)
 
 
 class GivenFeatures(nn.Module):
@@ -101,43 +105,77 @@ def check_fixed(config: dict) -> None:
 
 
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
-    """The whole detector of a one-stage ``deformable_detr_*.npz``."""
+    """The whole detector of a ``deformable_detr_*.npz``."""
     c = z.config
-    assert not c["two_stage"]
+    model = deformable_detr(
+        **deformable_sizes(z), refine=c["with_box_refine"], two_stage=c["two_stage"]
+    )
+    names = TWO_STAGE_DETREX if c["two_stage"] else DEFORMABLE_DETREX
+    return filled(model, one_set_of_heads(rename(z.state(), names), model))
+
+
+def golden_dino(z: Golden) -> DetectionTransformer:
+    """The whole detector of a ``dino_*.npz``."""
+    c = z.config
+    assert c["look_forward_twice"] and c["learnt_content_queries"]
+    assert c["anchor_temperature"] == 10000
+    model = dino(
+        **deformable_sizes(z),
+        shared_heads=not c["separate_heads_per_layer"],
+        denoising_number=c["dn_number"],
+        label_noise=c["label_noise_ratio"],
+        box_noise=c["box_noise_scale"],
+    )
+    return filled(model, one_set_of_heads(rename(z.state(), DINO_DETREX), model))
+
+
+def deformable_sizes(z: Golden) -> dict:
+    """What the builders of Deformable DETR and of DINO have in common."""
+    c = z.config
     check_fixed(c)
     names = feature_names(z)
-    model = deformable_detr(
-        backbone=GivenFeatures(**dict(zip(names, c["in_channels"], strict=True))),
-        num_classes=c["classes"],
-        in_features=names,
-        extra_levels=c["levels"] - len(names),
-        num_queries=c["queries"],
-        refine=c["with_box_refine"],
-        width=c["d_model"],
-        heads=c["heads"],
-        points=c["points"],
-        hidden=c["ffn"],
-        encoder_layers=c["enc_layers"],
-        decoder_layers=c["dec_layers"],
-        dropout=c["dropout"],
-        activation=c["activation"],
-        groups=c["gn_groups"],
-        temperature=c["temperature"],
-        offset=c["pos_offset"],
-        eps=c["inverse_sigmoid_eps"],
-        num_detections=c["topk"],
-        criterion=criterion(c),
-    )
-    state = rename(z.state(), DEFORMABLE_DETREX)
-    if not c["with_box_refine"]:
-        # Shared heads are written once a layer there and once here.
-        state = {
-            k: v
-            for k, v in state.items()
-            if not k.startswith(("decoder.class_heads.", "decoder.box_heads."))
-            or k.split(".")[2] == "0"
-        }
-    return filled(model, state)
+    return {
+        "backbone": GivenFeatures(**dict(zip(names, c["in_channels"], strict=True))),
+        "num_classes": c["classes"],
+        "in_features": names,
+        "extra_levels": c["levels"] - len(names),
+        "num_queries": c["queries"],
+        "width": c["d_model"],
+        "heads": c["heads"],
+        "points": c["points"],
+        "hidden": c["ffn"],
+        "encoder_layers": c["enc_layers"],
+        "decoder_layers": c["dec_layers"],
+        "dropout": c["dropout"],
+        "activation": c["activation"],
+        "groups": c["gn_groups"],
+        "temperature": c["temperature"],
+        "offset": c["pos_offset"],
+        "eps": c["inverse_sigmoid_eps"],
+        "num_detections": c["topk"],
+        "criterion": criterion(c),
+    }
+
+
+def one_set_of_heads(state: dict, model: DetectionTransformer) -> dict:
+    """Heads that a model shares are written once a layer there and once here."""
+    for kind in ("class_heads", "box_heads"):
+        if len(getattr(model.decoder, kind)) == 1:
+            prefix = f"decoder.{kind}."
+            state = {
+                k: v for k, v in state.items() if not k.startswith(prefix) or k.split(".")[2] == "0"
+            }
+    return state
+
+
+def recorded_noise(z: Golden, prefix: str, groups: int) -> Noise:
+    """The denoising noise in a file: rows are half groups, columns the boxes of all images."""
+
+    def rows(name: str) -> torch.Tensor:
+        values = z[f"{prefix}/{name}"]
+        return values.view(2 * groups, -1, *values.shape[1:])
+
+    return Noise(rows("label_final"), rows("box_sign01") * 2 - 1, rows("box_part"))
 
 
 def feature_names(z: Golden) -> list[str]:

@@ -1,17 +1,40 @@
-"""DAB-DETR and Deformable DETR end to end: every stage, both padded images, losses, gradients."""
+"""Every family end to end: every stage, both padded images, losses, gradients."""
+
+import contextlib
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX
+from kddetr.checkpoint.published.deformable_names import (
+    DEFORMABLE_DETREX,
+    DINO_DETREX,
+    TWO_STAGE_DETREX,
+)
+from kddetr.checkpoint.published.names import rename
 from kddetr.detectors.encoder import cell_centres
 from kddetr.detectors.matcher import Target
 from kddetr.detectors.memory import FeatureLevels
+from kddetr.detectors.position_encoding import proposal_sine_embedding
+from kddetr.detectors.proposals import initial_proposals
 from tests.golden_numbers.files import ATOL, RTOL, Golden
-from tests.golden_numbers.models import feature_names, golden_dab_detr, golden_deformable_detr
-from tests.golden_numbers.names import DAB_DETR_DETREX, DEFORMABLE_DETREX, rename
+from tests.golden_numbers.models import (
+    feature_names,
+    golden_dab_detr,
+    golden_deformable_detr,
+    golden_dino,
+    recorded_noise,
+)
 
-FILES = ["dab_detr", "deformable_detr_plain", "deformable_detr_refine"]
+NAMES = {
+    "dab_detr": DAB_DETR_DETREX,
+    "deformable_detr_plain": DEFORMABLE_DETREX,
+    "deformable_detr_refine": DEFORMABLE_DETREX,
+    "deformable_detr_two_stage": TWO_STAGE_DETREX,
+    "dino_eval": DINO_DETREX,
+    "dino_train_dn": DINO_DETREX,
+}
 
 
 class Run:
@@ -19,8 +42,12 @@ class Run:
 
     def __init__(self, name: str) -> None:
         self.z = z = Golden(name)
+        self.name = name
         self.dab = name == "dab_detr"
-        self.model = (golden_dab_detr if self.dab else golden_deformable_detr)(z)
+        build = golden_deformable_detr
+        if self.dab or name.startswith("dino"):
+            build = golden_dab_detr if self.dab else golden_dino
+        self.model = build(z)
         self.model.train()
         if self.dab:
             self.features = {"res5": z["in/feat"].requires_grad_()}
@@ -28,8 +55,17 @@ class Run:
         else:
             self.features = {n: z[f"in/feat_{n}"].requires_grad_() for n in feature_names(z)}
             self.paddings = z.numbered("in/mask")
-        sizes = [tuple(s) for s in z["in/image_sizes"].tolist()]
-        self.sizes = sizes
+        self.sizes = [tuple(s) for s in z["in/image_sizes"].tolist()]
+        self.targets = [
+            Target(labels, boxes)
+            for labels, boxes in zip(
+                z.numbered("in/targets/labels"), z.numbered("in/targets/boxes"), strict=True
+            )
+        ]
+        self.noised = None
+        if "out/dn_groups" in z.arrays:
+            noise = recorded_noise(z, "in/noise", int(z["out/dn_groups"]))
+            self.noised = self.model.denoising(self.targets, noise)
         self.seen: dict[str, list] = {"encoder": [], "decoder": [], "geometry": []}
         for layer in self.model.encoder.layers:
             layer.register_forward_hook(lambda m, i, out: self.seen["encoder"].append(out))
@@ -37,22 +73,26 @@ class Run:
             layer.register_forward_hook(lambda m, i, out: self.seen["decoder"].append(out))
             layer.register_forward_pre_hook(lambda m, i: self.seen["geometry"].append(i[1]))
         self.levels = self.model.neck(self.features)
-        self.memory = self.model.encode_features(self.features, self.paddings, sizes)
+        self.memory = self.model.encode_features(self.features, self.paddings, self.sizes)
         self.own = self.model.queries(self.memory)
-        self.predictions = self.model.decode(self.memory, self.own)
-        self.targets = [
-            Target(labels, boxes)
-            for labels, boxes in zip(
-                z.numbered("in/targets/labels"), z.numbered("in/targets/boxes"), strict=True
-            )
-        ]
+        self.asked = self.own if self.noised is None else self.noised.join(self.own)
+        self.answers = self.model.decode(self.memory, self.asked)
+        sizes = {"noised": len(self.asked) - len(self.own), "own": len(self.own)}
+        self.predictions = self.answers.split(sizes)["own"]
+        self.denoised = self.answers.split(sizes)["noised"]
+
+    @property
+    def proposals(self):
+        """What the encoder proposed, in the families that have two stages."""
+        head = getattr(self.model.query_source, "proposals", None)
+        return None if head is None else head(self.memory)
 
     @property
     def valid(self) -> torch.Tensor:
         return ~torch.cat([p.flatten(1) for p in self.paddings], dim=1)
 
 
-@pytest.fixture(scope="module", params=FILES)
+@pytest.fixture(scope="module", params=NAMES)
 def run(request) -> Run:
     return Run(request.param)
 
@@ -91,6 +131,42 @@ def test_encoder(run):
         z.check("out/enc_reference_points", centres)
 
 
+def test_proposals_and_their_selection(run):
+    z, proposals = run.z, run.proposals
+    if proposals is None:
+        assert "out/topk_proposals" not in z.arrays
+        return
+    initial = initial_proposals(run.memory.shapes, run.memory.padding)
+    z.check("out/enc_output_proposals", initial)
+    usable = initial.isfinite().all(-1)
+    z.check("out/enc_output_memory", run.model.query_source.proposals.features(run.memory, usable))
+    z.check("out/enc_logits", proposals.logits)
+    z.check("out/enc_coord_unact", proposals.unactivated)
+    z.check("out/topk_proposals", proposals.selected)
+    z.check("out/topk_coords_unact", proposals.chosen(proposals.unactivated))
+    if "out/topk_pos_embed" in z.arrays:
+        z.check("out/topk_pos_embed", proposal_sine_embedding(run.own.boxes, 16))
+        z.check("out/dec_query", run.own.content)
+        z.check("out/dec_query_pos", run.own.position)
+    else:
+        best = proposals.best()
+        z.check("out/enc_pred_logits", best.logits[0])
+        z.check("out/enc_pred_boxes", best.boxes[0])
+
+
+def test_denoising(run):
+    z, noised = run.z, run.noised
+    if noised is None:
+        assert "out/dn_query_label" not in z.arrays
+        return
+    z.check("out/dn_query_label", noised.queries.content)
+    z.check("out/dn_query_bbox", torch.logit(noised.queries.boxes))
+    z.check("out/dn_attn_mask", run.asked.hidden())
+    assert set(noised.queries.groups.values()) == {int(z["out/dn_single_padding"])}
+    z.check("out/dn_logits", run.denoised.logits)
+    z.check("out/dn_boxes", run.denoised.boxes)
+
+
 def test_decoder_layer_by_layer(run):
     z = run.z
     geometry = run.seen["geometry"]
@@ -109,7 +185,7 @@ def test_decoder_layer_by_layer(run):
     if run.dab:
         z.check("out/reference", torch.stack([g.boxes for g in geometry]))
     else:
-        z.check("out/init_reference", run.own.boxes)
+        z.check("out/init_reference", run.asked.boxes)
         for i, entering in enumerate(geometry[1:]):
             wanted = z["out/inter_references"][i]
             torch.testing.assert_close(entering.boxes.detach(), wanted, atol=ATOL, rtol=0)
@@ -129,17 +205,30 @@ def test_predictions_and_detections(run):
 
 def test_matching_losses_and_gradients(run):
     z = run.z
-    matches = run.model.criterion.matcher(run.predictions, run.targets)
-    for layer in range(run.predictions.num_layers):
-        for i in range(len(run.targets)):
-            source, target = matches.of(layer, i)
-            assert torch.equal(source, z[f"loss/match_layer_{layer}/src_{i}"])
-            assert torch.equal(target, z[f"loss/match_layer_{layer}/tgt_{i}"])
-    losses = run.model.criterion(run.predictions, run.targets)
+    criterion = run.model.criterion
+
+    def check_matches(matches, layers, key):
+        for layer in range(layers):
+            for i in range(len(run.targets)):
+                source, target = matches.of(layer, i)
+                assert torch.equal(source, z[f"loss/{key(layer)}/src_{i}"])
+                assert torch.equal(target, z[f"loss/{key(layer)}/tgt_{i}"])
+
+    matches = criterion.matcher(run.predictions, run.targets)
+    check_matches(matches, run.predictions.num_layers, lambda layer: f"match_layer_{layer}")
+    if run.proposals is not None:
+        head = run.model.query_source.proposals
+        matches = criterion.matcher(*head.pairs(run.memory, run.targets))
+        check_matches(matches, 1, lambda layer: "match_enc")
+    # The whole loss, by the path that training takes, with the recorded noise.
+    with patched(run.model.denoising, run.noised):
+        losses = run.model.target_losses(run.memory, run.targets)
+    assert {f"loss/{n}" for n in losses} == {
+        k for k in z.arrays if k.startswith("loss/loss_") and "total" not in k
+    }
     for name, loss in losses.items():
         z.check_relative(f"loss/{name}", loss)
-    weights = z.config["loss_weights"]
-    total = sum(weights["_".join(k.split("_")[:2])] * v for k, v in losses.items())
+    total = sum(weight_of(z, name) * value for name, value in losses.items())
     z.check_relative("loss/total_weighted", total)
 
     run.model.zero_grad()
@@ -150,7 +239,25 @@ def test_matching_losses_and_gradients(run):
         z.check_relative("grad/in_feat" if run.dab else f"grad/feat_{name}", feature.grad)
     if run.dab:
         z.check_relative("grad/anchor_box_embed", run.model.query_source.anchors.grad)
-    check_parameter_gradients(z, run.model, DAB_DETR_DETREX if run.dab else DEFORMABLE_DETREX)
+    check_parameter_gradients(z, run.model, NAMES[run.name])
+
+
+@contextlib.contextmanager
+def patched(denoising, noised):
+    """``denoising`` gives what was made with the recorded noise."""
+    if noised is None:
+        yield
+        return
+    denoising.forward = lambda targets: noised
+    yield
+    del denoising.forward
+
+
+def weight_of(z, name: str) -> float:
+    """The weight of ``loss_class``, ``loss_class_0``, ``loss_class_dn_0``, ``loss_class_enc``."""
+    parts = name.split("_")
+    base = "_".join(parts[:2])
+    return z.config["loss_weights"][f"{base}_dn" if "dn" in parts else base]
 
 
 def check_parameter_gradients(z, model, rules, prefix: str = "grad") -> None:
@@ -172,7 +279,14 @@ def check_parameter_gradients(z, model, rules, prefix: str = "grad") -> None:
 
 
 def test_images_of_a_padded_batch_are_what_they_are_alone(run):
-    """Padding never changes an answer: each image again, without the other and without padding."""
+    """Padding never changes an answer: each image again, without the other and without padding.
+
+    DINO embeds its boxes in the padded frame; without that habit it holds there too.
+    """
+    together = run.predictions
+    if getattr(run.model.decoder.position, "padded", False):
+        run.model.decoder.position.padded = False
+        together = run.model.decode(run.memory, run.own)
     for training in (True, False):
         run.model.train(training)
         for i in range(len(run.sizes)):
@@ -183,7 +297,6 @@ def test_images_of_a_padded_batch_are_what_they_are_alone(run):
                 paddings.append(torch.zeros(1, h, w, dtype=torch.bool))
             memory = run.model.encoder(FeatureLevels(features, paddings))
             alone = run.model.decode(memory, run.model.queries(memory))
-            together = run.predictions
             torch.testing.assert_close(alone.logits[:, 0], together.logits[:, i], atol=ATOL, rtol=0)
             torch.testing.assert_close(alone.boxes[:, 0], together.boxes[:, i], atol=ATOL, rtol=0)
     run.model.train()

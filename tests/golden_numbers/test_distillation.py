@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
 from kddetr.detectors.matcher import Target
 from kddetr.losses import DistillationLoss, foreground_weight
 from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
 from tests.golden_numbers.models import golden_step_detector
-from tests.golden_numbers.names import DAB_DETR_OFFICIAL
 from tests.golden_numbers.test_detectors import check_parameter_gradients
 
 TERMS = {"cls": "class", "bbox": "bbox", "giou": "giou"}

@@ -2,18 +2,26 @@
 
 import pytest
 import torch
+from torch import nn
 
 from kddetr.boxes import box_giou, box_iou, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from kddetr.detectors import deformable_attention
 from kddetr.detectors.criterion import SetCriterion
 from kddetr.detectors.deformable_attention import DeformableAttention, sample_values_torch
+from kddetr.detectors.denoising import ContrastiveDenoising, Noise
 from kddetr.detectors.encoder import cell_centres
 from kddetr.detectors.matcher import HungarianMatcher, Target
-from kddetr.detectors.memory import FeatureLevels
-from kddetr.detectors.position_encoding import ImageSineEmbedding, anchor_sine_embedding
+from kddetr.detectors.memory import FeatureLevels, Memory
+from kddetr.detectors.position_encoding import (
+    ImageSineEmbedding,
+    anchor_sine_embedding,
+    proposal_sine_embedding,
+)
 from kddetr.detectors.postprocess import select_detections
-from kddetr.structures import Predictions
+from kddetr.detectors.proposals import ProposalHead, initial_proposals
+from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
+from tests.golden_numbers.models import recorded_noise
 
 
 def test_box_arithmetic():
@@ -49,6 +57,9 @@ def test_anchor_sine_embedding():
     z.check("out/box4_yxwh", anchor_sine_embedding(boxes, features, **temperature))
     z.check("out/box4_yxwh_128", anchor_sine_embedding(boxes, 128, **temperature))
     z.check("out/point2_yx", anchor_sine_embedding(boxes[..., :2], features, **temperature))
+    proposals = z["in/unact"].sigmoid()
+    z.check("out/proposal_xywh", proposal_sine_embedding(proposals, features, **temperature))
+    z.check("out/proposal_xywh_128", proposal_sine_embedding(proposals, 128, **temperature))
 
 
 def implementations():
@@ -104,6 +115,81 @@ def test_layout_of_padded_levels():
     tokens, padding = levels.flatten()
     assert tokens.shape[:2] == padding.shape
     z.check("in/mask", padding)
+
+
+def test_proposals_of_the_grid():
+    z = Golden("two_stage_proposals")
+    shapes = [tuple(s) for s in z["in/spatial_shapes"].tolist()]
+    proposals = initial_proposals(shapes, z["in/mask"])
+    usable = proposals.isfinite().all(-1)
+    z.check("out/usable", usable)
+    z.check("out/proposals_unact", proposals)
+    z.check("out/proposals", proposals.sigmoid())
+    memory = z["in/memory"]
+    width = memory.shape[-1]
+    seen = []
+    head = ProposalHead(
+        width=width, count=3, class_head=nn.Identity(), box_head=nn.Identity(), class_agnostic=True
+    )
+    head.output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    head.features(Memory(memory, memory, z["in/mask"], shapes, z["out/valid_ratios"]), usable)
+    z.check("out/masked_memory", seen[0])
+
+
+@pytest.mark.parametrize("case", range(3))
+def test_denoising_queries(case):
+    z = Golden("dn_queries")
+    name, counts, number = z.config["cases"][case]
+    denoising = ContrastiveDenoising(
+        num_classes=z.config["classes"],
+        width=z.config["d_model"],
+        number=number,
+        label_noise=z.config["label_noise_ratio"],
+        box_noise=z.config["box_noise_scale"],
+    )
+    denoising.label_embedding.weight.data = z["sd/label_enc.weight"]
+    targets = [
+        Target(labels, boxes)
+        for labels, boxes in zip(
+            z.numbered(f"in/{name}/labels"), z.numbered(f"in/{name}/boxes"), strict=True
+        )
+    ]
+    groups = int(z[f"out/{name}/groups"])
+    noise = recorded_noise(z, f"in/{name}/noise", groups)
+    made = denoising(targets, noise)
+    assert made.groups == groups
+    assert set(made.queries.groups.values()) == {int(z[f"out/{name}/single_padding"])}
+    z.check(f"out/{name}/query_label", made.queries.content)
+    z.check(f"out/{name}/query_bbox_unact", torch.logit(made.queries.boxes))
+    own = torch.rand(len(targets), z.config["queries"], 4)
+    content = torch.zeros(*own.shape[:2], z.config["d_model"])
+    hidden = made.join(Queries(own, content=content)).hidden()
+    z.check(f"out/{name}/attn_mask", hidden)
+    # A positive slot holds the box that it is matched with: without noise it is the box itself.
+    still = Noise(noise.labels, noise.sign, torch.zeros_like(noise.part))
+    places = denoising(targets, still).queries.boxes
+    for image, slot, target in zip(made.image, made.slot, made.target, strict=True):
+        inside = cxcywh_to_xyxy(targets[image].boxes[target]).clamp(0, 1)
+        wanted = inverse_sigmoid(xyxy_to_cxcywh(inside)).sigmoid()
+        torch.testing.assert_close(places[image, slot], wanted, atol=1e-6, rtol=0)
+    assert len(made.slot) == groups * sum(counts)
+
+
+def test_labels_are_replaced_as_often_as_the_recorded_draws_say():
+    z = Golden("dn_queries")
+    for name, counts, _ in z.config["cases"]:
+        replaced = z[f"in/{name}/noise/label_p"] < 0.5 * z.config["label_noise_ratio"]
+        chosen = torch.zeros_like(replaced)
+        chosen[z[f"in/{name}/noise/label_chosen"]] = True
+        assert torch.equal(replaced, chosen) and len(chosen) % sum(counts) == 0
+    torch.manual_seed(0)
+    denoising = ContrastiveDenoising(num_classes=1000, width=2, label_noise=0.5)
+    labels = torch.zeros(5000, dtype=torch.int64)
+    noise = denoising.draw(labels, groups=2)
+    assert noise.labels.shape == (4, 5000)
+    assert (noise.labels != 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert set(noise.sign.unique().tolist()) == {-1.0, 1.0}
+    assert noise.part.min() >= 0 and noise.part.max() < 1
 
 
 def _matcher(z: Golden) -> HungarianMatcher:

@@ -2,6 +2,7 @@
 queries, and add the gap between their answers to the student's loss.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,21 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from .structures import Answerer, Detector, PointSampler, Predictions, Queries, UsageError
+
+
+class ContentProjection(nn.ModuleDict):
+    """Carries the learned parts of a teacher's queries to a student's width."""
+
+    @classmethod
+    def between(cls, teacher: Answerer, student: Detector) -> "ContentProjection | None":
+        """None where nothing has to be projected: equal widths, or one of them has boxes alone."""
+        theirs, ours = teacher.query_parts, student.query_parts
+        different = [n for n in theirs if n in ours and theirs[n] != ours[n]]
+        return cls({n: nn.Linear(theirs[n], ours[n]) for n in different}) if different else None
+
+    def forward(self, points: Queries) -> Queries:
+        """The same points with (B, N, teacher's C) parts as (B, N, student's C)."""
+        return replace(points, **{n: project(getattr(points, n)) for n, project in self.items()})
 
 
 @META_ARCH_REGISTRY.register()
@@ -27,6 +43,11 @@ class KDDETR(nn.Module):
         loss: compares the answers, see :class:`kddetr.losses.DistillationLoss`.
         weight: of the whole distillation loss; at 0 the teacher is not even asked, and training is
             the plain student's, bit for bit.
+
+    Teacher and student may differ in family, width, layers and number of queries: the student
+    adopts the points, see :meth:`Detector.adopt`. Where both have learned content of different
+    width a linear projection lies between, :attr:`projection`, which is trained, kept for resuming
+    and no part of the student.
 
     Raises:
         UsageError: teacher and student have different numbers of classes.
@@ -54,6 +75,7 @@ class KDDETR(nn.Module):
         self.sampler = sampler
         self.loss = loss
         self.weight = weight
+        self.projection = ContentProjection.between(teacher, student) if weight else None
 
     @property
     def deployable(self) -> Detector:
@@ -76,7 +98,8 @@ class KDDETR(nn.Module):
         losses = self.student.losses(memory, inputs)
         if self.weight:
             points, wanted = self.ask_teacher(inputs)
-            answers = self.student.decode(memory, points)
+            asked = points if self.projection is None else self.projection(points)
+            answers = self.student.decode(memory, self.student.adopt(memory, asked))
             gaps = self.loss(answers, wanted, points)
             losses = losses | {name: self.weight * gap for name, gap in gaps.items()}
         return losses

@@ -27,12 +27,15 @@ class Queries:
             not computed from the box (one-stage Deformable DETR); None otherwise.
         groups: name to number of queries, in order, of consecutive groups that must not see one
             another in self-attention; empty: all queries are one group.
+        sees: exceptions to that, group to the other groups it may look at all the same: a
+            denoising group sees the detector's own queries, which do not see it.
     """
 
     boxes: Tensor
     content: Tensor | None = None
     position: Tensor | None = None
     groups: Mapping[str, int] = field(default_factory=dict)
+    sees: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.boxes.dim() != 3 or self.boxes.shape[-1] not in (2, 4):
@@ -50,13 +53,32 @@ class Queries:
             raise ValueError(
                 f"Queries.groups {dict(self.groups)} do not sum to {self.boxes.shape[1]} queries."
             )
+        unknown = {*self.sees, *(n for names in self.sees.values() for n in names)}
+        if unknown := unknown - self.groups.keys():
+            raise ValueError(f"Queries.sees names {sorted(unknown)}, which are no groups.")
 
     def __len__(self) -> int:
         return self.boxes.shape[1]
 
     def named(self, name: str) -> "Queries":
         """The same queries as one group of that name."""
-        return replace(self, groups={name: len(self)})
+        return replace(self, groups={name: len(self)}, sees={})
+
+    def hidden(self) -> Tensor | None:
+        """(N, N) bool, True where the query of the row may not look at that of the column.
+
+        None where the groups alone say it: no group sees another one.
+        """
+        if not self.sees:
+            return None
+        names = list(self.groups)
+        blind = torch.ones(len(names), len(names), dtype=torch.bool)
+        for i, name in enumerate(names):
+            for other in (name, *self.sees.get(name, ())):
+                blind[i, names.index(other)] = False
+        sizes = torch.tensor(list(self.groups.values()))
+        hidden = blind.repeat_interleave(sizes, 0).repeat_interleave(sizes, 1)
+        return hidden.to(self.boxes.device)
 
     def detach(self) -> "Queries":
         """The same queries, cut from the graph that made them."""
@@ -79,6 +101,7 @@ class Queries:
                 different things (one has content, another has none).
         """
         groups: dict[str, int] = {}
+        sees: dict[str, Sequence[str]] = {}
         for part in parts:
             if not part.groups or groups.keys() & part.groups.keys():
                 raise ValueError(
@@ -86,13 +109,14 @@ class Queries:
                     f" {[dict(p.groups) for p in parts]}: name them with Queries.named()."
                 )
             groups.update(part.groups)
+            sees.update(part.sees)
         joined = {}
         for name in ("boxes", "content", "position"):
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) != all(v is None for v in values):
                 raise ValueError(f"Only some of the queries to join have a {name}: give it to all.")
             joined[name] = None if values[0] is None else torch.cat(values, dim=1)
-        return Queries(**joined, groups=groups)
+        return Queries(**joined, groups=groups, sees=sees)
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,8 @@ class Answerer(Protocol):
     """
 
     num_classes: int
+    # Width of each learned part, "content" or "position", that its queries have beside their boxes.
+    query_parts: Mapping[str, int]
 
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
         """Everything that is computed once per image, whoever asks."""
@@ -162,7 +188,17 @@ class Answerer(Protocol):
 
 @runtime_checkable
 class Detector(Answerer, Protocol):
-    """An :class:`Answerer` that can also be trained."""
+    """An :class:`Answerer` that can also be trained, and asked another detector's queries."""
+
+    def adopt(self, memory: Any, points: Queries) -> Queries:
+        """The same questions as queries of this detector's kind, in the same groups.
+
+        Boxes carry over as they are. Learned content carries over where this kind has content too;
+        what is computed from the box, each detector computes by its own path.
+
+        Raises:
+            UsageError: such queries cannot be asked here; the message says which detector could.
+        """
 
     def losses(self, memory: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Weighted ground-truth losses, scalars by name, of the labelled images."""

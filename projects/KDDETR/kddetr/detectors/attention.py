@@ -1,7 +1,8 @@
 """Dense attention of the DETR family: among queries, and from queries to the encoded image.
 
-Queries of different groups never see one another: self-attention runs group by group, which gives
-the numbers of separate passes and is cheaper than one attention under a block mask.
+Queries of different groups do not see one another: self-attention runs group by group, which gives
+the numbers of separate passes and is cheaper than one attention under a block mask. Only where a
+group does see another one (denoising) is a mask needed.
 
 Shape letters: B images, N queries, S tokens, H heads, C model width.
 """
@@ -31,12 +32,28 @@ class QueryGeometry:
     sine: Tensor | None = None
 
 
-def by_group(attend: Callable[..., Tensor], groups: Sequence[int], *tensors: Tensor) -> Tensor:
-    """``attend`` on each group of queries by itself; (B, N, C) tensors, N = sum of ``groups``."""
-    if len(groups) < 2:
-        return attend(*tensors)
-    parts = zip(*(t.split(list(groups), dim=1) for t in tensors), strict=True)
-    return torch.cat([attend(*part) for part in parts], dim=1)
+@dataclass(frozen=True)
+class Visibility:
+    """Who sees whom in self-attention.
+
+    Attributes:
+        sizes: of consecutive groups, N in all; empty: one group.
+        hidden: (N, N) bool, True where the query of the row may not look at that of the column; in
+            place of the groups where one of them sees another. None: the groups are blind.
+    """
+
+    sizes: Sequence[int] = ()
+    hidden: Tensor | None = None
+
+
+def by_group(
+    attend: Callable[..., Tensor], visibility: Visibility | None, *tensors: Tensor
+) -> Tensor:
+    """``attend(*tensors, hidden)`` on all (B, N, C) queries, or on each group by itself."""
+    if visibility is None or visibility.hidden is not None or len(visibility.sizes) < 2:
+        return attend(*tensors, None if visibility is None else visibility.hidden)
+    parts = zip(*(t.split(list(visibility.sizes), dim=1) for t in tensors), strict=True)
+    return torch.cat([attend(*part, None) for part in parts], dim=1)
 
 
 class SelfAttention(nn.Module):
@@ -50,16 +67,18 @@ class SelfAttention(nn.Module):
         self,
         x: Tensor,
         position: Tensor,
-        groups: Sequence[int] = (),
+        visibility: Visibility | None = None,
         padding: Tensor | None = None,
     ) -> Tensor:
         """(B, N, C) to (B, N, C), without the residual; ``padding`` (B, N) True is not attended."""
 
-        def attend(x: Tensor, position: Tensor) -> Tensor:
+        def attend(x: Tensor, position: Tensor, hidden: Tensor | None) -> Tensor:
             q = x + position
-            return self.multihead(q, q, x, key_padding_mask=padding, need_weights=False)[0]
+            return self.multihead(
+                q, q, x, key_padding_mask=padding, attn_mask=hidden, need_weights=False
+            )[0]
 
-        return by_group(attend, groups, x, position)
+        return by_group(attend, visibility, x, position)
 
 
 class ConditionalSelfAttention(nn.Module):
@@ -75,17 +94,18 @@ class ConditionalSelfAttention(nn.Module):
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, position: Tensor, groups: Sequence[int] = ()) -> Tensor:
+    def forward(self, x: Tensor, position: Tensor, visibility: Visibility | None = None) -> Tensor:
         """(B, N, C) to (B, N, C), without the residual."""
         q = self.query_content(x) + self.query_position(position)
         k = self.key_content(x) + self.key_position(position)
         dropout = self.dropout if self.training else 0.0
 
-        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attend(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor | None) -> Tensor:
             q, k, v = (split_heads(t, self.heads) for t in (q, k, v))
-            return merge_heads(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout))
+            seen = None if hidden is None else ~hidden
+            return merge_heads(F.scaled_dot_product_attention(q, k, v, seen, dropout_p=dropout))
 
-        return self.output(by_group(attend, groups, q, k, self.value(x)))
+        return self.output(by_group(attend, visibility, q, k, self.value(x)))
 
 
 class ConditionalCrossAttention(nn.Module):
@@ -115,10 +135,7 @@ class ConditionalCrossAttention(nn.Module):
         if self.query_position is not None:
             q = q + self.query_position(geometry.embedding)
         q = self._side_by_side(q, self.query_sine(geometry.sine))
-        k = memory.once((id(self), "key"), lambda: self._keys(memory))
-        v = memory.once(
-            (id(self), "value"), lambda: split_heads(self.value(memory.tokens), self.heads)
-        )
+        k, v = self.project_memory(memory)
         mask = memory.once("visible", lambda: ~memory.padding[:, None, None, :])
         dropout = self.dropout if self.training else 0.0
         # The mask is given even when nothing is padded: which kernel runs, and so the last bits,
@@ -126,6 +143,14 @@ class ConditionalCrossAttention(nn.Module):
         return self.output(
             merge_heads(F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout))
         )
+
+    def project_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Keys and values of the tokens, computed once per memory."""
+        keys = memory.once((id(self), "key"), lambda: self._keys(memory))
+        values = memory.once(
+            (id(self), "value"), lambda: split_heads(self.value(memory.tokens), self.heads)
+        )
+        return keys, values
 
     def _keys(self, memory: Memory) -> Tensor:
         k, place = self.key_content(memory.tokens), self.key_position(memory.position)

@@ -4,6 +4,7 @@ On a small data set without augmentation this is the biggest saving there is: ba
 of a detector that does not change run once per image instead of once per epoch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,10 @@ class CachedEncoder(nn.Module):
     @property
     def num_classes(self) -> int:
         return self.detector.num_classes
+
+    @property
+    def query_parts(self) -> Mapping[str, int]:
+        return self.detector.query_parts
 
     @torch.no_grad()
     def encode(self, inputs: list[dict[str, Any]]) -> Memory:

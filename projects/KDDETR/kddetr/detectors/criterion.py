@@ -46,22 +46,38 @@ class SetCriterion(nn.Module):
         }
         self.alpha, self.gamma, self.eps = alpha, gamma, eps
 
-    def forward(self, predictions: Predictions, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses by name; the last layer has no suffix, layer i before it is ``_i``.
+    def forward(
+        self,
+        predictions: Predictions,
+        targets: Sequence[Target],
+        *,
+        matches: Matches | None = None,
+        repeats: int = 1,
+        suffix: str = "",
+    ) -> dict[str, Tensor]:
+        """Losses by name; the last layer has no number, layer i before it ends in ``_i``.
 
         Everything is divided by the number of ground-truth boxes, averaged over processes and at
         least 1.
+
+        Args:
+            predictions: (L, B, N, ...).
+            targets: one an image.
+            matches: which query is to find which box; None: the matcher decides.
+            repeats: how often each box is to be found; divides the losses too.
+            suffix: put behind each ``loss_*``.
         """
-        matches = self.matcher(predictions, targets)
+        if matches is None:
+            matches = self.matcher(predictions, targets)
         boxes = sum(len(target.labels) for target in targets)
         terms = self.terms(predictions, targets, matches)
         count = torch.tensor(float(boxes), device=predictions.logits.device)
-        normaliser = mean_over_processes(count).clamp(min=1)
+        normaliser = mean_over_processes(count).clamp(min=1) * repeats
         losses = {}
         for name, weight in self.weights.items():
             *early, last = (weight * terms[name] / normaliser).unbind()
-            losses[name] = last
-            losses.update({f"{name}_{i}": value for i, value in enumerate(early)})
+            losses[f"{name}{suffix}"] = last
+            losses |= {f"{name}{suffix}_{i}": value for i, value in enumerate(early)}
         return losses
 
     def terms(

@@ -33,6 +33,7 @@ def dab_detr(
     eps: float = 1e-3,
     num_detections: int = 300,
     criterion: SetCriterion | None = None,
+    checkpoint_activations: bool = False,
 ) -> DetectionTransformer:
     """The published model; the decoder's attention to the image respects padding, as the DAB-DETR
     project does and detrex does not.
@@ -48,11 +49,11 @@ def dab_detr(
         encoder_layers, decoder_layers: their number.
         dropout: 0 as published.
         activation: of the feed-forwards.
-        temperature, offset: of the image position embedding.
-        anchor_temperature: of the anchors' sine embedding.
+        temperature, offset, anchor_temperature: of the image's and the anchors' sine embeddings.
         eps: of the clamped logit.
         num_detections: kept per image.
         criterion: default weights 1, 5, 2.
+        checkpoint_activations: recompute the transformer's layers in the backward pass.
     """
 
     def feed_forward() -> FeedForward:
@@ -73,6 +74,7 @@ def dab_detr(
         ),
         position_scale=MLP(width, width, width, layers=2),
         width=width,
+        checkpoint_activations=checkpoint_activations,
     )
     layers = [
         DecoderLayer(
@@ -98,6 +100,7 @@ def dab_detr(
         norm=nn.LayerNorm(width),
         look_forward_twice=True,
         eps=eps,
+        checkpoint_activations=checkpoint_activations,
     )
     return DetectionTransformer(
         backbone=backbone,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..boxes import inverse_sigmoid
 from ..structures import Predictions, Queries, UsageError
-from .attention import QueryGeometry
+from .attention import QueryGeometry, Visibility
+from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
 from .memory import Memory
@@ -25,8 +26,9 @@ class LearnedPosition(nn.Module):
     """The positional query comes with the query and stays (one-stage Deformable DETR)."""
 
     def forward(
-        self, queries: Queries, content: Tensor, boxes: Tensor, layer: int
+        self, memory: Memory, queries: Queries, content: Tensor, boxes: Tensor, layer: int
     ) -> QueryGeometry:
+        """See :class:`AnchorPosition`; only the queries' own position counts."""
         return QueryGeometry(embedding=queries.position, boxes=boxes)
 
 
@@ -38,23 +40,34 @@ class AnchorPosition(nn.Module):
         temperature: of the anchors' sine embedding.
         modulated: also give the sine embedding of the centre, scaled by the content and by the
             box's width and height, that dense cross-attention compares places with (DAB-DETR).
+        padded: embed the box in the frame of the *padded* batch, as every implementation of DINO
+            does: its answers then depend, a little, on how much an image was padded.
     """
 
     def __init__(
-        self, *, width: int, temperature: float = 10000.0, modulated: bool = False
+        self,
+        *,
+        width: int,
+        temperature: float = 10000.0,
+        modulated: bool = False,
+        padded: bool = False,
     ) -> None:
         super().__init__()
         self.features = width // 2
         self.temperature = temperature
+        self.padded = padded
         self.embed = MLP(2 * width, width, width, layers=2)
         self.scale = MLP(width, width, width, layers=2) if modulated else None
         self.size = MLP(width, width, 2, layers=2) if modulated else None
 
     def forward(
-        self, queries: Queries, content: Tensor, boxes: Tensor, layer: int
+        self, memory: Memory, queries: Queries, content: Tensor, boxes: Tensor, layer: int
     ) -> QueryGeometry:
         """See :class:`QueryGeometry`; ``content`` (B, N, C) and ``boxes`` enter layer ``layer``."""
-        sine = anchor_sine_embedding(boxes, self.features, temperature=self.temperature)
+        places = boxes
+        if self.padded:
+            places = boxes * memory.valid_ratios[:, :1].repeat(1, 1, 2)  # of the finest level
+        sine = anchor_sine_embedding(places, self.features, temperature=self.temperature)
         embedding = self.embed(sine)
         if self.scale is None:
             return QueryGeometry(embedding=embedding, boxes=boxes)
@@ -72,12 +85,16 @@ class DeformableCrossAttention(DeformableAttention):
 
     def forward(self, x: Tensor, geometry: QueryGeometry, memory: Memory) -> Tensor:
         """(B, N, C) to (B, N, C), without the residual."""
-        values = memory.once(id(self), lambda: self.project(memory.tokens, memory.padding))
+        values = self.project_memory(memory)
         ratios = memory.valid_ratios[:, None]  # boxes are relative to the unpadded image
         if geometry.boxes.shape[-1] == 4:
             ratios = torch.cat([ratios, ratios], dim=-1)
         references = geometry.boxes[:, :, None] * ratios
         return self.attend(x + geometry.embedding, references, values, memory.shapes)
+
+    def project_memory(self, memory: Memory) -> Tensor:
+        """Values of the tokens, computed once per memory."""
+        return memory.once(id(self), lambda: self.project(memory.tokens, memory.padding))
 
 
 class DecoderLayer(nn.Module):
@@ -102,10 +119,10 @@ class DecoderLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, geometry: QueryGeometry, memory: Memory, groups: Sequence[int]
+        self, x: Tensor, geometry: QueryGeometry, memory: Memory, visibility: Visibility
     ) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        seen = self.self_attention(x, geometry.embedding, groups)
+        seen = self.self_attention(x, geometry.embedding, visibility)
         x = self.self_norm(x + self.dropout(seen))
         x = self.cross_norm(x + self.dropout(self.cross_attention(x, geometry, memory)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
@@ -124,6 +141,7 @@ class Decoder(nn.Module):
         look_forward_twice: the box loss of a layer also trains the layer before (DAB-DETR; named
             by DINO): the reference that a predicted box is added to is not detached.
         eps: of :func:`inverse_sigmoid`.
+        checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
     """
 
     def __init__(
@@ -138,6 +156,7 @@ class Decoder(nn.Module):
         refine: bool = True,
         look_forward_twice: bool = False,
         eps: float = 1e-3,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         for name, heads in (("class_heads", class_heads), ("box_heads", box_heads)):
@@ -152,6 +171,7 @@ class Decoder(nn.Module):
         self.refine = refine
         self.look_forward_twice = look_forward_twice
         self.eps = eps
+        self.checkpoint_activations = checkpoint_activations
 
     def forward(self, memory: Memory, queries: Queries) -> Predictions:
         """Ask the queries about the images of ``memory``.
@@ -163,12 +183,17 @@ class Decoder(nn.Module):
         x = queries.content
         if x is None:
             x = memory.tokens.new_zeros(*queries.boxes.shape[:2], self.width)
-        groups = list(queries.groups.values())
+        visibility = Visibility(tuple(queries.groups.values()), queries.hidden())
         reference = queries.boxes
         logits, boxes = [], []
         for i, layer in enumerate(self.layers):
             place = reference.detach() if self.refine and i else reference
-            x = layer(x, self.position(queries, x, place, i), memory, groups)
+            geometry = self.position(memory, queries, x, place, i)
+            # Outside of what is recomputed: a second pass over the same memory finds it done.
+            layer.cross_attention.project_memory(memory)
+            x = run_layer(
+                layer, x, geometry, memory, visibility, recompute=self.checkpoint_activations
+            )
             output = x if self.norm is None else self.norm(x)
             logits.append(self.class_heads[min(i, len(self.class_heads) - 1)](output).float())
             base = reference if self.look_forward_twice else place
@@ -188,21 +213,20 @@ class Decoder(nn.Module):
         return (offset + start).sigmoid()
 
     def _check(self, queries: Queries) -> None:
-        learned = isinstance(self.position, LearnedPosition)
-        if learned and queries.position is None:
+        if isinstance(self.position, LearnedPosition) and queries.position is None:
             raise UsageError(
-                "These queries are boxes alone, and this detector's queries are learned embeddings:"
-                " give it points of its own family, or choose a detector with anchor boxes."
+                "These queries have no positional embedding and this decoder computes none from"
+                " their boxes: let the detector adopt them first (Detector.adopt)."
             )
-        if not learned and queries.boxes.shape[-1] != 4:
+        if isinstance(self.position, AnchorPosition) and queries.boxes.shape[-1] != 4:
             raise UsageError(
-                "These queries have a centre but no size, and this detector's queries are anchor"
-                " boxes: give it points of a detector with boxes."
+                "These queries have a centre but no size and this decoder needs both: let the"
+                " detector adopt them first (Detector.adopt)."
             )
         for name in ("content", "position"):
             value = getattr(queries, name)
             if value is not None and value.shape[-1] != self.width:
                 raise UsageError(
                     f"The queries' {name} is {value.shape[-1]} wide and this decoder is"
-                    f" {self.width} wide: distil between detectors of equal width."
+                    f" {self.width} wide: project it first, as KDDETR does."
                 )

@@ -1,27 +1,18 @@
-"""Deformable DETR (Zhu et al., ICLR 2021), plain or with iterative box refinement, and its cross
-with DAB-DETR: anchor boxes as queries, deformable attention.
+"""Deformable DETR (Zhu et al., ICLR 2021), plain, with iterative box refinement or in two stages,
+and its cross with DAB-DETR: anchor boxes as queries, deformable attention.
 """
 
 from collections.abc import Sequence
 
 from torch import nn
 
-from .attention import SelfAttention
 from .criterion import SetCriterion
-from .decoder import (
-    AnchorPosition,
-    Decoder,
-    DecoderLayer,
-    DeformableCrossAttention,
-    LearnedPosition,
-)
-from .deformable_attention import DeformableAttention
-from .encoder import DeformableTokenAttention, Encoder, EncoderLayer
-from .heads import FeedForward, box_head, class_head, xavier_
+from .decoder import AnchorPosition, Decoder, LearnedPosition
+from .deformable_parts import DeformableParts, initialise
+from .heads import box_head, class_head
 from .matcher import HungarianMatcher
-from .neck import FeatureProjection
-from .position_encoding import ImageSineEmbedding
-from .queries import AnchorQueries, EmbeddingQueries
+from .proposals import ProposalHead
+from .queries import AnchorQueries, EmbeddingQueries, ProposalQueries
 from .transformer import DetectionTransformer
 
 
@@ -35,6 +26,7 @@ def deformable_detr(
     anchor_queries: bool = False,
     anchor_size: float | None = None,
     refine: bool = True,
+    two_stage: bool = False,
     width: int = 256,
     heads: int = 8,
     points: int = 4,
@@ -49,6 +41,7 @@ def deformable_detr(
     eps: float = 1e-3,
     num_detections: int = 300,
     criterion: SetCriterion | None = None,
+    checkpoint_activations: bool = False,
 ) -> DetectionTransformer:
     """The published model, with detrex's clamp and number of detections by default; the configs
     set the authors'.
@@ -64,6 +57,7 @@ def deformable_detr(
             the box loss looks forward twice, as in DAB-DETR.
         anchor_size: their initial width and height, see :class:`AnchorQueries`.
         refine: iterative box refinement, with heads of their own for every layer.
+        two_stage: the encoder's best proposals are the queries; needs ``refine``.
         width: C.
         heads: of every attention.
         points: sampled per head and level.
@@ -76,50 +70,32 @@ def deformable_detr(
         eps: of the clamped logit; weights of the Deformable DETR project were trained with 1e-5.
         num_detections: kept per image; the Deformable DETR project keeps 100.
         criterion: default weights 2, 5, 2.
+        checkpoint_activations: recompute the transformer's layers in the backward pass.
 
     Raises:
-        ValueError: ``anchor_queries`` without ``refine``.
+        ValueError: ``anchor_queries`` or ``two_stage`` without ``refine``, or both at once.
     """
-    if anchor_queries and not refine:
-        raise ValueError("Anchor boxes are there to be refined: set refine=True.")
-    levels = len(in_features) + extra_levels
-    sampling = {"width": width, "heads": heads, "levels": levels, "points": points}
-
-    def feed_forward() -> FeedForward:
-        return FeedForward(width=width, hidden=hidden, activation=activation, dropout=dropout)
-
-    encoder = Encoder(
-        layers=[
-            EncoderLayer(
-                attention=DeformableTokenAttention(**sampling),
-                feed_forward=feed_forward(),
-                width=width,
-                dropout=dropout,
-            )
-            for _ in range(encoder_layers)
-        ],
-        position_embedding=ImageSineEmbedding(
-            features=width // 2, temperature=temperature, offset=offset
-        ),
-        levels=levels,
+    if (anchor_queries or two_stage) and not refine:
+        raise ValueError("Anchor boxes and proposals are there to be refined: set refine=True.")
+    if anchor_queries and two_stage:
+        raise ValueError("Queries are learned anchors or proposals: choose one of the two.")
+    parts = DeformableParts(
         width=width,
+        heads=heads,
+        levels=len(in_features) + extra_levels,
+        points=points,
+        hidden=hidden,
+        dropout=dropout,
+        activation=activation,
+        checkpoint_activations=checkpoint_activations,
     )
-    layers = [
-        DecoderLayer(
-            self_attention=SelfAttention(width=width, heads=heads, dropout=dropout),
-            cross_attention=DeformableCrossAttention(**sampling),
-            feed_forward=feed_forward(),
-            width=width,
-            dropout=dropout,
-        )
-        for _ in range(decoder_layers)
-    ]
+    encoder = parts.encoder(encoder_layers, temperature=temperature, offset=offset)
+    layers = parts.decoder_layers(decoder_layers)
     position = AnchorPosition(width=width) if anchor_queries else LearnedPosition()
-    for part in (*encoder.layers, *layers, position):
-        _initialise(part)
+    initialise(*encoder.layers, *layers, position)
     head_sets = decoder_layers if refine else 1
     # Without a size of its own to start from, a query's first box is small: sigmoid(-2) = 0.12.
-    first_bias = 0.0 if anchor_queries else -2.0
+    first_bias = 0.0 if anchor_queries or two_stage else -2.0
     decoder = Decoder(
         layers=layers,
         position=position,
@@ -130,33 +106,29 @@ def deformable_detr(
         refine=refine,
         look_forward_twice=anchor_queries,
         eps=eps,
+        checkpoint_activations=checkpoint_activations,
     )
-    shapes = backbone.output_shape()
+    neck = parts.neck(backbone, in_features, extra_levels, groups)
+    if anchor_queries:
+        source = AnchorQueries(num_queries, size=anchor_size)
+    elif two_stage:
+        proposals = ProposalHead(
+            width=width,
+            count=num_queries,
+            class_head=class_head(width, num_classes),
+            box_head=box_head(width),
+            class_agnostic=True,
+        )
+        source = ProposalQueries(proposals, width=width)
+    else:
+        source = EmbeddingQueries(num_queries, width=width)
     return DetectionTransformer(
         backbone=backbone,
-        neck=FeatureProjection(
-            in_features=in_features,
-            in_channels=[shapes[name].channels for name in in_features],
-            width=width,
-            extra_levels=extra_levels,
-            groups=groups,
-        ),
+        neck=neck,
         encoder=encoder,
-        query_source=(
-            AnchorQueries(num_queries, size=anchor_size)
-            if anchor_queries
-            else EmbeddingQueries(num_queries, width=width)
-        ),
+        query_source=source,
         decoder=decoder,
         criterion=criterion or SetCriterion(matcher=HungarianMatcher(), class_weight=2.0),
         num_classes=num_classes,
         num_detections=num_detections,
     )
-
-
-def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform, but for deformable attention, which starts out its own way."""
-    xavier_(module)
-    for part in module.modules():
-        if isinstance(part, DeformableAttention):
-            part.reset_parameters()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import SelfAttention
+from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
 from .memory import FeatureLevels, Memory
@@ -79,6 +80,7 @@ class Encoder(nn.Module):
             by the layers (DAB-DETR); None: all of it.
         levels: M, when each level has a learned embedding (Deformable DETR); 0: none.
         width: C.
+        checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Encoder(nn.Module):
         width: int,
         position_scale: MLP | None = None,
         levels: int = 0,
+        checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.position_embedding = position_embedding
         self.position_scale = position_scale
+        self.checkpoint_activations = checkpoint_activations
         self.level_embedding = nn.Parameter(torch.randn(levels, width)) if levels else None
 
     def forward(self, levels: FeatureLevels, image_sizes: Sequence[tuple[int, int]] = ()) -> Memory:
@@ -110,7 +114,8 @@ class Encoder(nn.Module):
             added = position + self.level_embedding.repeat_interleave(sizes, dim=0)
         for layer in self.layers:
             scaled = added if self.position_scale is None else added * self.position_scale(x)
-            x = layer(x, Tokens(scaled, padding, levels.shapes, references))
+            tokens = Tokens(scaled, padding, levels.shapes, references)
+            x = run_layer(layer, x, tokens, recompute=self.checkpoint_activations)
         return Memory(
             tokens=x,
             position=position,

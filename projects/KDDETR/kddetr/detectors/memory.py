@@ -6,9 +6,12 @@ level row by row), C model width.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Memory:
     shapes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
     image_sizes: tuple[tuple[int, int], ...] = ()
-    _once: dict[Hashable, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _once: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """``compute()`` at the first call with this key, the same tensor afterwards.
+    def once(self, key: Hashable, compute: Callable[[], Value]) -> Value:
+        """``compute()`` at the first call with this key, the same value afterwards.
 
-        A decoder layer projects the memory here, so that asking twice pays once. Not shared
-        between a graph and ``no_grad``.
+        A decoder layer projects the memory here, and proposals are made here, so that asking twice
+        pays once. Not shared between a graph and ``no_grad``.
         """
         key = (key, torch.is_grad_enabled())
         if key not in self._once:

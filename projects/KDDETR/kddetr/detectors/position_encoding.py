@@ -1,7 +1,8 @@
 """Sine embeddings of feature-map cells and of boxes.
 
-Two coordinate orders are in use in the field and are part of a checkpoint's meaning: cells are
-(y, x), boxes are (y, x, w, h) in DAB-DETR and DINO decoders.
+Several coordinate orders are in use in the field and are part of a checkpoint's meaning: cells are
+(y, x), boxes are (y, x, w, h) in DAB-DETR and DINO decoders and (x, y, w, h) where two-stage
+Deformable DETR makes queries of proposals.
 """
 
 import math
@@ -69,4 +70,20 @@ def anchor_sine_embedding(boxes: Tensor, features: int, *, temperature: float = 
     """
     order = [1, 0, 2, 3][: boxes.shape[-1]]
     phase = boxes[..., order].float() * (2 * math.pi)
+    return sine_features(phase, features, temperature).flatten(-2)
+
+
+def proposal_sine_embedding(
+    boxes: Tensor, features: int, *, temperature: float = 10000.0
+) -> Tensor:
+    """Sine embedding of proposals in the order x, y, w, h (two-stage Deformable DETR).
+
+    Args:
+        boxes: (..., 4) ``cxcywh`` in [0, 1].
+        features: per coordinate.
+
+    Returns:
+        (..., 4 * features).
+    """
+    phase = boxes.float() * (2 * math.pi)
     return sine_features(phase, features, temperature).flatten(-2)

@@ -1,6 +1,6 @@
 """A detection transformer as a Detectron2 model: backbone, neck, encoder, queries, decoder.
 
-Which family it is, its parts say; ``dab_detr`` and ``deformable_detr`` put them together.
+Which family it is, its parts say; ``dab_detr``, ``deformable_detr`` and ``dino`` put them together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,9 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from torch import Tensor, nn
 
 from ..boxes import xyxy_to_cxcywh
-from ..structures import Predictions, Queries
+from ..structures import Predictions, Queries, UsageError
 from .criterion import SetCriterion
+from .denoising import ContrastiveDenoising, DenoisingQueries
 from .matcher import Target
 from .memory import FeatureLevels, Memory, pad_together
 from .postprocess import select_detections
@@ -33,6 +34,7 @@ class DetectionTransformer(nn.Module):
         criterion: ground-truth losses.
         num_classes: K.
         num_detections: kept per image.
+        denoising: makes further queries of the ground truth in training (DINO); None: none.
         pixel_mean, pixel_std: of the RGB values, 0 to 255.
     """
 
@@ -47,6 +49,7 @@ class DetectionTransformer(nn.Module):
         criterion: SetCriterion,
         num_classes: int,
         num_detections: int,
+        denoising: ContrastiveDenoising | None = None,
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
     ) -> None:
@@ -57,10 +60,16 @@ class DetectionTransformer(nn.Module):
         self.query_source = query_source
         self.decoder = decoder
         self.criterion = criterion
+        self.denoising = denoising
         self.num_classes = num_classes
         self.num_detections = num_detections
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), False)
+
+    @property
+    def query_parts(self) -> Mapping[str, int]:
+        """Width of each learned part that the queries have beside their boxes, by name."""
+        return self.query_source.parts
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +93,11 @@ class DetectionTransformer(nn.Module):
         Images of one size go through backbone and neck together, those of another size apart, and
         only their features are padded: a convolution or a group norm that saw padding would give
         an image other features in other company.
+
+        Raises:
+            UsageError: an input's image is not RGB.
         """
+        _check_images(inputs)
         images = [
             (x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in inputs
         ]
@@ -121,6 +134,12 @@ class DetectionTransformer(nn.Module):
         """Queries of this kind that nobody learned; see :class:`kddetr.structures.Detector`."""
         return self.query_source.fresh(memory, boxes)
 
+    def adopt(self, memory: Memory, points: Queries) -> Queries:
+        """Another detector's questions as queries of this kind; see
+        :class:`kddetr.structures.Detector`.
+        """
+        return self.query_source.adopt(memory, points)
+
     def decode(self, memory: Memory, queries: Queries) -> Predictions:
         """What this detector sees at the queries, after every layer."""
         return self.decoder(memory, queries)
@@ -132,15 +151,41 @@ class DetectionTransformer(nn.Module):
         sum up, and give every parameter a gradient.
         """
         labelled = [i for i, x in enumerate(inputs) if "instances" in x]
-        if not labelled:
-            memory = memory.select([0])
-            labels = torch.empty(0, dtype=torch.int64, device=self.device)
-            nothing = Target(labels, torch.empty(0, 4, device=self.device))
-            losses = self.criterion(self.decode(memory, self.queries(memory)), [nothing])
-            return {name: 0 * value for name, value in losses.items()}
-        memory = memory.select(labelled)
-        targets = [self._target(inputs[i]["instances"]) for i in labelled]
-        return self.criterion(self.decode(memory, self.queries(memory)), targets)
+        if labelled:
+            targets = [self._target(inputs[i]["instances"]) for i in labelled]
+            return self.target_losses(memory.select(labelled), targets)
+        labels = torch.empty(0, dtype=torch.int64, device=self.device)
+        nothing = Target(labels, torch.empty(0, 4, device=self.device))
+        losses = self.target_losses(memory.select([0]), [nothing])
+        return {name: 0 * value for name, value in losses.items()}
+
+    def target_losses(self, memory: Memory, targets: Sequence[Target]) -> dict[str, Tensor]:
+        """Losses of the detector's own queries; ``_dn``: of noised ones, ``_enc``: of proposals."""
+        own = self.queries(memory)
+        if self.training and self.denoising is not None and self.denoising.number:
+            losses = self._losses_with_denoising(memory, targets, own, self.denoising(targets))
+        else:
+            losses = self.criterion(self.decode(memory, own), targets)
+        head = getattr(self.query_source, "proposals", None)
+        if head is not None:
+            losses |= self.criterion(*head.pairs(memory, targets), suffix="_enc")
+        return losses
+
+    def _losses_with_denoising(
+        self, memory: Memory, targets: Sequence[Target], own: Queries, noised: DenoisingQueries
+    ) -> dict[str, Tensor]:
+        answers = self.decode(memory, noised.join(own))
+        parts = answers.split({"noised": len(noised.queries), "own": len(own)})
+        losses = self.criterion(
+            parts["noised"],
+            targets,
+            matches=noised.matches(answers.num_layers),
+            repeats=noised.groups,
+            suffix="_dn",
+        )
+        if not any(len(target.labels) for target in targets):
+            losses = {name: 0 * value for name, value in losses.items()}  # there was no noised box
+        return self.criterion(parts["own"], targets) | losses
 
     def detections(self, answers: Predictions, sizes: Sequence[tuple[int, int]]) -> list:
         """Instances in pixels of the network input, from the last layer; see ``postprocess``."""
@@ -150,6 +195,22 @@ class DetectionTransformer(nn.Module):
 
     def _target(self, instances) -> Target:
         height, width = instances.image_size
+        classes = instances.gt_classes
+        if len(classes) and int(classes.max()) >= self.num_classes:
+            raise UsageError(
+                f"An image has a box of class {int(classes.max())} and this detector knows"
+                f" {self.num_classes} classes, counted from 0: set num_classes to the data's."
+            )
         boxes = instances.gt_boxes.tensor.to(self.device).float()
         scale = boxes.new_tensor([width, height, width, height])
-        return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
+        return Target(classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
+
+
+def _check_images(inputs: list[dict[str, Any]]) -> None:
+    for x in inputs:
+        image = x["image"]
+        if image.dim() != 3 or len(image) != 3 or not image.numel():
+            raise UsageError(
+                f"An image must be a (3, H, W) RGB tensor, not {tuple(image.shape)}:"
+                " kddetr.data.read_image makes one of any file."
+            )
