@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from kddetr.checkpoint import CheckpointError, atomic_write, read_checkpoint, weights_of
@@ -72,6 +73,50 @@ def test_detectron2_pickle(tmp_path):
         (tmp_path / "R.pkl").write_bytes(pickle.dumps(data, protocol))
         state = weights_of(read_checkpoint(str(tmp_path / "R.pkl")), "R.pkl")
         assert torch.equal(state["stem.conv1.weight"], torch.ones(2, 3))
+
+
+def test_safetensors_and_folders_that_hold_them(tmp_path, weights):
+    save_file(weights, tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", tmp_path):
+        state = weights_of(read_checkpoint(str(path)), "x")
+        assert all(torch.equal(state[k], v) for k, v in weights.items())
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-3])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        read_checkpoint(str(tmp_path / "model.safetensors"))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"a folder without model\.safetensors"):
+        read_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_what_is_read_is_a_view_that_nobody_writes_through(tmp_path, weights, name):
+    file = tmp_path / name
+    if name == "x.pth":
+        torch.save(weights, file)
+    else:
+        save_file(weights, file)
+    before = file.read_bytes()
+    state = read_checkpoint(str(file))
+    state["weight"] += 1  # a private page, as when a process trains on what it has read
+    assert file.read_bytes() == before
+    atomic_write(str(file), lambda stream: stream.write(b"another"))
+    assert torch.equal(state["bias"], weights["bias"])  # the old file lives as long as its views
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux for its memory")
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_reading_takes_no_memory(tmp_path, suffix):
+    def private() -> int:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+
+    file, model = tmp_path / f"x.{suffix}", nn.Linear(4096, 4096)
+    (torch.save if suffix == "pth" else save_file)(model.state_dict(), file)
+    before = private()
+    state = weights_of(read_checkpoint(str(file)), "x")
+    model.load_state_dict(state)
+    assert private() - before < 16_000  # kB; the weights are 64 MB
 
 
 def test_damaged_files(tmp_path, weights):

@@ -13,21 +13,27 @@ from .files import (
     whole_checkpoints,
 )
 from .loading import load_pretrained
+from .published import adapted, converted
+from .swin_names import is_swin, swin_names
 
 __all__ = [
     "CheckpointError",
     "Checkpointer",
     "Coverage",
     "WrapperState",
+    "adapted",
     "asset",
     "atomic_write",
     "backbone_weights",
+    "converted",
     "deployable",
     "detectron2_names",
+    "is_swin",
     "load_pretrained",
     "load_weights",
     "local_file",
     "read_checkpoint",
+    "swin_names",
     "weights_of",
     "whole_checkpoints",
 ]

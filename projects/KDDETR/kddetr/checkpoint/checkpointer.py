@@ -4,6 +4,7 @@ Files appear whole or not at all, what is read is data and never code, and what 
 detector itself: the file of a distilled student is a plain detector's file.
 """
 
+import copy
 import logging
 import os
 from typing import Any
@@ -13,9 +14,16 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from .backbones import backbone_weights
 from .coverage import load_weights
-from .files import CheckpointError, atomic_write, read_checkpoint, weights_of, whole_checkpoints
+from .files import (
+    CONTAINERS,
+    CheckpointError,
+    atomic_write,
+    read_checkpoint,
+    weights_of,
+    whole_checkpoints,
+)
+from .published import adapted
 
 __all__ = ["Checkpointer", "WrapperState", "deployable"]
 
@@ -115,7 +123,8 @@ class Checkpointer(DetectionCheckpointer):
         """Load a file and log how much of the model it covers.
 
         Args:
-            path: a checkpoint, or an ImageNet ResNet for the model's backbone; empty loads nothing.
+            path: a checkpoint, a published detector's too, or an ImageNet file for the model's
+                backbone; empty loads nothing.
             checkpointables: names of those to load too; all of them by default.
             strict: whether the file has to fit the model completely.
 
@@ -123,21 +132,26 @@ class Checkpointer(DetectionCheckpointer):
             What else the file holds.
 
         Raises:
-            CheckpointError: see `read_checkpoint`; no weight fits; `strict` and it does not fit.
+            CheckpointError: see `read_checkpoint` and `adapted`; no weight fits; `strict` and the
+                file does not fit.
         """
         if not path:
             _log.info("No checkpoint is loaded: the model starts from its initial weights.")
             return {}
         data = read_checkpoint(path)
-        state = weights_of(data, path)
-        state = backbone_weights(state, self.model) or state
+        state = adapted(weights_of(data, path), self.model, path, strict=strict)
         coverage = load_weights(self.model, state, strict=strict, source=path)
         level = logging.INFO if coverage.complete else logging.WARNING
         _log.log(level, "%s: %s", path, coverage.describe())
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in data:
-                self.checkpointables[key].load_state_dict(data.pop(key))
-        return {key: value for key, value in data.items() if value is not state and key != "model"}
+                # A copy: what was read is a view of the file, and an optimizer keeps what it gets.
+                self.checkpointables[key].load_state_dict(copy.deepcopy(data.pop(key)))
+        return {
+            key: value
+            for key, value in data.items()
+            if key not in CONTAINERS and not isinstance(value, torch.Tensor)
+        }
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from the last checkpoint of `save_dir` if told to and if any, else load `path`.

@@ -12,7 +12,7 @@ from torch import nn
 
 from .files import CheckpointError
 
-__all__ = ["Coverage", "load_weights"]
+__all__ = ["Coverage", "grouped", "load_weights"]
 
 # Harmless when absent on either side: a counter nobody reads, constants that come from the config.
 _OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std)$")
@@ -40,9 +40,9 @@ class Coverage:
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         parts = [f"loaded {len(self.loaded)}/{total}"]
         if self.missing:
-            parts.append(f"missing {len(self.missing)}: {_grouped(self.missing)}")
+            parts.append(f"missing {len(self.missing)}: {grouped(self.missing)}")
         if self.unexpected:
-            parts.append(f"left over {len(self.unexpected)}: {_grouped(self.unexpected)}")
+            parts.append(f"left over {len(self.unexpected)}: {grouped(self.unexpected)}")
         if self.mismatched:
             shown = [
                 f"{k} {_size(a)} in the file, {_size(b)} in the model"
@@ -103,7 +103,7 @@ def load_weights(
     return coverage
 
 
-def _grouped(keys: list[str]) -> str:
+def grouped(keys: list[str]) -> str:
     """Names gathered by the module they belong to: `neck.0 (bias, weight), head (bias)`."""
     groups: dict[str, list[str]] = {}
     for key in keys:

@@ -12,6 +12,7 @@ import difflib
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 __all__ = [
     "CheckpointError",
@@ -31,7 +34,9 @@ __all__ = [
 ]
 
 # Where the weights lie in the layouts that are met in practice, in order of preference.
-_CONTAINERS = ("model", "ema_model", "state_dict", "model_state")
+CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state")
+_AVERAGED = ("ema_model", "ema_state")
+_IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
 _NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
@@ -43,6 +48,15 @@ _NUMPY = {
     **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
     ("_codecs", "encode"): _codecs.encode,
 }
+_DAMAGE = (
+    EOFError,
+    RuntimeError,
+    OSError,
+    ValueError,
+    KeyError,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
 _DTYPES = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
 
 
@@ -53,8 +67,11 @@ class CheckpointError(RuntimeError):
 def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint file into plain containers and CPU tensors, running none of its code.
 
+    The tensors are views of the file wherever its format allows (today's `.pth` and safetensors):
+    reading costs no memory, so a load never holds two copies of a model. Copy what is to be kept.
+
     Args:
-        path: a file, or an address that Detectron2's path manager knows.
+        path: a file, a Hugging Face folder, or an address that Detectron2's path manager knows.
 
     Raises:
         CheckpointError: missing, empty, truncated, or holding objects that only code could rebuild.
@@ -63,19 +80,24 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if os.path.getsize(file) == 0:
         raise CheckpointError(f"The checkpoint {path} is empty (0 bytes); {_advice(file)}")
     with open(file, "rb") as stream:
-        is_zip = stream.read(2) == b"PK"
+        beginning = stream.read(9)
+    is_zip = beginning.startswith(b"PK")
     if is_zip and not zipfile.is_zipfile(file):
         raise CheckpointError(f"The checkpoint {path} is cut off before its end; {_advice(file)}")
     try:
-        if file.endswith(".pkl") and not is_zip:
+        if _is_safetensors(beginning, os.path.getsize(file)):
+            data = load_file(file)
+        elif file.endswith(".pkl") and not is_zip:
             with open(file, "rb") as stream:
                 data = _ArrayUnpickler(stream, encoding="latin1").load()
         else:
-            with torch.serialization.safe_globals(_safe_globals()):
-                data = torch.load(file, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+                # An odd file is refused below, or read as well as any other.
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")
+                data = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, file, error)) from error
-    except (EOFError, RuntimeError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise CheckpointError(
             f"The checkpoint {path} is damaged ({error}); {_advice(file)}"
         ) from error
@@ -87,27 +109,34 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     return data
 
 
-def weights_of(data: dict[str, Any], source: str) -> dict[str, torch.Tensor]:
+def weights_of(
+    data: dict[str, Any], source: str, *, averaged: bool = False
+) -> dict[str, torch.Tensor]:
     """The state dict in a checkpoint, whichever of the usual layouts it has.
 
-    Understood are {"model": ...}, {"ema_model": ...}, {"state_dict": ...}, {"model_state": ...} and
-    a flat dictionary; `module.` in front of every name is removed, numpy arrays become tensors.
+    Understood are {"model": ...}, {"ema_model": ...}, {"ema_state": ...}, {"state_dict": ...},
+    {"model_state": ...}, the first there is, and a flat dictionary; `module.` in front of every
+    name is removed, numpy arrays become tensors.
 
     Args:
         data: what `read_checkpoint` returned.
         source: the file's name, for messages.
+        averaged: take the moving average (`ema_model`, `ema_state`), not the model beside it.
 
     Raises:
         CheckpointError: no weights are found, or one of them is not an array.
     """
-    state = next((data[key] for key in _CONTAINERS if isinstance(data.get(key), dict)), data)
+    keys = _AVERAGED if averaged else CONTAINERS
+    state = next((data[key] for key in keys if isinstance(data.get(key), dict)), data)
+    if averaged and state is data:
+        raise CheckpointError(f"The checkpoint {source} holds no moving average of its weights.")
     metadata = getattr(state, "_metadata", None)
     state = {
         k: v for k, v in state.items() if not _NOT_WEIGHTS.search(str(k)) and k != "__author__"
     }
     bad = [key for key, value in state.items() if not isinstance(value, torch.Tensor | np.ndarray)]
     if bad or not state:
-        known = ", ".join(_CONTAINERS)
+        known = ", ".join(CONTAINERS)
         raise CheckpointError(
             f"The checkpoint {source} holds no weights under any of the names {known}: its entries "
             "are "
@@ -147,7 +176,8 @@ def whole_checkpoints(folder: str) -> list[str]:
 
 
 def local_file(path: str) -> str:
-    """The file on this disk that `path` means, fetched if it is an address.
+    """The file on this disk that `path` means: fetched if it is an address, the weights in it if it
+    is a Hugging Face folder.
 
     Raises:
         CheckpointError: there is none; names that are close are given.
@@ -158,6 +188,14 @@ def local_file(path: str) -> str:
         file = PathManager.get_local_path(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {path} cannot be fetched: {error}.") from error
+    if os.path.isdir(file):
+        inside = [os.path.join(file, name) for name in _IN_A_FOLDER]
+        file = next(filter(os.path.isfile, inside), file)
+        if os.path.isdir(file):
+            raise CheckpointError(
+                f"The checkpoint {path} is a folder without {' and without '.join(_IN_A_FOLDER)}; "
+                "name a file."
+            )
     if os.path.isfile(file):
         return file
     folder, name = os.path.split(file)
@@ -165,6 +203,11 @@ def local_file(path: str) -> str:
     close = difflib.get_close_matches(name, present, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else "check the path."
     raise CheckpointError(f"The checkpoint {path} does not exist; {hint}")
+
+
+def _is_safetensors(beginning: bytes, size: int) -> bool:
+    """Eight bytes that say how long the header is, then the header, which is JSON."""
+    return beginning.endswith(b"{") and int.from_bytes(beginning[:8], "little") < size
 
 
 def _advice(file: str) -> str:

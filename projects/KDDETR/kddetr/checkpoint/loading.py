@@ -1,4 +1,4 @@
-"""A pretrained detector from its own file, whole or not at all.
+"""A pretrained detector from a file of its weights, whole or not at all.
 
 A teacher that was loaded in part still gives answers, and a student would learn them; so this is
 the one way to get a teacher, and it accepts only a file that fits to the last name.
@@ -10,6 +10,7 @@ from torch import nn
 
 from .coverage import load_weights
 from .files import CheckpointError, read_checkpoint, weights_of
+from .published import adapted
 
 __all__ = ["load_pretrained"]
 
@@ -19,14 +20,15 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
 
     Args:
         model: the detector, as its config builds it.
-        checkpoint: its file.
+        checkpoint: its file, this project's own or a published one of the same detector.
 
     Returns:
         `model`, in evaluation mode, no parameter of it requiring a gradient.
 
     Raises:
-        CheckpointError: no file is named, it cannot be read, or a weight is missing, left over or
-            of another shape; the message lists the names.
+        CheckpointError: no file is named, it cannot be read, it is another detector's, of another
+            width or of other classes, or a weight is missing, left over or of another shape; the
+            message lists the names.
     """
     if not checkpoint:
         raise CheckpointError(
@@ -34,6 +36,7 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
             "model.teacher.checkpoint=FILE (a teacher with random weights has nothing to teach)."
         )
     state = weights_of(read_checkpoint(checkpoint), checkpoint)
+    state = adapted(state, model, checkpoint, strict=True)
     coverage = load_weights(model, state, strict=True, source=checkpoint)
     logging.getLogger(__name__).info(
         "pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe()

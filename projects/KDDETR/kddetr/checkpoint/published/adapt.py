@@ -1,0 +1,130 @@
+"""Weights of any known file, fitted to a model: the one way in for a checkpoint."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..backbones import backbone_weights
+from ..files import CheckpointError
+from .classes import count_classes, to_contiguous
+from .convert import converted
+from .heads import count_heads, one_if_equal, spread
+
+__all__ = ["adapted"]
+
+_log = logging.getLogger(__name__)
+_WIDTH = "encoder.layers.0.attention_norm.weight"
+_DINO = "query_source.content"
+_DENOISING = "denoising."
+
+State = Mapping[str, torch.Tensor]
+
+
+def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False) -> State:
+    """A checkpoint's weights under the names, and with the classes and heads, of a model.
+
+    A published detector is renamed, its 91 COCO category ids become 80 classes if the model has 80;
+    an ImageNet backbone gets the names it has in the model; this project's own files stay as they
+    are. DINO's one set of heads is copied to each layer of a model that has one a layer.
+
+    Args:
+        state: weights by the names in the file.
+        model: the model that they are for.
+        source: the file's name, for messages.
+        strict: whether all of it has to fit; otherwise heads of other classes are left to be
+            trained anew, with a warning.
+
+    Returns:
+        Weights to be loaded; a kind of file that is not known comes back as it is.
+
+    Raises:
+        CheckpointError: a published file with missing or strange names; a file of another width or
+            detector, with heads of its own for each layer where the model shares one; `strict` and
+            other classes.
+    """
+    own = model.state_dict()
+    found = converted(state, source, with_backbone=any(k.startswith("backbone.") for k in own))
+    if found is None:
+        bare = backbone_weights(state, model)
+        if bare is not None:
+            _log.info("%s is recognised as a backbone's weights.", source)
+            return bare
+    else:
+        _log.info("%s is recognised as %s.", source, found)
+        state = found.state
+        if found.classes == 91 and count_classes(own) == 80:
+            _log.info("%s: the 80 classes of COCO are taken from 91 category ids.", source)
+            state = to_contiguous(state)
+    if not (count_heads(state) and count_heads(own)):
+        return state
+    if found is not None:
+        _check_detector(state, own, source, str(found.origin))
+    _check_width(state, own, source)
+    _check_classes(state, own, source, strict)
+    if found is not None or (_DINO in state and _DINO in own):
+        state = _fit_heads(state, own, source)
+    if found is not None and not any(name.startswith(_DENOISING) for name in own):
+        state = {k: v for k, v in state.items() if not k.startswith(_DENOISING)}
+    return state
+
+
+def _check_detector(state: State, own: State, source: str, origin: str) -> None:
+    queries = {name for name in state if name.startswith("query_source.")}
+    if not queries & own.keys():
+        raise CheckpointError(
+            f"{source} is {origin}, and the model is another detector, whose queries are of "
+            "another kind; take the config of the detector in the file."
+        )
+
+
+def _check_width(state: State, own: State, source: str) -> None:
+    if _WIDTH in state and _WIDTH in own and len(state[_WIDTH]) != len(own[_WIDTH]):
+        raise CheckpointError(
+            f"{source} is {len(state[_WIDTH])} wide and the model {len(own[_WIDTH])}; set its "
+            f"width={len(state[_WIDTH])}, or take a file of the model's width."
+        )
+
+
+def _check_classes(state: State, own: State, source: str, strict: bool) -> None:
+    theirs, ours = count_classes(state), count_classes(own)
+    if theirs == ours:
+        return
+    if strict:
+        raise CheckpointError(
+            f"{source} knows {theirs} classes and the model {ours}; set its num_classes={theirs}, "
+            f"or take a file with {ours} classes."
+        )
+    _log.warning(
+        "%s knows %d classes and the model %d: its class heads are not loaded but trained anew.",
+        source,
+        theirs,
+        ours,
+    )
+
+
+def _fit_heads(state: State, own: State, source: str) -> State:
+    theirs, ours = count_heads(state), count_heads(own)
+    if theirs == ours:
+        return state
+    if _DINO in state:
+        if theirs == 1:
+            _log.info("%s: its one set of heads is copied to %d decoder layers.", source, ours)
+            return spread(state, ours)
+        advice = "set model.shared_heads=False"
+    elif theirs == 1:
+        raise CheckpointError(
+            f"{source} is a Deformable DETR without refinement, whose decoder layers share one "
+            "head, and the model refines its boxes with a head for each; set model.refine=False."
+        )
+    else:
+        advice = "set model.refine=True"
+    if ours == 1:
+        state = one_if_equal(state)
+        if count_heads(state) != 1:
+            raise CheckpointError(
+                f"{source} has different heads for its {theirs} decoder layers and the model one "
+                f"for all; {advice}."
+            )
+    return state

@@ -1,0 +1,46 @@
+"""COCO's 80 classes among its 91 category ids.
+
+Published heads often have one row per category id, 0 and ten ids being nothing; Detectron2 counts
+the categories that there are.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+
+__all__ = ["CATEGORY_IDS", "count_classes", "to_contiguous"]
+
+_UNUSED = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+CATEGORY_IDS = [i for i in range(91) if i not in _UNUSED]
+
+_PER_CLASS = re.compile(
+    r"decoder\.class_heads\.\d+\.(weight|bias)"
+    r"|query_source\.proposals\.class_head\.(weight|bias)"
+    r"|denoising\.label_embedding\.weight"
+)
+
+
+def count_classes(state: Mapping[str, torch.Tensor]) -> int:
+    """Rows of the class heads, 0 when there are none."""
+    weight = state.get("decoder.class_heads.0.weight")
+    return 0 if weight is None else len(weight)
+
+
+def to_contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rows of 91 category ids become those of the 80 classes, in the order of the ids.
+
+    Args:
+        state: a detector's weights under this project's names, with 91 classes.
+    """
+    # The two-stage Deformable DETR finds objects of any kind with row 0 of its encoder's head; to
+    # lose that one would be to lose them all. Its other rows were never trained.
+    class_agnostic = "query_source.embed.weight" in state
+    rows = {
+        name: list(range(80))
+        if class_agnostic and name.startswith("query_source.")
+        else CATEGORY_IDS
+        for name in state
+        if _PER_CLASS.fullmatch(name)
+    }
+    return {name: value[rows[name]] if name in rows else value for name, value in state.items()}

@@ -1,0 +1,133 @@
+"""The program that converts a published file: what it writes, what it says, what it refuses."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from convert_checkpoint import main
+
+from kddetr.checkpoint import Checkpointer, detectron2_names, load_pretrained, read_checkpoint
+from kddetr.checkpoint.published.origins import ORIGINS
+from kddetr.detectors import dab_detr, resnet
+from kddetr.engine import load_config
+from tests.checkpoint import other_names
+from tests.golden_numbers.files import Golden
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def official(tmp_path) -> str:
+    """A small DAB-DETR of its authors, with a ResNet-18 and 91 categories."""
+    state = Golden("dab_detr").state()
+    width = len(state["input_proj.bias"])
+    state["input_proj.weight"] = torch.randn(width, 512, 1, 1)
+    state["class_embed.weight"] = torch.randn(91, width)
+    state["class_embed.bias"] = torch.arange(91.0)
+    backbone = torchvision.models.resnet18(weights=None).state_dict()
+    body = {f"backbone.0.body.{k}": v for k, v in backbone.items() if not k.startswith("fc.")}
+    file = str(tmp_path / "official.pth")
+    torch.save({"model": other_names.dab_official(state) | body, "epoch": 49}, file)
+    return file
+
+
+def detector(num_classes: int):
+    c = Golden("dab_detr").config
+    return dab_detr(
+        backbone=resnet(depth=18, out_features=["res5"]),
+        num_classes=num_classes,
+        num_queries=c["queries"],
+        width=c["d_model"],
+        heads=c["heads"],
+        hidden=c["ffn"],
+        encoder_layers=c["enc_layers"],
+        decoder_layers=c["dec_layers"],
+    )
+
+
+def said(capsys, *words: str) -> str:
+    main(list(words))
+    return capsys.readouterr().out
+
+
+def test_a_detector(tmp_path, capsys, official):
+    out = str(tmp_path / "ours.pth")
+    text = said(capsys, official, out)
+    assert "recognised: DAB-DETR of its authors' project, 91 classes, one head" in text
+    assert "80 classes\n" in text and "configs/detectors/dab_detr_r18.py with model.temp" in text
+    converted = load_pretrained(detector(80), out).state_dict()
+    direct = load_pretrained(detector(80), official).state_dict()
+    assert all(torch.equal(value, direct[name]) for name, value in converted.items())
+    assert converted["decoder.class_heads.0.bias"][[0, 11, 79]].tolist() == [1, 13, 90]
+    again = said(capsys, out, str(tmp_path / "again.pth"))
+    assert "a detector of this project" in again
+    text = said(capsys, official, out, "--force", "--keep-classes")
+    assert "91 classes\n" in text and "model.num_classes=91" in text
+    load_pretrained(detector(91), out)
+
+
+def test_a_backbone(tmp_path, capsys):
+    model = torchvision.models.resnet18(weights=None)
+    torch.save(model.state_dict(), tmp_path / "r18.pth")
+    assert "ImageNet backbone" in said(
+        capsys, str(tmp_path / "r18.pth"), str(tmp_path / "ours.pth")
+    )
+    ours = detector(2)
+    Checkpointer(ours).load(str(tmp_path / "ours.pth"))
+    wanted = detectron2_names(model.state_dict())
+    found = {k: v for k, v in ours.backbone.state_dict().items() if k in wanted}
+    assert len(found) == len(wanted) and all(torch.equal(v, wanted[k]) for k, v in found.items())
+
+
+def test_a_moving_average(tmp_path, capsys, official):
+    state = read_checkpoint(official)["model"]
+    average = state | {"class_embed.bias": state["class_embed.bias"] + 1}
+    file = str(tmp_path / "in.pth")
+    torch.save({"model": state, "ema_state": average}, file)
+    assert "--ema converts that" in said(capsys, file, str(tmp_path / "a.pth"))
+    said(capsys, file, str(tmp_path / "b.pth"), "--ema")
+    a, b = (read_checkpoint(str(tmp_path / f"{name}.pth"))["model"] for name in "ab")
+    assert torch.equal(a["decoder.class_heads.0.bias"] + 1, b["decoder.class_heads.0.bias"])
+    size = sum(value.nbytes for value in a.values())
+    assert (tmp_path / "a.pth").stat().st_size < size + 300_000  # no view dragged its file along
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil_was_here",)
+
+
+def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unknown, code = tmp_path / "unknown.pth", tmp_path / "code.pth"
+    torch.save({"model": {"net.0.weight": torch.zeros(2)}}, unknown)
+    torch.save({"model": {}, "extra": Evil()}, code)
+    part = read_checkpoint(official)["model"]
+    part = {k: v for k, v in part.items() if "layer3.1.conv2" not in k}
+    torch.save({"model": part}, tmp_path / "part.pth")
+    out = tmp_path / "out.pth"
+    for source, target, words in (
+        (unknown, out, "no checkpoint that is known here; its 1 weights are net.0 (weight)"),
+        (code, out, "mkdir can run code"),
+        (tmp_path / "part.pth", out, "missing 1: backbone.0.body.layer3.1.conv2 (weight)"),
+        (tmp_path / "nothing.pth", out, "does not exist"),
+        (official, unknown, "exists; --force overwrites it"),
+        (official, tmp_path / "no" / "out.pth", "does not exist; make it first"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main([str(source), str(target)])
+        status, error = stopped.value.code, capsys.readouterr().err
+        assert status == 1 and words in error, error
+        assert error.startswith("error: ") and error.count("\n") == 1
+    assert not out.exists() and not (tmp_path / "evil_was_here").exists()
+
+
+@pytest.mark.parametrize("origin", ORIGINS, ids=str)
+def test_what_a_config_has_to_say_can_be_said(origin):
+    names = {"deformable_detr_r50", "deformable_detr_refine_r50", f"{origin.config}_r50"}
+    for name in names if origin.config == "deformable_detr" else [f"{origin.config}_r50"]:
+        overrides = origin.settings.split()
+        cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), overrides)
+        assert cfg.model.eps in (1e-3, 1e-5)
