@@ -1,13 +1,16 @@
-"""ImageNet backbones: torchvision's names for a ResNet and Detectron2's, one mapped to the other.
+"""ImageNet backbones under the names of the model that contains one.
 
-A file is recognised by its names, whatever stands in front of them on either side, so the same file
-starts a bare ResNet, a detector's `backbone` or the bottom of a feature pyramid.
+A file is recognised by its names, whatever stands in front of them in the model, so the same file
+starts a bare network, a detector's `backbone` or the bottom of a feature pyramid. Here: ResNets,
+torchvision's names and Detectron2's, one mapped to the other.
 """
 
 import re
 
 import torch
 from torch import nn
+
+from .timm_names import timm_weights
 
 __all__ = ["backbone_weights", "detectron2_names"]
 
@@ -41,18 +44,26 @@ def detectron2_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def backbone_weights(
     state: dict[str, torch.Tensor], model: nn.Module
 ) -> dict[str, torch.Tensor] | None:
-    """An ImageNet ResNet's weights under the names `model` has for them.
+    """An ImageNet network's weights under the names `model` has for them.
 
     Args:
-        state: a checkpoint's weights, with torchvision's or Detectron2's names for a bare ResNet.
-        model: a ResNet, or a detector that contains one with Detectron2's names.
+        state: a checkpoint's weights: a bare ResNet with torchvision's or Detectron2's names, a
+            Swin Transformer with any published ones, or another network with timm's.
+        model: a backbone, or a detector that contains one.
 
     Returns:
-        None when `state` is not a bare ResNet, or `model` contains none: nothing is to be renamed.
+        None when `state` is no bare network that `model` contains: nothing is to be renamed.
     """
+    return _resnet_weights(state, model) or timm_weights(state, model)
+
+
+def _resnet_weights(
+    state: dict[str, torch.Tensor], model: nn.Module
+) -> dict[str, torch.Tensor] | None:
+    """A bare ResNet's weights under the names of the one ResNet of Detectron2 in `model`."""
     if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
         bare = detectron2_names(state)
-    elif _STEM in state:
+    elif _STEM in state and "res2.0.conv1.weight" in state:
         # torchvision's classifier is called stem.fc in Detectron2's own conversions of its files.
         bare = {
             key: value

@@ -5,7 +5,10 @@ from .cached import CachedEncoder
 from .criterion import SetCriterion
 from .dab_detr import dab_detr
 from .deformable_detr import deformable_detr
+from .dino import dino
 from .matcher import HungarianMatcher
+from .swin import swin
+from .timm_backbone import timm_backbone
 from .transformer import DetectionTransformer
 
 __all__ = [
@@ -16,5 +19,8 @@ __all__ = [
     "TinyConvNet",
     "dab_detr",
     "deformable_detr",
+    "dino",
     "resnet",
+    "swin",
+    "timm_backbone",
 ]

@@ -1,0 +1,90 @@
+"""Swin Transformers (Liu et al., ICCV 2021) as the published detectors use them, built by timm.
+
+A classifier sees one image size; a detector sees all. There, windows are those of the map padded to
+whole windows, they are shifted in every second block whatever the size, and each feature that is
+used has a LayerNorm of its own.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .timm_backbone import TimmBackbone, timm_backbone
+
+PATCH = 4
+SIZES = {
+    ("tiny", 7): "swin_tiny_patch4_window7_224",
+    ("small", 7): "swin_small_patch4_window7_224",
+    ("base", 7): "swin_base_patch4_window7_224",
+    ("base", 12): "swin_base_patch4_window12_384",
+    ("large", 7): "swin_large_patch4_window7_224",
+    ("large", 12): "swin_large_patch4_window12_384",
+}
+
+
+def swin(
+    *,
+    size: str,
+    window: int = 7,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+    freeze_at: int = 0,
+    drop_path: float = 0.2,
+    layer_norm: bool = True,
+    checkpoint_activations: bool = False,
+) -> TimmBackbone:
+    """A Swin Transformer with random weights, for images of any size.
+
+    Args:
+        size: ``tiny``, ``small``, ``base`` or ``large``: 96, 96, 128, 192 channels at stride 4.
+        window: its side in tokens: 7 for weights trained at 224 pixels, 12 for those at 384 (base
+            and large).
+        out_features: names among res2 to res5, of strides 4 to 32.
+        freeze_at: 0 nothing, 1 the patch embedding, 2 also the first stage, and so on.
+        drop_path: probability of dropping a residual branch of the last block in training; it grows
+            linearly from 0 at the first.
+        layer_norm: a LayerNorm on each feature, trained with the detector.
+        checkpoint_activations: compute each block again in the backward pass to save memory.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: nobody published weights of that size and window.
+    """
+    if (size, window) not in SIZES:
+        known = ", ".join(f"{name} with {side}" for name, side in SIZES)
+        raise ValueError(f"No Swin is published as {size} with window {window}; choose of {known}.")
+    backbone = timm_backbone(
+        name=SIZES[size, window],
+        out_features=out_features,
+        freeze_at=freeze_at,
+        layer_norm=layer_norm,
+        divisor=PATCH,
+        checkpoint_activations=checkpoint_activations,
+        options={
+            "drop_path_rate": drop_path,
+            "strict_img_size": False,
+            "always_partition": True,  # timm leaves the shift out where its training size had none
+        },
+    )
+    for block in backbone.modules():
+        if type(block).__name__ == "SwinTransformerBlock":
+            _pad_before_shifting(block)
+    return backbone
+
+
+def _pad_before_shifting(block: nn.Module) -> None:
+    """Make a block of timm's pad its input to whole windows itself.
+
+    timm shifts first and pads then, while its mask is that of the published order: where the map is
+    no multiple of the window, tokens of opposite borders would see each other.
+    """
+    block._attn = partial(_attend_padded, block)
+
+
+def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
+    """Attention of a map (B, H, W, C) in windows of the map padded to multiples of their size."""
+    height, width = x.shape[1:3]
+    rows, columns = block.window_size
+    x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+    return type(block)._attn(block, x)[:, :height, :width]
