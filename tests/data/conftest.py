@@ -41,6 +41,22 @@ def _forget(name: str) -> None:
         MetadataCatalog.pop(name)
 
 
+@pytest.fixture()
+def forget():
+    """What a test registers is gone after it."""
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
+
+
+@pytest.fixture()
+def paths(folder, forget) -> dict[str, str]:
+    """What names the folder below in a config."""
+    return {"json_file": str(folder / "instances.json"), "image_root": str(folder / "images")}
+
+
 def _note(id: int, image: int, category: int, bbox: list[int], iscrowd: int = 0) -> dict:
     area = bbox[2] * bbox[3]
     keys = {"id": id, "image_id": image, "category_id": category}

@@ -16,19 +16,7 @@ from kddetr.data import (
     register_coco_format,
 )
 
-
-@pytest.fixture(autouse=True)
-def _forget():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.pop(name)
-        MetadataCatalog.pop(name)
-
-
-@pytest.fixture()
-def paths(folder):
-    return {"json_file": str(folder / "instances.json"), "image_root": str(folder / "images")}
+pytestmark = pytest.mark.usefixtures("forget")
 
 
 def test_two_paths_are_enough(paths):

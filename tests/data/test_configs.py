@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from detectron2.config import LazyConfig, instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from kddetr.data import DatasetError, dataset_names
@@ -19,15 +19,6 @@ def _load(name, *overrides):
     cfg = LazyConfig.load(str(CONFIGS / f"{name}.py"))
     cfg.train = {"seed": 5}
     return LazyConfig.apply_overrides(cfg, list(overrides))
-
-
-@pytest.fixture()
-def forget():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.pop(name)
-        MetadataCatalog.pop(name)
 
 
 def test_published_augmentation(tmp_path):

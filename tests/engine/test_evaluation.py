@@ -1,5 +1,6 @@
 """COCO's metric: equal numbers whoever computes it, and zero when nothing is found."""
 
+import json
 import logging
 import math
 
@@ -9,6 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from kddetr.data import register_coco_format
 from kddetr.engine import CocoEvaluator, coco_backend
 
 
@@ -52,6 +54,72 @@ def test_nothing_found_is_zero(toy, dataset, caplog):
     assert "no detection on 6 images" in caplog.text
     assert results["AP"] == results["AP50"] == results["APs"] == results["AP-class1"] == 0.0
     assert math.isnan(results["APl"])  # the toy has no large object
+
+
+@pytest.fixture()
+def judged(tmp_path):
+    """Evaluates detections ``(image, box xyxy, score)`` of one class against annotations."""
+    names = []
+
+    def evaluate(boxes: list, found: list, *, backend: str = "auto") -> dict:
+        size, images = 64, [{"id": i, "file_name": f"{i}.png"} for i in (5, 9)]
+        document = {"images": images, "categories": [{"id": 40, "name": "thing"}]}
+        if boxes is not None:
+            document["annotations"] = [
+                {"id": i + 1, "image_id": 5, "category_id": 40, "bbox": [x, y, w, h]}
+                | {"area": w * h, "iscrowd": crowd}
+                for i, (x, y, w, h, crowd) in enumerate(boxes)
+            ]
+        names.append(f"engine_judged_{len(names)}")
+        path = tmp_path / f"{names[-1]}.json"
+        path.write_text(json.dumps(document))
+        register_coco_format(name=names[-1], json_file=str(path), image_root=str(tmp_path))
+        evaluator = CocoEvaluator(names[-1], backend=backend)
+        evaluator.reset()
+        for image in (5, 9):
+            mine = [f for f in found if f[0] == image]
+            instances = Instances((size, size))
+            corners = torch.tensor([f[1] for f in mine], dtype=torch.float32).reshape(-1, 4)
+            instances.pred_boxes = Boxes(corners)
+            instances.scores = torch.tensor([f[2] for f in mine])
+            instances.pred_classes = torch.zeros(len(mine), dtype=torch.int64)
+            evaluator.process([{"image_id": image}], [{"instances": instances}])
+        return evaluator.evaluate()
+
+    yield evaluate
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+CROWD = (0, 0, 60, 60, 1)
+
+
+@pytest.mark.parametrize("found", [[], [(5, [1, 1, 9, 9], 0.9)]], ids=["silent", "a detection"])
+@pytest.mark.parametrize("boxes", [None, [], [CROWD]], ids=["no key", "empty", "crowds alone"])
+def test_nothing_to_find_is_no_ap_and_says_so(judged, caplog, boxes, found):
+    with caplog.at_level(logging.WARNING, logger="kddetr"):
+        results = judged(boxes, found)
+    assert "no object to be found" in caplog.text and "AP is 0" not in caplog.text
+    assert results == {} if boxes is None else math.isnan(results["bbox"]["AP"])
+
+
+@pytest.mark.parametrize("backend", ["auto", "pycocotools"])
+def test_detections_in_a_crowd_count_neither_way(judged, backend):
+    truth = [(0, 0, 30, 30, 0), CROWD]
+    found = [(5, [0, 0, 30, 30], 0.5), (5, [31, 31, 59, 59], 0.9), (5, [2, 31, 20, 50], 0.8)]
+    assert judged(truth, found, backend=backend)["bbox"]["AP"] == pytest.approx(100)
+    alone = judged(truth[:1], found, backend=backend)["bbox"]["AP"]
+    assert alone == pytest.approx(100 / 3, abs=0.5)
+
+
+def test_odd_ground_truth_is_judged_alike_by_all(judged):
+    """Boxes without a size or outside of the image are objects that nothing finds."""
+    truth = [(0, 0, 30, 30, 0), (5, 5, 0, 9, 0), (9, 9, 0, 0, 0), (90, 90, 9, 9, 0)]
+    found = [(5, [0, 0, 30, 30], 0.9), (9, [1, 1, 9, 9], 0.2)]
+    fast, slow = (judged(truth, found, backend=b)["bbox"] for b in ("auto", "pycocotools"))
+    assert fast["AP"] == pytest.approx(slow["AP"], abs=1e-9)
+    assert fast["AP"] == pytest.approx(25, abs=1)
 
 
 def test_no_stale_ground_truth(tmp_path):

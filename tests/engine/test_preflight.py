@@ -1,12 +1,20 @@
 """What is wrong is said before anything is built."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 
 from kddetr.checkpoint import CheckpointError, load_pretrained
-from kddetr.data import DatasetError
+from kddetr.data import DatasetError, load_coco_format
 from kddetr.engine import (
     ConfigError,
     Trainer,
@@ -35,6 +43,21 @@ def test_unknown_data_set(cfg):
     cfg.dataloader.test.dataset.names = cfg.dataloader.evaluator.dataset_name = "engine_toyy"
     with pytest.raises(DatasetError, match="engine_toy"):
         check_config(cfg)
+
+
+def test_training_data_without_a_box(cfg, tmp_path, dataset):
+    metadata = MetadataCatalog.get(dataset)
+    document = json.loads(Path(metadata.json_file).read_text()) | {"annotations": []}
+    (tmp_path / "empty.json").write_text(json.dumps(document))
+    paths = {"json_file": str(tmp_path / "empty.json"), "image_root": metadata.image_root}
+    cfg.dataloader.train = {"dataset": L(load_coco_format)(**paths), "mapper": {"labeled": True}}
+    with pytest.raises(DatasetError, match="no box to learn from"):
+        check_config(cfg)
+    check_config(cfg, training=False)
+    cfg.dataloader.train.mapper.labeled = False  # distillation alone
+    check_config(cfg)
+    DatasetCatalog.pop(paths["json_file"])
+    MetadataCatalog.pop(paths["json_file"])
 
 
 def test_evaluator_judges_another_data_set(cfg):

@@ -164,6 +164,32 @@ class TestPoints:
             points_over_image(picture(), points.select([0]), torch.rand(1, 8), path=path)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (3, 4000)], ids=str)
+def test_thin_images_are_drawn(size, tmp_path: Path):
+    height, width = size
+    boxes = [[0, 0, width, height], [0, 0, 0, 0], [float("nan")] * 4]
+    columns = {
+        "ground truth": [truth(boxes[:1], [0], size)],
+        "model": [found(boxes, [0, 0, 0], [0.9, 0.8, 0.7], size)],
+    }
+    path = tmp_path / "thin.png"
+    detections_side_by_side([picture(*size)], columns, class_names=["a"], path=path)
+    assert max(size_of(path)) <= 2400
+    points = Queries(boxes=torch.rand(1, 8, 4))
+    points_over_image(picture(*size), points, torch.rand(8), path=path)
+    assert max(size_of(path)) <= 2400
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3)], ids=str)
+def test_grey_transparent_and_empty_images_are_refused_in_a_sentence(shape, tmp_path: Path):
+    image, path = np.zeros(shape, np.uint8), tmp_path / "no.png"
+    with pytest.raises(ValueError, match="read_image makes one of any file"):
+        points_over_image(image, Queries(boxes=torch.rand(1, 8, 4)), torch.rand(8), path=path)
+    column = {"model": [found([], [], [], shape[:2])]}
+    with pytest.raises(ValueError, match="read_image makes one of any file"):
+        detections_side_by_side([image], column, class_names=["a"], path=path)
+
+
 class TestCurves:
     def test_runs_of_all_lengths(self, tmp_path: Path):
         curves = {

@@ -1,14 +1,14 @@
 """Data: mapper, loader by position, COCO-format folders, and the bundled data (registered here)."""
 
-from .checks import check_dataset, dataset_names
+from .checks import check_dataset, check_same_classes, dataset_names
 from .coco import (
-    DatasetError,
     load_coco_format,
     load_image_folder,
     register_coco_format,
     without_annotations,
 )
 from .digits import QuickstartSpec
+from .entries import DatasetError
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge, read_image
 from .quickstart import make_quickstart_data, quickstart_root, register_quickstart
@@ -23,6 +23,7 @@ __all__ = [
     "TrainLoader",
     "build_train_loader",
     "check_dataset",
+    "check_same_classes",
     "dataset_names",
     "load_coco_format",
     "load_image_folder",

@@ -13,44 +13,52 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
 
 from .coco import (
-    DatasetError,
     broken,
     check_folder,
     coco_records,
     load_coco_format,
     read_coco_json,
     register_coco_format,
-    require,
     where_to_put,
 )
+from .entries import DatasetError, check_for_metric
+from .plausibility import check_boxes
 
 # A file larger than this (bytes) whose classes are known is not parsed only to be checked: COCO's
 # takes 10 s.
 LARGE_FILE = 64 * 2**20
 
 
-def check_dataset(names: str | Sequence[str], *, for_evaluation: bool = False) -> None:
+def check_dataset(
+    names: str | Sequence[str], *, for_training: bool = False, for_evaluation: bool = False
+) -> None:
     """Check that data sets can be used, as far as that is quick, and learn their class names.
 
     Args:
         names: a registered name or several that belong to one task, i.e. share their classes.
+        for_training: also demand annotations, with a box to learn from in one of the data sets.
         for_evaluation: also demand what COCO's metric reads of an annotation: ``area``,
-            ``iscrowd`` and a unique ``id`` other than 0.
+            ``iscrowd`` and a unique ``id`` above 0; ids of all kinds must be integers.
 
     Raises:
-        DatasetError: a name is not registered, a file or folder is missing or broken, or the
-            classes differ.
+        DatasetError: a name is not registered, a file, folder or image is missing, an entry is
+            broken, the boxes are not in COCO's form, or the classes differ.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise DatasetError("No data set is named: give at least one registered name.")
+    useful = []
     for name in names:
         if name not in DatasetCatalog.list():
             raise DatasetError(_unknown_name(name))
         metadata = MetadataCatalog.get(name)
         if metadata.get("json_file"):
-            _check_registered(name, metadata, for_evaluation)
-    _check_same_classes(names)
+            useful.append(_check_registered(name, metadata, for_training, for_evaluation))
+        else:
+            useful.append(None)
+    if for_training and not any(count is None or count for count in useful):
+        raise DatasetError(_nothing_to_learn(names))
+    check_same_classes(names)
 
 
 def dataset_names(node) -> list[str]:
@@ -77,7 +85,8 @@ def dataset_names(node) -> list[str]:
     return []
 
 
-def _check_registered(name: str, metadata, for_evaluation: bool) -> None:
+def _check_registered(name: str, metadata, for_training: bool, for_evaluation: bool) -> int | None:
+    """Check one COCO-format data set; return how many boxes it has to learn from, if looked at."""
     path = Path(metadata.json_file)
     image_root = metadata.get("image_root")
     if not path.is_file():
@@ -85,10 +94,10 @@ def _check_registered(name: str, metadata, for_evaluation: bool) -> None:
     if image_root:
         check_folder(name, image_root)
     if metadata.get("evaluator_type", "coco") != "coco":
-        return  # other formats name images and classes in their own way
+        return None  # other formats name images and classes in their own way
     if path.stat().st_size > LARGE_FILE and metadata.get("thing_classes"):
         _check_tail(path)
-        return
+        return None
     document = read_coco_json(path)
     if not document["images"]:
         raise DatasetError(
@@ -97,30 +106,46 @@ def _check_registered(name: str, metadata, for_evaluation: bool) -> None:
     records, classes, id_map = coco_records(
         document, json_file=str(path), image_root=str(image_root or "")
     )
-    first = records[0]["file_name"]
-    if not os.path.isfile(first):
-        raise DatasetError(
-            f"Data set {name!r}: its first image {first} does not exist; is the image folder right?"
-        )
+    _check_files(name, records)
     if for_evaluation:
-        _check_for_metric(document.get("annotations", ()), str(path))
+        check_for_metric(document, str(path))
+    if not classes and (for_training or for_evaluation):
+        raise DatasetError(f"{path} names no category: list at least one class.")
     if not metadata.get("thing_classes"):
         metadata.set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
+    if for_training and "annotations" not in document:
+        raise DatasetError(_nothing_to_learn([name]))
+    return check_boxes(records, str(path)) if for_training or for_evaluation else None
 
 
-def _check_for_metric(annotations: Sequence[dict], json_file: str) -> None:
-    for note in annotations:
-        require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
-    ids = {note["id"] for note in annotations}
-    # pycocotools marks a detection with the id of the box it found, and reads 0 as "found nothing".
-    if 0 in ids or len(ids) < len(annotations):
+def _check_files(name: str, records: Sequence[dict]) -> None:
+    """Look for every image: a listing of each folder is quick where a question a file is not."""
+    files = [os.path.split(record["file_name"]) for record in records]
+    present = {
+        folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        for folder in {folder for folder, _ in files}
+    }
+    missing = [os.path.join(*file) for file in files if file[1] not in present[file[0]]]
+    # The name may be spelt in another way that the file system takes for the same.
+    missing = [file for file in missing if not os.path.isfile(file)]
+    if missing:
+        others = f" and {len(missing) - 1} more of its {len(files)} images do not exist"
         raise DatasetError(
-            f"{json_file}: COCO's metric needs every annotation to have an id of its own other "
-            "than 0: number them from 1."
+            f"Data set {name!r}: the image {missing[0]}"
+            f"{others if len(missing) > 1 else ' does not exist'}; is the image folder right?"
         )
 
 
-def _check_same_classes(names: list[str]) -> None:
+def _nothing_to_learn(names: Sequence[str]) -> str:
+    return (
+        f"The training data {', '.join(map(repr, names))} has no box to learn from, crowds not "
+        "counted. To distil from images without labels name them in dataloader.train.unlabeled, "
+        "beside labelled ones, or say dataloader.train.mapper.labeled=False."
+    )
+
+
+def check_same_classes(names: Sequence[str]) -> None:
+    """Raise DatasetError if registered data sets have different classes, where these are known."""
     known = {n: MetadataCatalog.get(n).get("thing_classes") for n in names}
     known = {n: list(classes) for n, classes in known.items() if classes}
     for name, classes in known.items():

@@ -12,11 +12,9 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from .entries import DatasetError, check_annotation, check_ids, check_image
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-
-
-class DatasetError(ValueError):
-    """A data set that cannot be used, said in one sentence."""
 
 
 def load_coco_format(
@@ -79,13 +77,16 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
 def load_image_folder(*, image_root: str) -> list[dict]:
     """List the images below a folder, sorted, as unlabelled dataset dicts; "" gives none.
 
+    Hidden files and folders, whose names begin with a dot, are passed over.
+
     Raises:
         DatasetError: the folder does not exist or holds no image.
     """
     if not image_root:
         return []
     root = Path(image_root).expanduser()
-    files = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    files = sorted(p for p in found if not any(s[0] == "." for s in p.relative_to(root).parts))
     if not files:
         reason = "holds no image" if root.is_dir() else "is not a folder"
         raise DatasetError(f"{root} {reason}: name the folder of your unlabelled images.")
@@ -125,27 +126,25 @@ def coco_records(
     """Turn a parsed COCO file into (dataset dicts, class names, category id -> contiguous class).
 
     Raises:
-        DatasetError: the first entry that lacks a key or points to an unknown image or category.
+        DatasetError: the first entry that lacks a key, holds what it cannot hold, or points to an
+            unknown image or category.
     """
-    for category in document["categories"]:
-        require(category, ("id",), "category", json_file)
+    check_ids(document["categories"], "category", "categories", json_file)
+    check_ids(document["images"], "image", "images", json_file)
     categories = sorted(document["categories"], key=lambda c: c["id"])
     id_map = {category["id"]: i for i, category in enumerate(categories)}
-    names = [str(category.get("name", category["id"])) for category in categories]
+    names = [c["id"] if c.get("name") is None else c["name"] for c in categories]
     records: dict = {}
     for image in document["images"]:
-        require(image, ("id", "file_name"), "image", json_file)
-        if image["id"] in records:
-            raise DatasetError(f"{json_file} lists the image id {image['id']} twice.")
+        check_image(image, json_file)
         record = {
             "file_name": os.path.join(image_root, image["file_name"]),
             "image_id": image["id"],
         }
-        record |= {k: image[k] for k in ("height", "width") if k in image}
+        record |= {k: image[k] for k in ("height", "width") if image.get(k) is not None}
         records[image["id"]] = record | ({"annotations": []} if "annotations" in document else {})
     for note in document.get("annotations", ()):
-        require(note, ("image_id", "category_id", "bbox"), "annotation", json_file)
-        _check_annotation(note, records, id_map, json_file)
+        check_annotation(note, records, id_map, json_file)
         converted = {
             "bbox": note["bbox"],
             "bbox_mode": BoxMode.XYWH_ABS,
@@ -153,7 +152,7 @@ def coco_records(
             "iscrowd": note.get("iscrowd", 0),
         }
         records[note["image_id"]]["annotations"].append(converted)
-    return [records[key] for key in sorted(records)], names, id_map
+    return [records[key] for key in sorted(records)], [str(name) for name in names], id_map
 
 
 def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
@@ -165,21 +164,6 @@ def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
     return records
 
 
-def _check_annotation(note: dict, records: dict, id_map: dict, json_file: str) -> None:
-    where = f"{json_file}, annotation {note.get('id', '(no id)')}:"
-    if note["image_id"] not in records:
-        raise DatasetError(f"{where} there is no image with id {note['image_id']}.")
-    if note["category_id"] not in id_map:
-        raise DatasetError(f"{where} there is no category with id {note['category_id']}.")
-    box = note["bbox"]
-    if (
-        not isinstance(box, list)
-        or len(box) != 4
-        or not all(isinstance(v, int | float) for v in box)
-    ):
-        raise DatasetError(f"{where} bbox must be four numbers x, y, width, height, not {box!r}.")
-
-
 def check_folder(name: str, image_root: str) -> None:
     """Raise DatasetError if the image folder of data set ``name`` does not exist."""
     if not os.path.isdir(image_root):
@@ -188,13 +172,6 @@ def check_folder(name: str, image_root: str) -> None:
             f"Data set {name!r}: the image folder {path} does not exist. "
             + where_to_put(path, name)
         )
-
-
-def require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
-    """Raise DatasetError if an entry of a COCO file lacks one of ``keys``."""
-    for key in keys:
-        if key not in entry:
-            raise DatasetError(f"{json_file}: {kind} {entry.get('id', entry)} has no {key!r}.")
 
 
 def broken(path: Path, reason: str) -> str:

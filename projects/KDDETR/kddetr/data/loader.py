@@ -19,6 +19,8 @@ from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from .entries import DatasetError
+
 LABELED, UNLABELED = 0, 1  # the number of a stream is part of its seeds
 
 
@@ -46,8 +48,8 @@ def build_train_loader(
         unlabeled_per_batch: how many images of ``total_batch_size`` come from ``unlabeled``.
 
     Raises:
-        ValueError: a data set is empty or smaller than its share of a batch, or the batch cannot be
-            divided.
+        DatasetError: a data set is empty or smaller than its share of a batch.
+        ValueError: the batch cannot be divided.
     """
     world_size = comm.get_world_size()
     labeled_per_batch = total_batch_size - unlabeled_per_batch
@@ -208,9 +210,9 @@ def _stream(
 ) -> Stream:
     size = len(records)
     if size == 0:
-        raise ValueError(f"The {kind} data set is empty: there is no image to train on.")
+        raise DatasetError(f"The {kind} data set is empty: there is no image to train on.")
     if per_batch > size:
-        raise ValueError(
+        raise DatasetError(
             f"A batch takes {per_batch} {kind} images, but the data set has only {size}: lower "
             f"dataloader.train.{'unlabeled_per_batch' if number else 'total_batch_size'}."
         )

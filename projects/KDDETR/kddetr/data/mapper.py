@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
-from .coco import DatasetError
+from .entries import DatasetError
 
 MIN_SIDE = 1e-3  # pixels; what is left of a box outside the crop has no side, up to rounding
 
@@ -80,12 +80,12 @@ class DetectionMapper:
             (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
 
         Raises:
-            DatasetError: the file is missing or broken, or a labelled image has no ``annotations``
-                key.
+            DatasetError: the file is missing, broken or not of the size that the dict says, a box
+                is not finite, or a labelled image has no ``annotations`` key.
         """
         mapped = {k: v for k, v in record.items() if k != "annotations"}
         image = read_image(record["file_name"], self.image_format)
-        detection_utils.check_image_size(mapped, image)
+        _check_size(mapped, image)
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
             augmentations = self.augmentations_with_crop
@@ -103,7 +103,7 @@ def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
     """Read a file as (H, W, 3) uint8, turned upright as its EXIF entry says.
 
     Raises:
-        DatasetError: the file is missing, truncated or no image.
+        DatasetError: the file is missing, truncated or no image, or has floating-point pixels.
     """
     try:
         with PathManager.open(file_name, "rb") as file:
@@ -111,14 +111,33 @@ def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
             if image.mode.startswith("I"):
                 # Pillow would clip 16-bit pixels at 255: an all but white image, and no word about
                 # it.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+            if image.mode == "F":  # and of a picture in [0, 1] Pillow would make an all black one
+                raise DatasetError(
+                    f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
+                )
             # A copy, because torch wants to be able to write to it.
             return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
+    except DatasetError:
+        raise
     except FileNotFoundError as error:
         raise DatasetError(f"The image {file_name} does not exist.") from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         reason = str(error).split("\n")[0]
         raise DatasetError(f"The image {file_name} is truncated or broken: {reason}.") from error
+
+
+def _check_size(mapped: dict, image: np.ndarray) -> None:
+    """Raise DatasetError if the dict says another size than the file's; add a missing one."""
+    height, width = image.shape[:2]
+    said = mapped.get("width", width), mapped.get("height", height)
+    if said != (width, height):
+        raise DatasetError(
+            f"The image {mapped['file_name']} is {width} x {height} pixels (upright, as its EXIF "
+            f"tag may demand), but the data set says {said[0]} x {said[1]}: correct width and "
+            "height there, and see that its boxes are in pixels of the upright image."
+        )
+    mapped["height"], mapped["width"] = height, width
 
 
 def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int]) -> Instances:
@@ -129,10 +148,15 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
         )
     kept = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
-    boxes = transforms.apply_box(np.asarray(boxes, dtype=np.float64).reshape(-1, 4))
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not np.isfinite(boxes).all():
+        raise DatasetError(f"The image {record['file_name']} has a box that is not finite.")
+    # Before the transforms, which take any two corners for those of a box.
+    sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes = transforms.apply_box(boxes)
     height, width = size
     boxes = boxes.reshape(-1, 4).clip(min=0, max=[width, height, width, height])
-    inside = (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
+    inside = sized & (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
     classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
     return Instances(
         size,

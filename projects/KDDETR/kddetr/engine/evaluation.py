@@ -100,7 +100,7 @@ class CocoEvaluator(COCOEvaluator):
 
     def _nothing_found(self, class_names: list[str]) -> dict[str, float]:
         """AP of a model without a detection: 0 where there is ground truth, NaN where not."""
-        truth = [a for a in self._coco_api.dataset["annotations"] if not a.get("iscrowd", 0)]
+        truth = self._truth()
         sizes = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
         nan = float("nan")
         results = dict.fromkeys(("AP", "AP50", "AP75"), 0.0 if truth else nan)
@@ -114,8 +114,18 @@ class CocoEvaluator(COCOEvaluator):
                 results[f"AP-{name}"] = 0.0 if index in present else nan
         return results
 
+    def _truth(self) -> list[dict]:
+        """What is to be found: the annotations, crowds not counted."""
+        return [a for a in self._coco_api.dataset.get("annotations", ()) if not a.get("iscrowd", 0)]
+
     def _describe(self, found: list[dict], images: int) -> None:
         """Say what there is to judge, so that an AP near zero explains itself."""
+        if not self._truth():
+            _log.warning(
+                "The data set has no object to be found (no annotations, or crowds alone), so "
+                "there is no AP."
+            )
+            return
         if not found:
             _log.warning(
                 "The model made no detection on %d images, so AP is 0: it may be untrained, its "

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from kddetr.checkpoint import CheckpointError, deployable, local_file, whole_checkpoints
-from kddetr.data import check_dataset, dataset_names
+from kddetr.data import check_dataset, check_same_classes, dataset_names
 
 from .errors import ConfigError
 
@@ -113,9 +113,13 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         for name in unlabeled:
             check_dataset(name)
         if labeled:
-            check_dataset([*labeled, *tested])
+            # All images may be unlabelled on purpose, for distillation alone.
+            read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)
+            check_dataset(labeled, for_training=read)
     if tested:
         check_dataset(tested, for_evaluation=True)
+    if training and labeled:
+        check_same_classes([*labeled, *tested])
 
 
 def labeled_datasets(cfg: DictConfig) -> list[str]:

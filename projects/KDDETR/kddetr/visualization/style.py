@@ -120,8 +120,9 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises ValueError unless the image is (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    """Raises ValueError unless the image is (H, W, 3) uint8 and has a pixel."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f"An image to draw on must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}."
+            f"An image to draw on must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}:"
+            " kddetr.data.read_image makes one of any file."
         )

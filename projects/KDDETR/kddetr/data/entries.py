@@ -1,0 +1,114 @@
+"""What the entries of a COCO file must look like: each fault is one sentence that names its entry.
+
+JSON lets pass what no box can be (``NaN``, a negative width), and other readers turn some of it
+into wrong boxes without a word.
+"""
+
+import math
+from collections.abc import Container, Sequence
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be used, said in one sentence."""
+
+
+def require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
+    """Raise DatasetError if an entry of a COCO file is no object or lacks one of ``keys``."""
+    if not isinstance(entry, dict):
+        raise DatasetError(f"{json_file}: {kind} {entry!r} is not an object.")
+    for key in keys:
+        if key not in entry:
+            raise DatasetError(f"{json_file}: {kind} {entry.get('id', entry)} has no {key!r}.")
+
+
+def check_ids(entries: Sequence[dict], kind: str, kinds: str, json_file: str) -> None:
+    """Raise DatasetError unless the ids of images or categories can be told apart and sorted."""
+    seen = set()
+    for entry in entries:
+        require(entry, ("id",), kind, json_file)
+        value = entry["id"]
+        if not isinstance(value, int | float | str):
+            raise DatasetError(f"{json_file}: {kind} {value!r}: an id must be a number or a text.")
+        if value in seen:
+            raise DatasetError(f"{json_file} lists the {kind} id {value} twice.")
+        seen.add(value)
+    if len({isinstance(value, str) for value in seen}) > 1:
+        raise DatasetError(f"{json_file}: the ids of {kinds} must be all numbers or all texts.")
+
+
+def check_image(image: dict, json_file: str) -> None:
+    """Raise DatasetError unless an image has the name of a file and, if any, a possible size."""
+    require(image, ("file_name",), "image", json_file)
+    where = f"{json_file}, image {image['id']}:"
+    if not isinstance(image["file_name"], str):
+        raise DatasetError(f"{where} file_name must be a text, not {image['file_name']!r}.")
+    for key in ("height", "width"):
+        value = image.get(key)
+        if value is not None and not (_is_number(value) and 0 < value < math.inf):
+            raise DatasetError(
+                f"{where} {key} must be a positive number of pixels, not {value!r}; it may be left "
+                "out."
+            )
+
+
+def check_annotation(note: dict, images: Container, categories: Container, json_file: str) -> None:
+    """Raise DatasetError unless an annotation is a box of a known image and category.
+
+    A box without area, or outside of its image, is let pass: a mapper leaves it out.
+    """
+    require(note, ("image_id", "category_id", "bbox"), "annotation", json_file)
+    where = f"{json_file}, annotation {note.get('id', '(no id)')}:"
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if not isinstance(note[key], int | float | str) or note[key] not in known:
+            raise DatasetError(f"{where} there is no {key[:-3]} with id {note[key]!r}.")
+    box = note["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise DatasetError(f"{where} bbox must be four numbers x, y, width, height, not {box!r}.")
+    if not all(map(math.isfinite, box)):
+        raise DatasetError(f"{where} bbox {box} is not finite: correct it or leave it out.")
+    if box[2] < 0 or box[3] < 0:
+        raise DatasetError(
+            f"{where} bbox {box} has a negative width or height; it must be x, y, width, height."
+        )
+    if note.get("iscrowd", 0) not in (0, 1):
+        raise DatasetError(f"{where} iscrowd must be 0 or 1, not {note['iscrowd']!r}.")
+
+
+def check_for_metric(document: dict, json_file: str) -> None:
+    """Raise DatasetError unless COCO's metric can read a file's ids and areas.
+
+    pycocotools marks a detection with the id of the box it found, and reads 0 as "found nothing";
+    its fast replacement reads ids as unsigned numbers, and finds nothing at all where they are not.
+    """
+    for kind, key in (("image", "images"), ("category", "categories")):
+        for entry in document[key]:
+            _whole(entry, ("id",), kind, json_file)
+    notes = document.get("annotations", ())
+    for note in notes:
+        require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
+        _whole(note, ("id", "image_id", "category_id"), "annotation", json_file)
+        area = note["area"]
+        if not (_is_number(area) and 0 <= area < math.inf):
+            raise DatasetError(
+                f"{json_file}: for evaluation, annotation {note['id']}: the area must be a "
+                f"positive number, not {area!r}."
+            )
+    ids = {note["id"] for note in notes}
+    if len(ids) < len(notes) or (ids and min(ids) < 1):
+        raise DatasetError(
+            f"{json_file}: COCO's metric needs every annotation to have an id of its own other "
+            "than 0: number them from 1."
+        )
+
+
+def _whole(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
+    for key in keys:
+        if type(entry[key]) is not int:
+            raise DatasetError(
+                f"{json_file}: for evaluation, {kind} {entry['id']!r}: its {key} must be a whole "
+                f"number, not {entry[key]!r}."
+            )
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float)  # JSON's; not true and false, which are ints to Python
