@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from kddetr.detectors import dab_detr, resnet
 
+from ..common.coco_epochs import set_epochs as _set_epochs
 from ..common.data.coco_detr import dataloader
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
@@ -14,8 +15,7 @@ model = L(dab_detr)(
     num_classes=80,
 )
 
+_set_epochs(train, dataloader, lr_multiplier, epochs=50, drop=40, batch=16)
+
 train.output_dir = "output/dab_detr_r50"
 train.init_checkpoint = _imagenet["r50"]
-train.max_iter = 50 * 7393  # 118,287 images at batch 16; the rate drops after 40 of 50 epochs
-train.eval_period = 7393
-train.checkpointer.period = 7393

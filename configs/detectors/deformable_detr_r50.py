@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from kddetr.detectors import HungarianMatcher, SetCriterion, deformable_detr, resnet
 
+from ..common.coco_epochs import set_epochs as _set_epochs
 from ..common.data.coco_detr import dataloader
 from ..common.optim import lr_multiplier, optimizer
 from ..common.train import train
@@ -24,10 +25,7 @@ optimizer.params.lr_factors = {
     "query_source.reference": 0.1,
     "sampling_offsets": 0.1,
 }
-dataloader.train.total_batch_size = 32
+_set_epochs(train, dataloader, lr_multiplier, epochs=50, drop=40, batch=32)
 
 train.output_dir = "output/deformable_detr_r50"
 train.init_checkpoint = _imagenet["r50"]
-train.max_iter = 50 * 3697  # 118,287 images at batch 32; the rate drops after 40 of 50 epochs
-train.eval_period = 3697
-train.checkpointer.period = 3697

@@ -22,6 +22,8 @@ model.teacher.model.num_classes = "${model.student.num_classes}"
 model.loss.reduction = "weighted_mean"
 
 train.output_dir = "output/custom"
+train.batch_scaling.reference = dataloader.train.total_batch_size
+optimizer.lr = 1e-4  # at 16 images, as detrex has it
 train.max_iter = 50000
 train.eval_period = 5000
 train.checkpointer.period = 1000

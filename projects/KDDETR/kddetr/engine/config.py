@@ -16,13 +16,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from .defaults import SECTIONS, train_defaults
 from .errors import ConfigError, nearest
+from .scaling import scale_to_batch
 from .schema import call_parameters, check_tree, check_values
 
 __all__ = ["apply_overrides", "build", "load_config", "require_sections"]
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load a config file, complete its `train` section with the defaults, and apply overrides.
+    """Load a config file, complete its `train` section with the defaults, apply overrides, and
+    scale what is not overridden to the batch, see :func:`~kddetr.engine.scaling.scale_to_batch`.
 
     Args:
         path: a LazyConfig `.py` file, or the `config.yaml` that a run of this project has written.
@@ -38,8 +40,9 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     _drop_parts(cfg)
     defaults = OmegaConf.create(train_defaults())
     cfg.train = OmegaConf.merge(defaults, cfg.train) if "train" in cfg else defaults
-    apply_overrides(cfg, overrides)
+    said = apply_overrides(cfg, overrides)
     check_values(OmegaConf.to_container(cfg.train, resolve=True))
+    scale_to_batch(cfg, fixed=said)
     return cfg
 
 
@@ -88,8 +91,11 @@ def build(node: Any, **arguments: Any) -> Any:
         raise ConfigError(f"{_name_of(call)}: {error}") from error
 
 
-def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
+def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
     """Apply command-line overrides in place, refusing keys that are not there.
+
+    Returns:
+        The dotted keys that were set; of a group of keys those inside it.
 
     Raises:
         ConfigError: an unknown key, an override in another style, or a flag among the overrides.
@@ -97,6 +103,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    said: set[str] = set()
     for text in overrides:
         _check_style(text, overrides)
     for text in overrides:
@@ -113,12 +120,13 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
             raise ConfigError(
                 f"The override {text} deletes a key, which is not supported; set it to null."
             )
-        _set(
+        said |= _set(
             cfg,
             override.key_or_group,
             override.value(),
             adding=override.is_add() or override.is_force_add(),
         )
+    return said
 
 
 def _check_style(text: str, overrides: Sequence[str]) -> None:
@@ -136,14 +144,15 @@ def _check_style(text: str, overrides: Sequence[str]) -> None:
         raise ConfigError(f"{text} sets the word 'None'; write {text[:-4]}null for no value.")
 
 
-def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> None:
+def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
     if isinstance(value, Mapping) and value and not adding:
-        for name, inner in value.items():  # one by one, so that none escapes the check
-            _set(cfg, f"{key}.{name}", inner, adding=False)
-        return
+        # One by one, so that none escapes the check.
+        keys = (_set(cfg, f"{key}.{name}", inner, adding=False) for name, inner in value.items())
+        return set().union(*keys)
     if not adding:
         _check_key(cfg, key)
     OmegaConf.update(cfg, key, value, merge=True, force_add=True)
+    return {key}
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

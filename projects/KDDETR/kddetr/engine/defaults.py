@@ -26,6 +26,9 @@ def train_defaults() -> dict[str, Any]:
         "output_dir": "output",
         "init_checkpoint": "",  # to start from (a detector or an ImageNet ResNet) or evaluate
         "max_iter": 90000,
+        # The batch that lengths, periods and rate are for; where dataloader.train.total_batch_size
+        # is another they are scaled to it, see scaling.py. 0: never. The note is written then.
+        "batch_scaling": {"reference": 0, "learning_rate": "sqrt", "note": ""},
         "seed": 0,
         "device": "auto",  # cuda where available, else cpu
         "amp": {"enabled": False, "dtype": "bfloat16"},  # or "float16", on CUDA only

@@ -15,6 +15,7 @@ from detectron2.utils.registry import locate
 
 from .defaults import OPTIONAL, SECTIONS, train_defaults
 from .errors import ConfigError, nearest
+from .scaling import LEARNING_RATE_RULES
 
 __all__ = ["call_parameters", "check_tree", "check_values"]
 
@@ -66,6 +67,17 @@ def check_values(train: Mapping[str, Any]) -> None:
     for key in ("seed", "eval_period"):
         if train[key] < 0:
             raise ConfigError(f"train.{key} must not be negative: {train[key]}.")
+    scaling = train["batch_scaling"]
+    if scaling["reference"] < 0:
+        raise ConfigError(
+            "train.batch_scaling.reference is a batch size, or 0 to scale nothing, not "
+            f"{scaling['reference']}."
+        )
+    if scaling["learning_rate"] not in LEARNING_RATE_RULES:
+        raise ConfigError(
+            f"train.batch_scaling.learning_rate must be {', '.join(LEARNING_RATE_RULES)}, not "
+            f"'{scaling['learning_rate']}'."
+        )
     if train["amp"]["dtype"] not in ("bfloat16", "float16"):
         raise ConfigError(
             f"train.amp.dtype must be bfloat16 or float16, not '{train['amp']['dtype']}'."

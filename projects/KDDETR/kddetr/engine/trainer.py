@@ -74,6 +74,8 @@ class Trainer(DefaultTrainer):
         )
         self._best = self._build_best()
         self.register_hooks(self.build_hooks())
+        if cfg.train.batch_scaling.note:
+            _log.info("scaled %s", cfg.train.batch_scaling.note)
         _log.info(self.describe())
 
     def resume_or_load(self, resume: bool = True) -> None:

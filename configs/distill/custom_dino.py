@@ -1,0 +1,19 @@
+r"""Your own DINO, your own COCO-format folders, a smaller DINO: as custom.py, other detectors.
+
+    python train_net.py --config-file configs/distill/custom_dino.py \
+        model.teacher.checkpoint=TEACHER.pth model.student.num_classes=K \
+        dataloader.train.dataset.json_file=TRAIN.json dataloader.train.dataset.image_root=IMAGES \
+        dataloader.test.dataset.json_file=VAL.json dataloader.test.dataset.image_root=IMAGES
+
+The teacher's file may be the DINO project's own. One of detrex needs in addition
+model.teacher.model.shared_heads=false, and if it was trained for 12 epochs
+model.teacher.model.temperature=10000 model.teacher.model.offset=-0.5.
+"""
+
+from .custom import dataloader, lr_multiplier, train
+from .dino_r18_from_dino_r50 import model, optimizer
+
+model.teacher.model.num_classes = "${model.student.num_classes}"
+model.loss.reduction = "weighted_mean"
+
+train.output_dir = "output/custom_dino"

@@ -1,0 +1,10 @@
+"""Deformable DETR, two-stage, R18 from R50, 50 epochs."""
+
+from ..common.kd_detr_published import model
+from ..detectors.deformable_detr_two_stage_r18 import dataloader, lr_multiplier, optimizer, train
+from ..detectors.deformable_detr_two_stage_r18 import model as _student
+from ..detectors.deformable_detr_two_stage_r50 import model as _teacher
+
+model.student = _student
+model.teacher.model = _teacher
+train.output_dir = "output/deformable_detr_two_stage_r18_from_deformable_detr_two_stage_r50"

@@ -1,0 +1,102 @@
+"""A recipe at another batch: scaled once, where it is not overridden, and said."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+from kddetr.engine import ConfigError, Trainer, build, load_config
+from kddetr.engine.scaling import scale_to_batch
+
+BATCH = "dataloader.train.total_batch_size"
+RECIPE = """
+train.max_iter, train.eval_period, train.checkpointer.period = 120, 12, 6
+train.batch_scaling = dict(reference=4)
+lr_multiplier.warmup_iters = 8
+"""
+
+
+@pytest.fixture
+def config(toy, tmp_path) -> str:
+    """The toy: batch 4, rate 0.02."""
+    path = Path(toy.write_config(tmp_path))
+    path.write_text(path.read_text() + RECIPE)
+    return str(path)
+
+
+def numbers(cfg) -> tuple:
+    train = cfg.train
+    periods = (train.eval_period, train.checkpointer.period, cfg.lr_multiplier.warmup_iters)
+    return train.max_iter, *periods, cfg.optimizer.lr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], (120, 12, 6, 8, 0.02)),
+        ([f"{BATCH}=16"], (30, 3, 2, 2, 0.04)),
+        ([f"{BATCH}=16", "train.batch_scaling.learning_rate=linear"], (30, 3, 2, 2, 0.08)),
+        ([f"{BATCH}=16", "train.batch_scaling.learning_rate=none"], (30, 3, 2, 2, 0.02)),
+        ([f"{BATCH}=1"], (480, 48, 24, 32, 0.01)),
+        ([f"{BATCH}=16", "train.batch_scaling.reference=0"], (120, 12, 6, 8, 0.02)),
+        # ten periods of 12 are ten of 10 (9.6), not 96 iterations with an eleventh evaluation
+        ([f"{BATCH}=5"], (100, 10, 5, 6, 0.0223607)),
+        # what is said on purpose stays, in whichever form it is said
+        ([f"{BATCH}=16", "optimizer.lr=0.5", "train={max_iter: 70}"], (70, 3, 2, 2, 0.5)),
+        ([f"{BATCH}=16", "train.eval_period=7"], (30, 7, 2, 2, 0.04)),
+        # a batch so large that nothing is left is one iteration
+        ([f"{BATCH}=4000", "lr_multiplier.warmup_iters=0"], (10, 1, 1, 0, 0.632456)),
+    ],
+)
+def test_numbers_follow_the_batch(config, overrides, expected):
+    assert numbers(load_config(config, overrides)) == expected
+
+
+def test_scaled_once(config, tmp_path):
+    """Neither a second call nor the config that the run has saved scales again."""
+    cfg = load_config(config, [f"{BATCH}=16"])
+    before = OmegaConf.to_container(cfg.train)
+    scale_to_batch(cfg)
+    assert OmegaConf.to_container(cfg.train) == before
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    again = load_config(str(tmp_path / "config.yaml"))
+    assert OmegaConf.to_container(again.train) == before and again.optimizer.lr == 0.04
+    back = load_config(str(tmp_path / "config.yaml"), [f"{BATCH}=4"])
+    assert numbers(back) == (120, 12, 8, 8, 0.02)
+
+
+def test_rates_and_schedule_are_built_from_the_scaled_numbers(config):
+    cfg = load_config(config, [f"{BATCH}=16", "lr_multiplier.warmup_iters=0"])
+    assert {g["lr"] for g in build(cfg.optimizer.params, model=build(cfg.model))} == {0.04, 0.02}
+    schedule = build(cfg.lr_multiplier)
+    assert [schedule(i / cfg.train.max_iter) for i in (14, 15)] == pytest.approx([1, 0.1])
+
+
+def test_a_run_says_what_was_scaled_and_keeps_it(config, caplog):
+    args = [f"{BATCH}=8", "train.max_iter=2", "lr_multiplier.warmup_iters=0"]
+    with caplog.at_level(logging.INFO):
+        Trainer(load_config(config, args))
+    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
+    assert said == [
+        "scaled from batch 4 to 8: train.max_iter stays 2, train.eval_period 12 -> 6,"
+        " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        Trainer(load_config(config, ["lr_multiplier.warmup_iters=0"]))
+    assert not [r for r in caplog.records if r.getMessage().startswith("scaled")]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.batch_scaling.reference=-1", "is a batch size"),
+        ("train.batch_scaling.learning_rate=square", "must be sqrt, linear, none"),
+        ("train.batch_scaling.rule=sqrt", "has no 'rule'"),
+    ],
+)
+def test_mistakes(config, override, words):
+    with pytest.raises(ConfigError, match=words):
+        load_config(config, [override])

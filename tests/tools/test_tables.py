@@ -1,0 +1,212 @@
+"""The paper's tables beside runs: which run counts for which cell, and what fills the others."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import tables
+from detectron2.config import LazyConfig
+from paper import ABLATION, LINES
+from tables import Recipe, Results, ablation_table, find_runs, main_table, report, wanted
+
+from kddetr.engine import build, load_config
+from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+
+ROOT = Path(__file__).parents[2]
+BASELINE = "configs/detectors/dab_detr_r18.py"
+PAIR = "configs/distill/dab_detr_r18_from_dab_detr_r50.py"
+
+
+def write_run(folder, config, *overrides, ap=30.0, finished=True):
+    """What a training leaves behind."""
+    cfg = load_config(str(ROOT / config), overrides)
+    folder.mkdir(parents=True)
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    last = {"iteration": cfg.train.max_iter, "bbox/AP": ap, "bbox/AP50": ap + 20, "bbox/AP75": ap}
+    lines = [{"iteration": 9, "bbox/AP": 1.0}, *([last] if finished else [])]
+    (folder / "metrics.json").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "model_final.pth").write_bytes(b"weights")
+    return folder
+
+
+def results(folder) -> Results:
+    return Results(find_runs(folder)[0], wanted())
+
+
+def row(table: str, *start: str) -> list[str]:
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines()]
+    return next(line for line in cells if line[: len(start)] == list(start))
+
+
+def test_finished_runs_fill_their_cells(tmp_path):
+    write_run(tmp_path / "a", BASELINE, ap=36.0)
+    write_run(tmp_path / "b", BASELINE, "train.seed=1", "train.device=cpu", ap=36.4)
+    write_run(tmp_path / "teacher", "configs/detectors/dab_detr_r50.py", ap=42.3)
+    # at another batch it is still the recipe
+    changes = ["model.teacher.checkpoint=t.pth", "dataloader.train.total_batch_size=64"]
+    write_run(tmp_path / "deep/er", PAIR, *changes, ap=41.0)
+    write_run(tmp_path / "begun", "configs/detectors/dino_r18.py", finished=False)
+    found = results(tmp_path)
+    assert row(main_table(found), "DAB-DETR R18") == [
+        *("DAB-DETR R18", "DAB-DETR R50", "50", "36.2 / 36.2", "41.4 / 41.0", "+5.2 / +4.8"),
+        "- / 42.3",
+    ]
+    assert row(main_table(found), "DAB-DETR R50")[3:6] == ["42.1 / 42.3", "45.7 / -", "+3.6 / -"]
+    assert row(main_table(found), "DINO R18")[3] == "44.0 / -"
+    assert row(ablation_table(found), "yes", "yes", "yes")[3:] == [
+        *("41.4 / 41.0", "61.4 / 61.0", "44.2 / 41.0")
+    ]
+    assert row(ablation_table(found), "", "", "")[3] == "36.2 / 36.2"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.max_iter=1000",
+        "optimizer.lr=3e-4",
+        "model.num_queries=100",
+        "train.init_checkpoint=other.pth",
+        "dataloader.train.dataset.names=coco_2017_val",
+        "train.amp.enabled=true",
+        "train.batch_scaling.reference=8",
+    ],
+)
+def test_a_changed_recipe_is_not_the_recipe(tmp_path, change):
+    write_run(tmp_path / "a", BASELINE, change, ap=36.0)
+    assert row(main_table(results(tmp_path)), "DAB-DETR R18")[3] == "36.2 / -"
+    key = "optimizer.lr" if "reference" in change else change.partition("=")[0]
+    text = report(tmp_path)
+    assert f"{tmp_path / 'a'}: AP 36.0, not {BASELINE}: " in text and f"{key} is " in text
+
+
+def test_a_copy_of_the_imagenet_weights_is_as_good(tmp_path):
+    name = load_config(str(ROOT / BASELINE)).train.init_checkpoint.rpartition("/")[2]
+    write_run(tmp_path / "a", BASELINE, f"train.init_checkpoint=somewhere/{name}")
+    assert row(main_table(results(tmp_path)), "DAB-DETR R18")[3] == "36.2 / 30.0"
+
+
+@pytest.mark.parametrize(("changes", "cell"), [([], "41.0"), (["train.max_iter=9"], "-")])
+def test_a_teacher_of_these_runs_must_be_the_recipes(tmp_path, changes, cell):
+    teacher = write_run(tmp_path / "t", "configs/detectors/dab_detr_r50.py", *changes)
+    checkpoint = f"model.teacher.checkpoint={teacher}/model_final.pth"
+    write_run(tmp_path / "s", PAIR, checkpoint, ap=41.0)
+    found = results(tmp_path)
+    assert row(main_table(found), "DAB-DETR R18")[4] == f"41.4 / {cell}"
+    assert any(f"its teacher is of {teacher}" in text for text in found.others) == bool(changes)
+
+
+def test_points_of_the_ablation_are_told_apart(tmp_path):
+    for number, point in enumerate(ABLATION):
+        config = f"configs/{point.recipe.config}.py"
+        write_run(tmp_path / f"{number}", config, *point.recipe.changes, ap=10.0 + number)
+    found = results(tmp_path)
+    rows = ablation_table(found).splitlines()[2:]
+    assert [line.split("|")[4].split("/")[1].strip() for line in rows] == [
+        f"{10 + number:.1f}" for number in range(6)
+    ]
+    assert not found.others
+
+
+@pytest.mark.parametrize("point", ABLATION[1:], ids=lambda p: p.recipe.folder)
+def test_changes_of_the_ablation_do_what_they_say(point):
+    model = load_config(str(ROOT / PAIR), point.recipe.changes).model
+    sampler, loss = build(model.sampler), build(model.loss)
+    assert isinstance(sampler, JointSampler)
+    expected = [GeneralSampler] * point.general + [SpecificSampler] * point.specific
+    assert [type(one) for one in sampler.samplers] == expected
+    if point.general:
+        general, whole = sampler.samplers[0], build(load_config(str(ROOT / PAIR)).model.sampler)
+        assert vars(general) == vars(whole.samplers[0])
+    assert loss.foreground is point.foreground and loss.reduction == "published"
+
+
+def flags(command: str) -> tuple[str, list[str], dict[str, str]]:
+    """Config, flags and overrides of a command."""
+    words = shlex.split(command)
+    assert words[:3] == ["python", "train_net.py", "--config-file"]
+    overrides = [word for word in words[4:] if "=" in word]
+    return words[3], words[4 : -len(overrides) or None], dict(o.split("=", 1) for o in overrides)
+
+
+def test_commands_load_and_give_the_recipe(tmp_path):
+    """Each command, run to its end, fills an empty cell."""
+    todo = tables.commands(results(tmp_path), tmp_path)
+    assert len(todo) == len(wanted())
+    folders, written = set(), set()
+    for command, recipe in zip(todo, wanted(), strict=True):
+        config, _, said = flags(command)
+        cfg = load_config(str(ROOT / config), [f"{k}={v}" for k, v in said.items()])
+        assert not tables.differences(tables.Found(tmp_path, cfg), recipe)
+        if recipe.teacher:
+            assert said["model.teacher.checkpoint"] in written, "teachers come first"
+            gpus = int(shlex.split(command)[5])
+            assert cfg.dataloader.train.total_batch_size == 8 * gpus
+        folders.add(cfg.train.output_dir)
+        written.add(f"{cfg.train.output_dir}/model_final.pth")
+    assert len(folders) == len(todo)
+
+
+def test_commands_know_what_is_there(tmp_path):
+    teacher = write_run(tmp_path / "mine", "configs/detectors/dab_detr_r50.py")
+    write_run(tmp_path / "dino_r50", "configs/detectors/dino_r50.py", "optimizer.lr=1")
+    checkpoint = "model.teacher.checkpoint=old.pth"
+    batch = "dataloader.train.total_batch_size=32"
+    begun = write_run(tmp_path / "begun", PAIR, checkpoint, batch, finished=False)
+    todo = [flags(command) for command in tables.commands(results(tmp_path), tmp_path)]
+    configs = [config for config, _, _ in todo]
+    # one that was begun goes on with its own config
+    assert todo[configs.index(f"{begun}/config.yaml")][1:] == (
+        ["--num-gpus", "8", "--resume"],
+        {"train.output_dir": str(begun)},
+    )
+    assert load_config(f"{begun}/config.yaml").dataloader.train.total_batch_size == 32
+    # another run's folder is left alone, and its weights are no teacher
+    dino, dino_pair = "configs/detectors/dino_r50.py", "configs/distill/dino_r18_from_dino_r50.py"
+    assert todo[configs.index(dino)][2] == {"train.output_dir": f"{tmp_path / 'dino_r50_2'}"}
+    weights = todo[configs.index(dino_pair)][2]["model.teacher.checkpoint"]
+    assert weights == f"{tmp_path / 'dino_r50_2'}/model_final.pth"
+    # a finished teacher teaches
+    assert "configs/detectors/dab_detr_r50.py" not in configs
+    others = [said for config, _, said in todo if config == PAIR]
+    assert len(others) == 4
+    for said in others:
+        assert said["model.teacher.checkpoint"] == f"{teacher}/model_final.pth"
+
+
+def test_every_line_has_its_configs_but_the_last():
+    assert [line.student for line in LINES if line.pair is None] == ["Faster R-CNN R50"]
+    for recipe in wanted():
+        assert (ROOT / f"configs/{recipe.config}.py").is_file()
+        if recipe.teacher:
+            cfg = tables.recipe_config(recipe)
+            node = tables.recipe_config(recipe.teacher).model
+            assert cfg.model.teacher.model == node, "the command's teacher is the config's"
+    for line in LINES[:-1]:
+        assert line.gain == pytest.approx(line.distilled - line.alone)
+        assert tables.recipe_config(line.pair).model.student == (
+            tables.recipe_config(line.baseline).model
+        )
+
+
+def test_report(tmp_path):
+    text = report(tmp_path / "nothing")
+    assert "| Faster R-CNN R50    | DINO R50             | -               | - / -    |" in text
+    assert "recipe is not there yet" in text and "Runs" not in text
+    widths = {len(line) for line in main_table(results(tmp_path)).splitlines()}
+    assert len(widths) == 1
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("_BASE_: x.yaml")
+    assert f"{folder}: " in report(tmp_path)
+
+
+def test_no_difference_is_lost_between_file_and_dump(tmp_path):
+    """A recipe equals its own dump, for every recipe."""
+    for number, recipe in enumerate(wanted()):
+        config = f"configs/{recipe.config}.py"
+        write_run(tmp_path / f"{number}", config, *recipe.changes)
+    found = results(tmp_path)
+    assert all(len(runs) == 1 for runs in found.finished.values()) and not found.others
+    assert not tables.commands(found, tmp_path)
+    assert isinstance(wanted()[0], Recipe)
