@@ -72,8 +72,8 @@ def main() -> None:
     teacher, teacher_ap = _teacher()
     for seed, group in runs.items():
         results.append(_result(seed, group, teacher_ap))
-        _write(output / f"seed{seed}" / "results.json", results[-1])
-    _write(output / "results.json", results[0] | ({"seeds": results} if args.seeds > 1 else {}))
+        write(output / f"seed{seed}" / "results.json", results[-1])
+    write(output / "results.json", results[0] | ({"seeds": results} if args.seeds > 1 else {}))
     pictures = draw_pictures(output, runs[seeds[0]], teacher, NAMES)
     print("\n" + table(results))
     print(
@@ -143,7 +143,8 @@ def test_ap(detector: torch.nn.Module) -> float:
 
 def student(run: Run) -> torch.nn.Module:
     """A finished run's student: a plain detector from a plain detector's file."""
-    return load_pretrained(build(_config("alone").model), str(run.checkpoint))
+    detector = Trainer.build_detector(load_config(str(ROOT / run.config)))
+    return load_pretrained(detector, str(run.checkpoint))
 
 
 def _result(seed: int, group: dict[str, Run], teacher_ap: float) -> dict:
@@ -168,19 +169,21 @@ def table(results: list[dict]) -> str:
         values = [r[key] for r in results]
         gains = [r[key] - r["alone"] for r in results]
         rows.append(
-            f"| {name} | {_spread(values)} | {_spread(gains, '+') if key != 'alone' else ''}"
+            f"| {name} | {spread(values)} | {spread(gains, '+') if key != 'alone' else ''}"
             f" | {statistics.mean(r['iterations'][key] for r in results):.0f}"
             f" | {statistics.mean(r['seconds'][key] for r in results):.0f} |"
         )
     return "\n".join(rows)
 
 
-def _spread(values: list[float], sign: str = "") -> str:
+def spread(values: list[float], sign: str = "") -> str:
+    """Mean, and of several the sample standard deviation."""
     mean = f"{statistics.mean(values):{sign}.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _write(path: Path, value: dict) -> None:
+def write(path: Path, value: dict) -> None:
+    """As indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
 

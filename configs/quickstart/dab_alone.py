@@ -1,0 +1,6 @@
+"""A DAB-DETR alone, on 300 labelled images."""
+
+from .common import dataloader, lr_multiplier, optimizer, train
+from .dino_models import dab_student as model
+
+train.output_dir = "output/quickstart_dino/dab_alone"

@@ -1,0 +1,7 @@
+"""The DAB-DETR on the same images, distilled from the larger DINO: a point is a box for both."""
+
+from .dino_distilled import dataloader, lr_multiplier, model, optimizer, train
+from .dino_models import dab_student as _student
+
+model.student = _student
+train.output_dir = "output/quickstart_dino/dab_distilled"

@@ -1,0 +1,6 @@
+"""The small DINO alone, on 300 labelled images."""
+
+from .common import dataloader, lr_multiplier, optimizer, train
+from .dino_models import student as model
+
+train.output_dir = "output/quickstart_dino/dino_alone"

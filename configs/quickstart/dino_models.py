@@ -1,0 +1,42 @@
+"""A larger and a smaller DINO for toy images, and a DAB-DETR of the smaller one's size."""
+
+from copy import deepcopy as _deepcopy
+
+from detectron2.config import LazyCall as L
+
+from kddetr.detectors import TinyConvNet, dab_detr, dino
+
+teacher = L(dino)(
+    backbone=L(TinyConvNet)(channels=[24, 48, 96], blocks=[0, 2, 2]),
+    num_classes=10,
+    in_features=["stage2"],
+    extra_levels=1,
+    num_queries=50,
+    width=96,
+    heads=4,
+    hidden=192,
+    encoder_layers=2,
+    decoder_layers=3,
+    groups=16,
+    denoising_number=20,
+    num_detections=100,
+)
+
+student = _deepcopy(teacher)
+student.backbone.channels = [16, 32, 64]
+student.backbone.blocks = [0, 1, 1]
+student.width = 64
+student.hidden = 128
+
+dab_student = L(dab_detr)(
+    backbone=_deepcopy(student.backbone),
+    num_classes=10,
+    in_feature="stage2",
+    num_queries=50,
+    width=64,
+    heads=4,
+    hidden=128,
+    encoder_layers=2,
+    decoder_layers=3,
+    num_detections=100,
+)
