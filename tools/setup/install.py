@@ -239,7 +239,7 @@ def install_opencv(env: Environment) -> str:
 
 
 def install_project(env: Environment) -> str:
-    extras = "quickstart,tensorboard,dev"
+    extras = "quickstart,tensorboard,timm,dev"
     options = ("--no-build-isolation", "--editable", f"{ROOT}[{extras}]")
     env.pip("install", *options, doing="installing this project")
     return f"editable, with {extras.replace(',', ', ')}"
