@@ -1,0 +1,35 @@
+"""The memory of a step: what recomputing activations saves, and the program around it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from step_memory import random_batch, step
+
+from tests.tiny import FAMILIES, tiny_detector
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_activations_are_not_kept(family):
+    kept = {}
+    for recompute in (False, True):
+        model = tiny_detector(family, checkpoint_activations=recompute).train()
+        optimizer = torch.optim.AdamW(model.parameters())
+        torch.manual_seed(0)
+        batch = random_batch(1, (64, 96), 2, model.num_classes)
+        kept[recompute] = step(model, optimizer, batch, None)
+    assert 0 < kept[True] < 0.8 * kept[False]
+
+
+def test_the_program_reports():
+    command = [sys.executable, "tools/step_memory.py", "--config-file"]
+    command += ["configs/quickstart/dino_alone.py", "--size", "64", "64", "--steps", "1"]
+    done = subprocess.run(
+        [*command, "model.checkpoint_activations=true", "train.device=cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "kept for the backward pass" in done.stdout
