@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-teacher test test-golden lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-teacher test test-golden test-live lint format clean
 
 help:
 	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
@@ -23,6 +23,7 @@ help:
 	@echo "make quickstart-teacher  train the bundled teacher again"
 	@echo "make test                lint and all tests"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
+	@echo "make test-live           full-size models against those of the transformers package, which it installs"
 	@echo "make setup               only the environment (PYTHON=, VENV=, TORCH_SPEC= choose)"
 	@echo "make lint, make format   check or mend the style"
 	@echo "make clean               remove .venv, build and caches; output/ stays"
@@ -50,6 +51,11 @@ test: lint
 test-golden: $(READY)
 	@test -d "$(GOLDEN_DIR)" || { echo "GOLDEN_DIR: there is no folder '$(GOLDEN_DIR)'" >&2; exit 1; }
 	GOLDEN_DIR="$(GOLDEN_DIR)" $(RUN) -m pytest tests/golden_numbers $(ARGS)
+
+# Nothing is downloaded but the packages: both sides start from random weights.
+test-live: $(READY)
+	@"$(PYTHON)" tools/setup/install.py --venv "$(VENV)" --extra live
+	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m live tests/live $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

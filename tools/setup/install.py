@@ -38,6 +38,13 @@ centre, one = torch.full((1, 1, 1, 1, 1, 2), 0.5), torch.ones(1, 1, 1, 1, 1)
 out = ms_deform_attn(torch.ones(1, 4, 1, 2), torch.tensor([[2, 2]]), torch.tensor([0]), centre, one)
 torch.testing.assert_close(out, torch.ones(1, 1, 2))
 """
+EXTRA_IS_THERE = """
+import importlib.metadata as metadata
+from packaging.requirements import Requirement
+for wanted in map(Requirement, metadata.requires("kddetr")):
+    if wanted.marker and wanted.marker.evaluate({{"extra": {!r}}}):
+        assert metadata.version(wanted.name) in wanted.specifier
+"""
 SMOKE_TEST = """
 import importlib.metadata as metadata, platform
 import cv2, detectron2, kddetr, numpy, torch, torchvision
@@ -75,12 +82,16 @@ def main() -> int:
         ("COCO metrics", install_coco_metrics),
         ("this project", install_project),
     )
+    if args.extra:
+        steps = ((f"extra {args.extra}", lambda env: install_extra(env, args.extra)),)
     try:
         for name, step in steps:
             print(f"  {name:<22}", end="", flush=True)
             start = time.monotonic()
             outcome = step(env)
             print(f"{outcome} ({time.monotonic() - start:.0f} s)", flush=True)
+        if args.extra:
+            return 0
         print(f"Ready: {env.output(SMOKE_TEST, doing='trying the finished environment')}")
     except SetupError as error:
         print()
@@ -99,6 +110,9 @@ def parse_arguments() -> argparse.Namespace:
         'for a CPU build: TORCH_SPEC="torch==A torchvision==B --index-url URL".',
     )
     parser.add_argument("--venv", type=Path, default=Path(".venv"), help="made if it is not there")
+    parser.add_argument(
+        "--extra", choices=("live",), help="add only this one to an environment that is set up"
+    )
     return parser.parse_args()
 
 
@@ -236,6 +250,14 @@ def install_opencv(env: Environment) -> str:
     env.pip("install", "opencv-python-headless", doing="installing OpenCV without windows")
     env.output("import cv2; print()", doing="importing OpenCV")
     return "opencv-python-headless (opencv-python does not load here)"
+
+
+def install_extra(env: Environment, extra: str) -> str:
+    if env.runs(EXTRA_IS_THERE.format(extra)):
+        return "as found"
+    options = ("--no-build-isolation", "--editable", f"{ROOT}[{extra}]")
+    env.pip("install", *options, doing=f"installing the extra {extra}")
+    return "installed"
 
 
 def install_project(env: Environment) -> str:

@@ -20,6 +20,7 @@ def dab_detr(
     num_classes: int,
     in_feature: str = "res5",
     num_queries: int = 300,
+    anchor_size: float | None = None,
     width: int = 256,
     heads: int = 8,
     hidden: int = 2048,
@@ -43,6 +44,7 @@ def dab_detr(
         num_classes: K.
         in_feature: the one feature used.
         num_queries: N.
+        anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
         width: C.
         heads: of every attention.
         hidden: width of the feed-forwards.
@@ -111,7 +113,7 @@ def dab_detr(
             groups=0,
         ),
         encoder=encoder,
-        query_source=AnchorQueries(num_queries),
+        query_source=AnchorQueries(num_queries, size=anchor_size),
         decoder=decoder,
         criterion=criterion or SetCriterion(matcher=HungarianMatcher()),
         num_classes=num_classes,

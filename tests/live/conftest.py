@@ -1,0 +1,20 @@
+"""Tests against other people's packages run only when asked for: `make test-live`."""
+
+import importlib.util
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Importing transformers alone takes longer than most tests here."""
+    reason = None
+    if "live" not in config.option.markexpr:
+        reason = "slow, and needs the extra `live`: run `make test-live`"
+    else:
+        absent = [n for n in ("transformers", "timm") if importlib.util.find_spec(n) is None]
+        if absent:
+            reason = f"{' and '.join(absent)} not installed: `make test-live` installs the extra"
+    if reason:
+        for item in items:
+            if item.get_closest_marker("live"):
+                item.add_marker(pytest.mark.skip(reason=reason))
