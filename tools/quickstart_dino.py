@@ -1,8 +1,8 @@
-"""DINO on the quickstart's data: a larger DINO teaches a smaller one, and a DAB-DETR.
+"""DINO on the quickstart's data: a larger DINO teaches a smaller one, and DAB-DETRs.
 
 Trains the teacher on all 4,000 labelled images, then each student alone and distilled on 300 of
 them: same initial weights, same order of the images, same iterations. Ends with a table and
-results.json. About 25 minutes on one quiet core for the teacher, and 10 to 15 on two for a seed.
+results.json. About 25 minutes on one quiet core for the teacher, and 15 to 20 on two for a seed.
 """
 
 import argparse
@@ -24,8 +24,10 @@ TEACHER = f"{CONFIGS}/dino_teacher.py"
 STUDENTS = {
     "dino_alone": ("DINO alone", "dino_alone", None),
     "dino_distilled": ("DINO from DINO", "dino_distilled", "dino_alone"),
-    "dab_alone": ("DAB-DETR alone", "dab_alone", None),
-    "dab_distilled": ("DAB-DETR from DINO", "dab_distilled_from_dino", "dab_alone"),
+    "anchors_alone": ("DAB-DETR, deformable attention, alone", "alone", None),
+    "anchors_distilled": ("the same from DINO", "anchors_distilled_from_dino", "anchors_alone"),
+    "dab_alone": ("DAB-DETR, dense attention, alone", "dab_alone", None),
+    "dab_distilled": ("the same, from DINO", "dab_distilled_from_dino", "dab_alone"),
 }
 
 

@@ -14,6 +14,7 @@ import time
 import quiet  # noqa: F401  (before what warns)
 import torch
 from detectron2.structures import Boxes, Instances
+from quickstart import positive
 from torch import nn
 from training_runs import one_sentence
 
@@ -28,10 +29,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--images", type=int, default=1, help="in the batch (default 1)")
-    parser.add_argument("--size", type=int, nargs=2, default=(800, 1333), metavar=("H", "W"))
-    parser.add_argument("--boxes", type=int, default=10, help="an image (default 10)")
-    parser.add_argument("--steps", type=int, default=2, help="the last is timed (default 2)")
+    parser.add_argument("--images", type=positive, default=1, help="in the batch (default 1)")
+    parser.add_argument("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
+    parser.add_argument("--boxes", type=positive, default=10, help="an image (default 10)")
+    parser.add_argument("--steps", type=positive, default=2, help="the last is timed (default 2)")
     parser.add_argument("overrides", nargs="*", help="key=value of the config")
     args = parser.parse_args()
     cfg = load_config(args.config_file, args.overrides)
@@ -112,6 +113,8 @@ def step(model: nn.Module, optimizer, batch: list[dict], amp: torch.dtype | None
     total.backward()
     nn.utils.clip_grad_norm_(trainable(model), 0.1)
     optimizer.step()
+    if kind == "cuda":
+        torch.cuda.synchronize()
     return kept
 
 

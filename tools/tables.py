@@ -292,7 +292,10 @@ def main() -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("output"), help="where the runs are (default: output)"
     )
-    print(report(parser.parse_args().output))
+    output = parser.parse_args().output
+    if not output.is_dir():
+        raise ValueError(f"There is no folder {output}: name the one that your runs are in.")
+    print(report(output))
 
 
 if __name__ == "__main__":

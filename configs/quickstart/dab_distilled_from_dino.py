@@ -1,6 +1,7 @@
 """The DAB-DETR on the same images, distilled from the larger DINO: a point is a box for both."""
 
-from .dino_distilled import dataloader, lr_multiplier, model, optimizer, train
+from .dab_alone import optimizer
+from .dino_distilled import dataloader, lr_multiplier, model, train
 from .dino_models import dab_student as _student
 
 model.student = _student

@@ -1,8 +1,9 @@
 """The small DINO on the same images, distilled from the larger one."""
 
+from .dino_alone import optimizer
 from .dino_models import student as _student
 from .dino_models import teacher as _teacher
-from .distilled import dataloader, lr_multiplier, model, optimizer, train
+from .distilled import dataloader, lr_multiplier, model, train
 
 model.student = _student
 model.teacher.detector.model = _teacher

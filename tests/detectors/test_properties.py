@@ -166,7 +166,10 @@ def test_own_queries_are_adopted_unchanged(detector):
             close(mine, theirs)
 
 
-def test_recomputed_activations_change_nothing(detector):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_activations_change_nothing(family):
+    """Dropout draws the same numbers a second time."""
+    detector = tiny_detector(family, dropout=0.3)
     batch = tiny_batch()
 
     def gradients(recompute):

@@ -175,6 +175,17 @@ def test_denoising_queries(case):
     assert len(made.slot) == groups * sum(counts)
 
 
+def test_denoising_without_boxes_is_one_empty_group():
+    denoising = ContrastiveDenoising(num_classes=3, width=4)
+    nothing = Target(torch.empty(0, dtype=torch.int64), torch.empty(0, 4))
+    made = denoising([nothing, nothing])
+    assert made.groups == 1 and made.queries.content.shape == (2, 2, 4)
+    assert not made.queries.content.any() and (made.queries.boxes == 0.5).all()
+    assert len(made.slot) == 0
+    with pytest.raises(ValueError, match="0 for no denoising"):
+        ContrastiveDenoising(num_classes=3, width=4, number=-1)
+
+
 def test_labels_are_replaced_as_often_as_the_recorded_draws_say():
     z = Golden("dn_queries")
     for name, counts, _ in z.config["cases"]:

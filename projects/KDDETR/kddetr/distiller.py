@@ -41,8 +41,8 @@ class KDDETR(nn.Module):
         teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`.
         sampler: chooses the points.
         loss: compares the answers, see :class:`kddetr.losses.DistillationLoss`.
-        weight: of the whole distillation loss; at 0 the teacher is not even asked, and training is
-            the plain student's, bit for bit.
+        weight: of the whole distillation loss, fixed from here on; at 0 the teacher is not even
+            asked, and training is the plain student's, bit for bit.
 
     Teacher and student may differ in family, width, layers and number of queries: the student
     adopts the points, see :meth:`Detector.adopt`. Where both have learned content of different
@@ -50,7 +50,8 @@ class KDDETR(nn.Module):
     and no part of the student.
 
     Raises:
-        UsageError: teacher and student have different numbers of classes.
+        UsageError: teacher and student have different numbers of classes, or their queries are of
+            different kinds.
     """
 
     def __init__(
@@ -69,18 +70,29 @@ class KDDETR(nn.Module):
                 f" {student.num_classes}: set the student's num_classes to the teacher's, or take a"
                 " teacher of the student's data set."
             )
+        if ("position" in teacher.query_parts) != ("position" in student.query_parts):
+            raise UsageError(
+                "The queries of a one-stage Deformable DETR are learned embeddings, those of the"
+                " other detectors are boxes, and the teacher's and the student's are not the same:"
+                " take a teacher and a student of one kind."
+            )
         self.student = student
         # Past nn.Module's registration, so that nothing that walks modules finds the teacher.
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         self.sampler = sampler
         self.loss = loss
-        self.weight = weight
+        self._weight = weight
         self.projection = ContentProjection.between(teacher, student) if weight else None
 
     @property
     def deployable(self) -> Detector:
         """The plain detector inside."""
         return self.student
+
+    @property
+    def weight(self) -> float:
+        """Of the distillation loss; what has to be trained beside the student depends on it."""
+        return self._weight
 
     @property
     def num_classes(self) -> int:

@@ -76,9 +76,9 @@ class Queries:
         for i, name in enumerate(names):
             for other in (name, *self.sees.get(name, ())):
                 blind[i, names.index(other)] = False
-        sizes = torch.tensor(list(self.groups.values()))
-        hidden = blind.repeat_interleave(sizes, 0).repeat_interleave(sizes, 1)
-        return hidden.to(self.boxes.device)
+        group = torch.arange(len(names)).repeat_interleave(torch.tensor(list(self.groups.values())))
+        blind, group = (t.to(self.boxes.device) for t in (blind, group))
+        return blind[group][:, group]
 
     def detach(self) -> "Queries":
         """The same queries, cut from the graph that made them."""

@@ -73,13 +73,17 @@ class ContrastiveDenoising(nn.Module):
     Args:
         num_classes: K.
         width: C.
-        number: G * S at most; the fuller an image, the fewer groups. 0: no denoising; the label
-            embedding, which published weights have, is then there and not trained.
+        number: G * S at most, but at least one group; the fuller an image, the fewer groups. 0: no
+            denoising; the label embedding, which published weights have, is then there and not
+            trained.
         label_noise: half of this share of the labels is replaced by a random class.
         box_noise: 1 moves a corner by up to half the box's size (positives) or from half to the
             whole of it (negatives). The configuration file of the DINO project says 0.4, and all
             its published commands 1.
         eps: of the clamped logit that boxes pass through.
+
+    Raises:
+        ValueError: a negative number.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class ContrastiveDenoising(nn.Module):
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
+        if number < 0:
+            raise ValueError(f"{number} denoising pairs: take at least 1, or 0 for no denoising.")
         self.label_embedding = nn.Embedding(num_classes, width)
         self.label_embedding.requires_grad_(number > 0)
         self.number = number
@@ -109,7 +115,7 @@ class ContrastiveDenoising(nn.Module):
         """
         counts = [len(target.labels) for target in targets]
         slots = max(1, *counts)
-        groups = max(1, self.number // slots)
+        groups = max(1, self.number // slots) if any(counts) else 1
         labels = torch.cat([target.labels for target in targets])
         boxes = torch.cat([target.boxes for target in targets])
         if noise is None:

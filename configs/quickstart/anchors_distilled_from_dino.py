@@ -1,0 +1,8 @@
+"""The quickstart's student, DAB-DETR with deformable attention, distilled from the larger DINO."""
+
+from .dino_distilled import dataloader, lr_multiplier, model, train
+from .distilled import optimizer
+from .models import student as _student
+
+model.student = _student
+train.output_dir = "output/quickstart_dino/anchors_distilled"
