@@ -294,7 +294,7 @@ def main() -> None:
     )
     output = parser.parse_args().output
     if not output.is_dir():
-        raise ValueError(f"There is no folder {output}: name the one that your runs are in.")
+        print(f"There is no folder {output}, so no runs are counted.\n")
     print(report(output))
 
 

@@ -201,6 +201,12 @@ def test_report(tmp_path):
     assert f"{folder}: " in report(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tables.py", "--output", str(tmp_path / "nowhere")])
+    tables.main()
+    assert "There is no folder" in capsys.readouterr().out
+
+
 def test_no_difference_is_lost_between_file_and_dump(tmp_path):
     """A recipe equals its own dump, for every recipe."""
     for number, recipe in enumerate(wanted()):
