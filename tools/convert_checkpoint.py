@@ -4,7 +4,8 @@
 Understood are DAB-DETR, Deformable DETR and DINO of their authors' projects and of detrex, DAB-DETR
 and Deformable DETR of Hugging Face (safetensors, .bin or the folder), KD-DETR's student, and
 ImageNet files of a ResNet or Swin. Nothing in a file is executed. Trainings and teachers take such
-files directly as well; this makes one that needs no second look.
+files directly as well; this makes one that needs no second look. Files of timm's other networks are
+not converted: name them as train.init_checkpoint.
 """
 
 import argparse
@@ -27,6 +28,12 @@ from kddetr.checkpoint.published.backbone import imagenet_names
 from kddetr.checkpoint.published.classes import count_classes, to_contiguous
 from kddetr.checkpoint.published.convert import Converted
 
+# What timm's networks are called inside a backbone depends on which features it yields.
+_OF_TIMM = (
+    "If it is an ImageNet file of one of timm's networks, it needs no conversion: name it as "
+    "train.init_checkpoint of a config that has that network as its backbone."
+)
+
 
 def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, force: bool) -> None:
     """Write the converted file and print what it was, what it is and what it needs.
@@ -45,13 +52,13 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
             state = to_contiguous(state)
     elif any(name.startswith("decoder.class_heads.") for name in state):
         print("recognised: a detector of this project; its weights are copied as they are")
-    elif (bare := imagenet_names(state, source)) is not None:
+    elif (bare := backbone(state, source)) is not None:
         print("recognised: an ImageNet backbone")
         state = bare
     else:
         raise CheckpointError(
             f"{source} is no checkpoint that is known here; its {len(state)} weights are "
-            f"{grouped(list(state))}."
+            f"{grouped(list(state))}. {_OF_TIMM}"
         )
     # A view would be written with all that lies in the file beside it.
     whole = {name: value.clone() if _is_part(value) else value for name, value in state.items()}
@@ -68,6 +75,18 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
             print(f"note: {found.origin.note}")
     if not averaged and data.keys() & {"ema_model", "ema_state"} and "model" in data:
         print("note: the file also holds a moving average of its weights; --ema converts that")
+
+
+def backbone(state: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor] | None:
+    """The weights of an ImageNet file under this project's names, None if it is none.
+
+    Raises:
+        CheckpointError: it is that of a ResNet with strange or missing parts.
+    """
+    try:
+        return imagenet_names(state, source)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} {_OF_TIMM}") from error
 
 
 def config(found: Converted) -> str:

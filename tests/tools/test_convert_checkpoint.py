@@ -10,7 +10,7 @@ from convert_checkpoint import main
 
 from kddetr.checkpoint import Checkpointer, detectron2_names, load_pretrained, read_checkpoint
 from kddetr.checkpoint.published.origins import ORIGINS
-from kddetr.detectors import dab_detr, resnet
+from kddetr.detectors import dab_detr, resnet, timm_backbone
 from kddetr.engine import load_config
 from tests.checkpoint import other_names
 from tests.golden_numbers.files import Golden
@@ -122,6 +122,21 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
         assert status == 1 and words in error, error
         assert error.startswith("error: ") and error.count("\n") == 1
     assert not out.exists() and not (tmp_path / "evil_was_here").exists()
+
+
+@pytest.mark.parametrize("name", ["convnext_atto", "resnet18d"])
+def test_files_of_timm_go_straight_into_a_training(tmp_path, capsys, name):
+    """Their names depend on the backbone that they are for, which the program does not know."""
+    timm = pytest.importorskip("timm")
+    file = str(tmp_path / "x.pth")
+    torch.save(timm.create_model(name).state_dict(), file)
+    with pytest.raises(SystemExit):
+        main([file, str(tmp_path / "out.pth")])
+    error = capsys.readouterr().err
+    assert "needs no conversion: name it as train.init_checkpoint" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out.pth").exists()
+    model = timm_backbone(name=name)
+    Checkpointer(model).load(file, strict=True)
 
 
 @pytest.mark.parametrize("origin", ORIGINS, ids=str)

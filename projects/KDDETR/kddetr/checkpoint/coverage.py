@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .files import CheckpointError
+from .files import CheckpointError, shown
 
 __all__ = ["Coverage", "grouped", "load_weights"]
 
@@ -119,7 +119,7 @@ def grouped(keys: list[str]) -> str:
 
 def _truncated(items: list[str], limit: int = 12) -> str:
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(map(shown, items[:limit])) + more
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -4,7 +4,6 @@ A file from outside is data, never code: only tensors, plain containers and the 
 listed here are unpickled, and a write either happens completely or not at all.
 """
 
-import _codecs
 import argparse
 import collections
 import contextlib
@@ -12,6 +11,7 @@ import difflib
 import os
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -23,6 +23,8 @@ import torch
 from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError, is_number
 
 __all__ = [
     "CheckpointError",
@@ -37,27 +39,30 @@ __all__ = [
 CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state")
 _AVERAGED = ("ema_model", "ema_state")
 _IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
+_SAVE = "where it was made, save the weights alone: torch.save({'model': model.state_dict()}, ...)"
+_ZIP = b"PK"
 _NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-_SCALAR = np.float64(0).__reduce__()[0]
-_NUMPY = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _RECONSTRUCT for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _SCALAR for core in ("core", "_core")},
-    ("_codecs", "encode"): _codecs.encode,
-}
+# The number that PyTorch's files before 1.6 begin with, pickled, without the protocol's.
+_BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
+# What unpickling bytes that mean nothing, or something else, has been seen to raise.
 _DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
-    RuntimeError,
+    LookupError,
+    MemoryError,
     OSError,
+    RuntimeError,
+    SystemError,
+    TypeError,
     ValueError,
-    KeyError,
+    pickle.UnpicklingError,
+    struct.error,
     zipfile.BadZipFile,
     SafetensorError,
 )
-_DTYPES = {type(np.dtype(code)) for code in "?bhilqBHILQefd"}
 
 
 class CheckpointError(RuntimeError):
@@ -81,25 +86,21 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         raise CheckpointError(f"The checkpoint {path} is empty (0 bytes); {_advice(file)}")
     with open(file, "rb") as stream:
         beginning = stream.read(9)
-    is_zip = beginning.startswith(b"PK")
-    if is_zip and not zipfile.is_zipfile(file):
+    if beginning.startswith(_ZIP) and not zipfile.is_zipfile(file):
         raise CheckpointError(f"The checkpoint {path} is cut off before its end; {_advice(file)}")
     try:
-        if _is_safetensors(beginning, os.path.getsize(file)):
-            data = load_file(file)
-        elif file.endswith(".pkl") and not is_zip:
-            with open(file, "rb") as stream:
-                data = _ArrayUnpickler(stream, encoding="latin1").load()
-        else:
-            with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
-                # An odd file is refused below, or read as well as any other.
-                warnings.filterwarnings("ignore", message="Detected pickle protocol")
-                data = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        data = _unpickled(file, beginning)
+    except NotNumbersError as error:
+        raise CheckpointError(
+            f"The checkpoint {path} was not read, because it holds {error}, and only numbers are"
+            f" read; {_SAVE}."
+        ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, file, error)) from error
     except _DAMAGE as error:
+        words = shown(error) or type(error).__name__
         raise CheckpointError(
-            f"The checkpoint {path} is damaged ({error}); {_advice(file)}"
+            f"The checkpoint {path} is damaged ({words}); {_advice(file)}"
         ) from error
     if not isinstance(data, dict):
         raise CheckpointError(
@@ -107,6 +108,20 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             "expected; save model.state_dict() instead."
         )
     return data
+
+
+def _unpickled(file: str, beginning: bytes) -> Any:
+    """What is in a file of any format, which its first nine bytes tell."""
+    is_zip = beginning.startswith(_ZIP)
+    if _is_safetensors(beginning, os.path.getsize(file)):
+        return load_file(file)
+    if not is_zip and beginning[2:] != _BEFORE_ZIP:
+        with open(file, "rb") as stream:
+            return ArrayUnpickler(stream, encoding="latin1").load()
+    with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+        # An odd file is refused below, or read as well as any other.
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
 def weights_of(
@@ -127,28 +142,59 @@ def weights_of(
         CheckpointError: no weights are found, or one of them is not an array.
     """
     keys = _AVERAGED if averaged else CONTAINERS
-    state = next((data[key] for key in keys if isinstance(data.get(key), dict)), data)
-    if averaged and state is data:
+    container = next((key for key in keys if isinstance(data.get(key), dict)), None)
+    if averaged and container is None:
         raise CheckpointError(f"The checkpoint {source} holds no moving average of its weights.")
+    state = data if container is None else data[container]
     metadata = getattr(state, "_metadata", None)
     state = {
         k: v for k, v in state.items() if not _NOT_WEIGHTS.search(str(k)) and k != "__author__"
     }
-    bad = [key for key, value in state.items() if not isinstance(value, torch.Tensor | np.ndarray)]
-    if bad or not state:
+    problems = [
+        f"{shown(key)} ({words})"
+        for key, value in state.items()
+        if (words := _no_weight(key, value))
+    ]
+    if problems and container is not None:
+        raise CheckpointError(
+            f"The checkpoint {source} holds entries that are no weights under {container}: "
+            f"{', '.join(problems[:8])}; save model.state_dict() there."
+        )
+    if problems or not state:
         known = ", ".join(CONTAINERS)
         raise CheckpointError(
             f"The checkpoint {source} holds no weights under any of the names {known}: its entries "
             "are "
-            f"{', '.join(map(str, list(data)[:8]))}."
+            f"{', '.join(map(shown, list(data)[:8]))}."
         )
     while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
         metadata = None
-    tensors = collections.OrderedDict((key, torch.as_tensor(value)) for key, value in state.items())
-    if metadata is not None:
+    tensors = collections.OrderedDict((key, _tensor(value)) for key, value in state.items())
+    if isinstance(metadata, dict) and all(isinstance(entry, dict) for entry in metadata.values()):
         tensors._metadata = metadata  # versions by which modules recognise their older files
     return tensors
+
+
+def _no_weight(name: Any, value: Any) -> str:
+    """Why an entry cannot be loaded, empty if it can."""
+    if not isinstance(name, str):
+        return "a name that is no text"
+    if isinstance(value, np.ndarray):
+        return "" if is_number(value.dtype) else f"an array of {value.dtype}"
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    if value.is_meta:
+        return "a tensor without its numbers"
+    if value.layout != torch.strided or value.is_nested:
+        return "a sparse tensor"
+    return "a quantized tensor" if value.is_quantized else ""
+
+
+def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
+    if isinstance(value, np.ndarray):
+        value = np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)
+    return torch.as_tensor(value)
 
 
 def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -225,8 +271,7 @@ def _advice(file: str) -> str:
 
 def _safe_globals() -> list[Any]:
     """What a `.pth` may hold besides tensors: options of training scripts, numpy numbers."""
-    named = [(value, ".".join(key)) for key, value in _NUMPY.items()]
-    return [argparse.Namespace, *named, *_DTYPES]
+    return [argparse.Namespace, *((value, ".".join(key)) for key, value in STAND_INS.items())]
 
 
 def _refusal(path: str, file: str, error: Exception) -> str:
@@ -235,24 +280,15 @@ def _refusal(path: str, file: str, error: Exception) -> str:
     if zipfile.is_zipfile(file):
         # torch names only the first in its message.
         allowed = torch.serialization.safe_globals(_safe_globals())
-        with allowed, contextlib.suppress(pickle.UnpicklingError):
+        with allowed, contextlib.suppress(*_DAMAGE):
             needed = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     if not needed:
         return f"The checkpoint {path} is damaged or no checkpoint at all; {_advice(file)}"
-    return (
-        f"The checkpoint {path} was not read, because unpickling {', '.join(sorted(set(needed)))} "
-        "can run "
-        "code; where it was made, save the weights alone: torch.save({'model': "
-        "model.state_dict()}, ...)."
-    )
+    names = shown(", ".join(sorted(set(needed))))
+    return f"The checkpoint {path} was not read, because unpickling {names} can run code; {_SAVE}."
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles Detectron2's `.pkl` files, dictionaries of numpy arrays, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) in _NUMPY:
-            return _NUMPY[module, name]
-        raise pickle.UnpicklingError(f"not allowed: {module}.{name}")
+def shown(words: Any) -> str:
+    """Words that a file had a say in, as a message can carry them: short and on one line."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(words)).split())
+    return line if len(line) <= 300 else f"{line[:300]}..."

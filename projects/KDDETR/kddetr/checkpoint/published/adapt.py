@@ -8,6 +8,7 @@ from torch import nn
 
 from ..backbones import backbone_weights
 from ..files import CheckpointError
+from .checks import check_backbone, check_classes, check_detector, check_sizes, check_width
 from .classes import count_classes, to_contiguous
 from .convert import converted
 from .heads import count_heads, one_if_equal, spread
@@ -15,7 +16,6 @@ from .heads import count_heads, one_if_equal, spread
 __all__ = ["adapted"]
 
 _log = logging.getLogger(__name__)
-_WIDTH = "encoder.layers.0.attention_norm.weight"
 _DINO = "query_source.content"
 _DENOISING = "denoising."
 
@@ -33,16 +33,16 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
         state: weights by the names in the file.
         model: the model that they are for.
         source: the file's name, for messages.
-        strict: whether all of it has to fit; otherwise heads of other classes are left to be
-            trained anew, with a warning.
+        strict: whether all of it has to fit; otherwise heads of other classes, and layers, queries
+            and levels that one of the two has not got, are left to be trained anew, with a warning.
 
     Returns:
         Weights to be loaded; a kind of file that is not known comes back as it is.
 
     Raises:
-        CheckpointError: a published file with missing or strange names; a file of another width or
-            detector, with heads of its own for each layer where the model shares one; `strict` and
-            other classes.
+        CheckpointError: a published file with missing or strange names, of another detector or with
+            another backbone; a file of another width, or with heads of its own for each layer where
+            the model shares one; `strict` and other classes, layers, queries or levels.
     """
     own = model.state_dict()
     found = converted(state, source, with_backbone=any(k.startswith("backbone.") for k in own))
@@ -50,6 +50,7 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
         bare = backbone_weights(state, model)
         if bare is not None:
             _log.info("%s is recognised as a backbone's weights.", source)
+            check_backbone(bare, own, source, refuse=False)
             return bare
     else:
         _log.info("%s is recognised as %s.", source, found)
@@ -60,48 +61,16 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
     if not (count_heads(state) and count_heads(own)):
         return state
     if found is not None:
-        _check_detector(state, own, source, str(found.origin))
-    _check_width(state, own, source)
-    _check_classes(state, own, source, strict)
+        check_detector(state, own, source, str(found.origin))
+    check_backbone(state, own, source, refuse=found is not None)
+    check_width(state, own, source)
+    check_sizes(state, own, source, strict=strict)
+    check_classes(state, own, source, strict=strict)
     if found is not None or (_DINO in state and _DINO in own):
         state = _fit_heads(state, own, source)
     if found is not None and not any(name.startswith(_DENOISING) for name in own):
         state = {k: v for k, v in state.items() if not k.startswith(_DENOISING)}
     return state
-
-
-def _check_detector(state: State, own: State, source: str, origin: str) -> None:
-    queries = {name for name in state if name.startswith("query_source.")}
-    if not queries & own.keys():
-        raise CheckpointError(
-            f"{source} is {origin}, and the model is another detector, whose queries are of "
-            "another kind; take the config of the detector in the file."
-        )
-
-
-def _check_width(state: State, own: State, source: str) -> None:
-    if _WIDTH in state and _WIDTH in own and len(state[_WIDTH]) != len(own[_WIDTH]):
-        raise CheckpointError(
-            f"{source} is {len(state[_WIDTH])} wide and the model {len(own[_WIDTH])}; set its "
-            f"width={len(state[_WIDTH])}, or take a file of the model's width."
-        )
-
-
-def _check_classes(state: State, own: State, source: str, strict: bool) -> None:
-    theirs, ours = count_classes(state), count_classes(own)
-    if theirs == ours:
-        return
-    if strict:
-        raise CheckpointError(
-            f"{source} knows {theirs} classes and the model {ours}; set its num_classes={theirs}, "
-            f"or take a file with {ours} classes."
-        )
-    _log.warning(
-        "%s knows %d classes and the model %d: its class heads are not loaded but trained anew.",
-        source,
-        theirs,
-        ours,
-    )
 
 
 def _fit_heads(state: State, own: State, source: str) -> State:

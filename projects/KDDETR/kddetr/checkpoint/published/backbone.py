@@ -9,8 +9,16 @@ from ..backbones import detectron2_names
 from ..coverage import grouped
 from ..files import CheckpointError
 from ..swin_names import is_swin, swin_names
+from .classes import rows
 
-__all__ = ["backbone_names", "depth_of", "imagenet_names", "split"]
+__all__ = [
+    "backbone_names",
+    "depth_of",
+    "described",
+    "imagenet_names",
+    "same_backbone",
+    "split",
+]
 
 # The longest first: each is also the beginning of those in front of it.
 _PREFIXES = (
@@ -26,6 +34,7 @@ _BLOCKS = {
     False: {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
     True: {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)},
 }
+_SWINS = {96: "a Swin-T", 128: "a Swin-B", 192: "a Swin-L"}  # by channels at stride 4
 _NO_BACKBONE = re.compile(r"^(fc|stem\.fc|linear)\.|num_batches_tracked$")
 _NORM = ("weight", "bias", "running_mean", "running_var")
 State = Mapping[str, torch.Tensor]
@@ -91,6 +100,37 @@ def depth_of(state: State) -> int | None:
     return next((depth for depth, counts in known.items() if counts == blocks), None)
 
 
+def described(state: State) -> str:
+    """What the backbone of a detector under this project's names is: `a ResNet-50`; empty if none.
+
+    One that stops at an earlier stage is the smallest that begins like it.
+    """
+    blocks, bottleneck = _blocks(state)
+    if any(blocks):
+        for depth, counts in _BLOCKS[bottleneck].items():
+            if all(b in (0, known) for b, known in zip(blocks, counts, strict=True)):
+                return f"a ResNet-{depth}"
+        return f"a ResNet of {'-'.join(map(str, blocks))} blocks"
+    if patches := rows(state, "backbone.timm.patch_embed.proj.weight"):
+        deep = any(name.startswith("backbone.timm.layers_2.blocks.6.") for name in state)
+        return "a Swin-S" if deep and patches == 96 else _SWINS.get(patches, "another backbone")
+    return "another backbone" if any(name.startswith("backbone.") for name in state) else ""
+
+
+def same_backbone(state: State, own: State) -> bool:
+    """Whether two detectors have the same backbone, as far as both have stages of it."""
+    theirs, ours = described(state), described(own)
+    if not theirs or not ours:
+        return True
+    (a, a_bottleneck), (b, b_bottleneck) = _blocks(state), _blocks(own)
+    if any(a) and any(b):
+        pairs = zip(a, b, strict=True)
+        return a_bottleneck == b_bottleneck and all(x == y for x, y in pairs if x and y)
+    if theirs == ours == "another backbone":
+        return True  # their names will tell
+    return theirs == ours
+
+
 _TO_TORCHVISION = (
     (r"^stem\.", ""),
     (r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}"),
@@ -108,12 +148,13 @@ def _torchvision_name(name: str) -> str:
 
 
 def _blocks(state: State) -> tuple[tuple[int, ...], bool]:
-    counts = [0, 0, 0, 0]
+    counts, bottleneck = [0, 0, 0, 0], False
     for name in state:
-        if match := re.match(r"(?:backbone\.)?res([2-5])\.(\d+)\.", name):
+        if match := re.match(r"(?:backbone\.)?res([2-5])\.(\d{1,2})\.(conv3\.)?", name):
             stage = int(match[1]) - 2
             counts[stage] = max(counts[stage], int(match[2]) + 1)
-    return tuple(counts), any(".conv3." in name for name in state)
+            bottleneck = bottleneck or bool(match[3])
+    return tuple(counts), bottleneck
 
 
 def _resnet(state: State) -> list[str]:

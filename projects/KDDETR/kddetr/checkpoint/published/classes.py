@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-__all__ = ["CATEGORY_IDS", "count_classes", "to_contiguous"]
+__all__ = ["CATEGORY_IDS", "count_classes", "rows", "to_contiguous"]
 
 _UNUSED = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = [i for i in range(91) if i not in _UNUSED]
@@ -21,10 +21,15 @@ _PER_CLASS = re.compile(
 )
 
 
+def rows(state: Mapping[str, torch.Tensor], name: str) -> int:
+    """Length of a weight's first axis, 0 when there is none."""
+    weight = state.get(name)
+    return 0 if weight is None or not weight.ndim else len(weight)
+
+
 def count_classes(state: Mapping[str, torch.Tensor]) -> int:
     """Rows of the class heads, 0 when there are none."""
-    weight = state.get("decoder.class_heads.0.weight")
-    return 0 if weight is None else len(weight)
+    return rows(state, "decoder.class_heads.0.weight")
 
 
 def to_contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -36,11 +41,11 @@ def to_contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # The two-stage Deformable DETR finds objects of any kind with row 0 of its encoder's head; to
     # lose that one would be to lose them all. Its other rows were never trained.
     class_agnostic = "query_source.embed.weight" in state
-    rows = {
+    chosen = {
         name: list(range(80))
         if class_agnostic and name.startswith("query_source.")
         else CATEGORY_IDS
         for name in state
-        if _PER_CLASS.fullmatch(name)
+        if _PER_CLASS.fullmatch(name) and rows(state, name) == 91
     }
-    return {name: value[rows[name]] if name in rows else value for name, value in state.items()}
+    return {name: value[chosen[name]] if name in chosen else value for name, value in state.items()}

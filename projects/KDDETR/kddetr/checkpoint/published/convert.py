@@ -9,7 +9,7 @@ import torch
 from ..coverage import grouped
 from ..files import CheckpointError
 from .backbone import backbone_names, depth_of, split
-from .classes import count_classes
+from .classes import count_classes, rows
 from .heads import count_heads, one_if_equal, spread
 from .names import join_parts, rename, sizes_of
 from .origins import Origin, recognised
@@ -50,8 +50,8 @@ class Converted:
         """What configs call the backbone in the file: `r50`, `swin_l`; empty for another one."""
         if depth := depth_of(self.state):
             return f"r{depth}"
-        patches = self.state.get("backbone.timm.patch_embed.proj.weight", ())
-        return {96: "swin_t", 128: "swin_b", 192: "swin_l"}.get(len(patches), "")
+        patches = rows(self.state, "backbone.timm.patch_embed.proj.weight")
+        return {96: "swin_t", 128: "swin_b", 192: "swin_l"}.get(patches, "")
 
     def __str__(self) -> str:
         heads = "one head for all layers" if self.heads == 1 else "a head for each layer"
@@ -99,7 +99,7 @@ def converted(
     names = match.origin.names
     own = join_parts(rename(rest, names, source))
     own = one_if_equal(spread(own, sizes_of(rest, names).decoder_layers))
-    if _LABELS in own:
+    if rows(own, _LABELS):
         # The DINO project's table has one row more than there are classes.
         own[_LABELS] = own[_LABELS][: count_classes(own)]
     own |= {f"backbone.{name}": value for name, value in backbone.items()}

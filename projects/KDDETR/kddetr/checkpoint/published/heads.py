@@ -13,7 +13,7 @@ __all__ = [
     "spread",
 ]
 
-_HEAD = re.compile(r"decoder\.(class|box)_heads\.(\d+)\.(.+)")
+_HEAD = re.compile(r"decoder\.(class|box)_heads\.(\d{1,2})\.(.+)")
 State = Mapping[str, torch.Tensor]
 
 

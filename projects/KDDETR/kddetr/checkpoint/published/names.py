@@ -16,6 +16,7 @@ from ..files import CheckpointError
 __all__ = ["Names", "Sizes", "join_parts", "rename", "sizes_of"]
 
 Value = TypeVar("Value")
+_MOST = 99  # layers or levels
 _ENDS = ("weight", "bias")
 
 
@@ -70,34 +71,37 @@ def _expanded(theirs: str, ours: str, sizes: Sizes) -> Iterator[tuple[str, str]]
 
 
 def sizes_of(state: Mapping[str, Any], names: Names) -> Sizes:
-    """Numbers of layers and levels of a file whose names are those of a table."""
+    """Numbers of layers and levels of a file whose names are those of a table.
+
+    A number of three digits counts as none: a name alone may not decide how long the table gets.
+    """
 
     def count(pattern: str) -> int:
         found = [int(m[1]) for m in (re.match(pattern, name) for name in state) if m]
         return max(found, default=-1) + 1
 
-    layers = count(r"(?:transformer|model)\.decoder\.layers\.(\d+)\.")
+    layers = count(r"(?:transformer|model)\.decoder\.layers\.(\d{1,2})\.")
     if names.heads_beyond is not None:
-        heads = count(r"(?:\w+\.decoder\.)?(?:class|bbox)_embed\.(\d+)\.")
+        heads = count(r"(?:\w+\.decoder\.)?(?:class|bbox)_embed\.(\d{1,2})\.")
         layers = max(layers, heads - names.heads_beyond)
     if any(name.startswith("neck.") for name in state):
-        levels, extra = count(r"neck\.convs\.(\d+)\."), count(r"neck\.extra_convs\.(\d+)\.")
+        levels, extra = count(r"neck\.convs\.(\d{1,2})\."), count(r"neck\.extra_convs\.(\d{1,2})\.")
     else:
         # One list there: the levels that are made anew are those that a strided 3 x 3 makes.
-        projection = r"(?:model\.)?input_proj\.(\d+)\."
+        projection = r"(?:model\.)?input_proj\.(\d{1,2})\."
         every = count(projection)
         plain = [
             int(match[1])
             for name, value in state.items()
-            if (match := re.fullmatch(projection + r"0\.weight", name)) and value.shape[-1] == 1
+            if (match := re.fullmatch(projection + r"0\.weight", name)) and value.shape[-1:] == (1,)
         ]
         levels = max(plain, default=-1) + 1
         extra = every - levels
     for name, value in state.items():
         if re.fullmatch(r"(?:transformer|model)\.level_embeds?", name) and hasattr(value, "shape"):
-            extra = max(extra, len(value) - levels)
+            extra = max(extra, min(sum(value.shape[:1]), _MOST) - levels)
     return Sizes(
-        encoder_layers=max(count(r"(?:transformer|model)\.encoder\.layers\.(\d+)\."), 1),
+        encoder_layers=max(count(r"(?:transformer|model)\.encoder\.layers\.(\d{1,2})\."), 1),
         decoder_layers=max(layers, 1),
         levels=max(levels, 1),
         extra_levels=max(extra, 0),
@@ -142,9 +146,19 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def join_parts(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`name#0`, `name#1`, ... put together to `name`, along the first axis."""
+    """`name#0`, `name#1`, ... put together to `name`, along the first axis.
+
+    Raises:
+        CheckpointError: the parts have different shapes.
+    """
     joined: dict[str, torch.Tensor] = {k: v for k, v in state.items() if "#" not in k}
     for name in dict.fromkeys(key.split("#")[0] for key in state if "#" in key):
         parts = sorted(key for key in state if key.startswith(f"{name}#"))
+        if len({state[part].shape for part in parts}) > 1 or not state[parts[0]].shape:
+            shapes = ", ".join(str(list(state[part].shape)) for part in parts)
+            raise CheckpointError(
+                f"Query, key and value of {name} have the shapes {shapes}, which should be equal: "
+                "it is no file of a whole model."
+            )
         joined[name] = torch.cat([state[part] for part in parts])
     return joined
