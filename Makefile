@@ -15,11 +15,12 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-teacher test test-golden test-live lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher test test-golden test-live lint format clean
 
 help:
 	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
 	@echo "make quickstart-seeds    the same with three seeds"
+	@echo "make quickstart-dino     train a DINO teacher and distil a DINO and DAB-DETRs from it"
 	@echo "make quickstart-teacher  train the bundled teacher again"
 	@echo "make test                lint and all tests"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
@@ -41,6 +42,9 @@ quickstart: $(READY)
 
 quickstart-seeds: $(READY)
 	$(RUN) tools/quickstart.py --seeds 3 $(ARGS)
+
+quickstart-dino: $(READY)
+	$(RUN) tools/quickstart_dino.py $(ARGS)
 
 quickstart-teacher: $(READY)
 	$(RUN) tools/train_quickstart_teacher.py $(ARGS)
