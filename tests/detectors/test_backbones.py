@@ -184,7 +184,7 @@ def test_any_network_of_timm(name, freeze_at):
     torch.manual_seed(0)
     model = timm_backbone(name=name, freeze_at=freeze_at, out_features=["res3", "res4"]).eval()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    random = {k: torch.rand_like(v) + 0.1 for k, v in model.timm.state_dict().items()}
+    random = {k: torch.rand(v.shape) + 0.1 for k, v in model.timm.state_dict().items()}
     model.timm.load_state_dict(random)
     reference = timm.create_model(name, features_only=True, out_indices=model_places(timm, name))
     reference.eval().load_state_dict(random, strict=False)
