@@ -52,8 +52,8 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         dataset,
     )
     loaders.train.num_workers = loaders.test.num_workers = 0
-    if loaders.train.unlabeled_per_batch:
-        loaders.train.unlabeled, loaders.train.unlabeled_per_batch = images, 1
+    loaders.train.unlabeled = images  # looked at before training even where it is not used
+    loaders.train.unlabeled_per_batch = min(loaders.train.unlabeled_per_batch, 1)
     loaders.train.total_batch_size = 2
     small = {
         "output_dir": str(folder / "run"),
