@@ -9,6 +9,7 @@ that is most of what a GPU will be asked for beside weights, gradients and the o
 
 import argparse
 import resource
+import sys
 import time
 
 import quiet  # noqa: F401  (before what warns)
@@ -33,8 +34,15 @@ def main() -> None:
     parser.add_argument("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
     parser.add_argument("--boxes", type=positive, default=10, help="an image (default 10)")
     parser.add_argument("--steps", type=positive, default=2, help="the last is timed (default 2)")
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="deformable attention in plain PyTorch, as without torch-ms-deform-attn",
+    )
     parser.add_argument("overrides", nargs="*", help="key=value of the config")
     args = parser.parse_args()
+    if args.plain:
+        sys.modules["torch_ms_deform_attn"] = None  # importing it fails from here on
     cfg = load_config(args.config_file, args.overrides)
     device = resolve_device(cfg.train.device)
     torch.manual_seed(0)

@@ -4,10 +4,13 @@ from copy import deepcopy as _deepcopy
 
 from detectron2.config import LazyCall as L
 
-from kddetr.detectors import TinyConvNet, dab_detr, dino
+from kddetr.detectors import dab_detr, dino
+
+from .models import student as _smaller
+from .models import teacher as _larger
 
 teacher = L(dino)(
-    backbone=L(TinyConvNet)(channels=[24, 48, 96], blocks=[0, 2, 2]),
+    backbone=_deepcopy(_larger.backbone),
     num_classes=10,
     in_features=["stage2"],
     extra_levels=1,
@@ -23,13 +26,12 @@ teacher = L(dino)(
 )
 
 student = _deepcopy(teacher)
-student.backbone.channels = [16, 32, 64]
-student.backbone.blocks = [0, 1, 1]
+student.backbone = _deepcopy(_smaller.backbone)
 student.width = 64
 student.hidden = 128
 
 dab_student = L(dab_detr)(
-    backbone=_deepcopy(student.backbone),
+    backbone=_deepcopy(_smaller.backbone),
     num_classes=10,
     in_feature="stage2",
     num_queries=50,

@@ -25,10 +25,12 @@ def apply(state: State, rules: list[tuple[str, str]]) -> State:
 
 
 def without(state: State, pattern: str) -> State:
+    """Only what does not match."""
     return {name: value for name, value in state.items() if not re.search(pattern, name)}
 
 
 def dab_official(state: State) -> State:
+    """DAB-DETR as its authors write it."""
     return apply(
         without(state, r"ffns\.0\.activation"),
         [
@@ -50,6 +52,7 @@ def dab_official(state: State) -> State:
 
 
 def dab_hugging_face(state: State) -> State:
+    """DAB-DETR as transformers writes it, query, key and value apart."""
     renamed = apply(
         without(state, r"ffns\.0\.activation"),
         [
@@ -112,6 +115,7 @@ def deformable_official(state: State) -> State:
 
 
 def dino_official(state: State) -> State:
+    """DINO as its authors write it: the encoder's heads have names of their own."""
     layers = 1 + max(int(m[1]) for m in map(re.compile(r"class_embed\.(\d+)").match, state) if m)
     last = layers - 1
     renamed = without(deformable_official(state), rf"decoder\.(class|bbox)_embed\.{last}\.")
@@ -119,6 +123,7 @@ def dino_official(state: State) -> State:
 
 
 def deformable_hugging_face(state: State, *, old: bool = False) -> State:
+    """Deformable DETR as transformers writes it today, or as the files on its hub are called."""
     mlp, output = ("", "out_proj") if old else ("mlp.", "o_proj")
     renamed = apply(
         state,

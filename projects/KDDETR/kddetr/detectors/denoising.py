@@ -10,7 +10,7 @@ C model width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,7 @@ class DenoisingQueries:
     def join(self, own: Queries) -> Queries:
         """These queries and then the detector's ``own``, which do not see them."""
         joined = Queries.join([self.queries, own.named(OWN)])
-        sees = dict.fromkeys(self.queries.groups, (OWN,))
-        return Queries(joined.boxes, joined.content, joined.position, joined.groups, sees)
+        return replace(joined, sees=dict.fromkeys(self.queries.groups, (OWN,)))
 
     def matches(self, layers: int) -> Matches:
         """Every positive slot with its own box, in every layer."""
