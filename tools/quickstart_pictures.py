@@ -12,6 +12,7 @@ from kddetr.checkpoint import load_pretrained
 from kddetr.data import DetectionMapper
 from kddetr.engine import build, load_config
 from kddetr.losses import foreground_weight
+from kddetr.structures import Encoded
 from kddetr.visualization import ap_curves, detections_side_by_side, points_over_image
 
 IMAGES = 4
@@ -76,9 +77,9 @@ def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Pat
     sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
     torch.manual_seed(0)
     with torch.no_grad():
-        memory = teacher.encode([x])
-        points = sampler(teacher, memory)
-        weights = foreground_weight(teacher.decode(memory, points))[0]
+        asked = Encoded(teacher, teacher.encode([x]))
+        points = sampler(asked, asked)
+        weights = foreground_weight(asked.decode(points))[0]
     points_over_image(
         image,
         points,

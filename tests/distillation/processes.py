@@ -35,6 +35,6 @@ def gradients(folder: str, boxes: tuple, family: str, student: dict) -> None:
     sum(wrapped(batch).values()).backward()
     torch.manual_seed(rank)  # the trainer's seeding also tells processes apart
     model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
-    points, _ = model.ask_teacher(batch)
+    points, _ = model.ask_teacher(batch, None)
     found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     torch.save((found, points.boxes), Path(folder) / f"{world}-{rank}.pth")

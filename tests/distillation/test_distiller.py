@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from kddetr import KDDETR, Queries
 from kddetr.losses import DistillationLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.structures import Encoded
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
 
 
@@ -136,7 +137,7 @@ def test_a_teacher_distilled_into_itself_has_nothing_to_say():
 
 
 def _answers(model):
-    points, wanted = model.ask_teacher(tiny_batch())
+    points, wanted = model.ask_teacher(tiny_batch(), None)
     found = model.student.decode(model.student.encode(tiny_batch()), points)
     return found, wanted
 
@@ -153,26 +154,26 @@ def test_classes_must_agree():
 
 def test_general_points_are_new_each_step_and_reproducible():
     teacher = tiny_detector().eval()
-    memory = teacher.encode(tiny_batch())
+    asked = Encoded(teacher, teacher.encode(tiny_batch()))
     for distribution in ("uniform", "normal_logit"):
         sampler = GeneralSampler(count=50, distribution=distribution)
         torch.manual_seed(0)
-        first, second = sampler(teacher, memory), sampler(teacher, memory)
+        first, second = sampler(asked, asked), sampler(asked, asked)
         assert not torch.equal(first.boxes, second.boxes)
         torch.manual_seed(0)
-        assert torch.equal(sampler(teacher, memory).boxes, first.boxes)
+        assert torch.equal(sampler(asked, asked).boxes, first.boxes)
         assert torch.equal(first.boxes[0], first.boxes[1])  # one set for all images
         assert first.boxes.min() >= 0 and first.boxes.max() <= 1
-    own = GeneralSampler(count=50, shared=False)(teacher, memory)
+    own = GeneralSampler(count=50, shared=False)(asked, asked)
     assert not torch.equal(own.boxes[0], own.boxes[1])
 
 
 def test_uniform_boxes_cover_the_image_and_logit_boxes_its_middle():
     teacher = tiny_detector().eval()
-    memory = teacher.encode(tiny_batch())
+    asked = Encoded(teacher, teacher.encode(tiny_batch()))
     spread = {}
     for name in ("uniform", "normal_logit"):
-        spread[name] = GeneralSampler(count=4000, distribution=name)(teacher, memory).boxes.std()
+        spread[name] = GeneralSampler(count=4000, distribution=name)(asked, asked).boxes.std()
     assert float(spread["uniform"]) == pytest.approx(12**-0.5, abs=0.01)
     assert spread["normal_logit"] < spread["uniform"] * 0.8
 
@@ -181,7 +182,7 @@ def test_specific_points_are_the_teachers_queries():
     for family in FAMILIES:
         teacher = tiny_detector(family).eval()
         memory = teacher.encode(tiny_batch())
-        points = SpecificSampler()(teacher, memory)
+        points = SpecificSampler()(Encoded(teacher, memory), None)
         own = teacher.queries(memory)
         assert points.groups == {"specific": 6} and not points.boxes.requires_grad
         assert torch.equal(points.boxes, own.boxes)
@@ -198,9 +199,9 @@ def test_samplers_refuse_nonsense():
     with pytest.raises(ValueError, match="at least one"):
         JointSampler([])
     teacher = tiny_detector()
-    memory = teacher.encode(tiny_batch())
+    asked = Encoded(teacher, teacher.encode(tiny_batch()))
     with pytest.raises(ValueError, match="distinct group names"):
-        JointSampler([SpecificSampler(), SpecificSampler()])(teacher, memory)
+        JointSampler([SpecificSampler(), SpecificSampler()])(asked, asked)
     with pytest.raises(ValueError, match="do not sum"):
         Queries(torch.rand(1, 3, 4), groups={"a": 2})
 

@@ -2,8 +2,16 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from kddetr.losses import DistillationLoss, giou_gap, kl_gap, l1_gap
+from kddetr.losses import (
+    DistillationLoss,
+    bce_gap,
+    giou_gap,
+    kl_background_gap,
+    kl_gap,
+    l1_gap,
+)
 from kddetr.structures import Predictions, Queries
 
 
@@ -102,3 +110,34 @@ def test_a_teacher_that_sees_nothing_anywhere_gives_a_number():
     teacher.logits.fill_(-200.0)
     for value in DistillationLoss()(student, teacher, asked()).values():
         assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("gap", [kl_gap, kl_background_gap, bce_gap])
+@pytest.mark.parametrize("temperature", [1.0, 10.0])
+def test_a_class_gap_is_zero_at_the_teachers_answer_alone(gap, temperature):
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(1, 2, 5, 4, generator=generator) * 3
+    student = (teacher + 0.1 * torch.randn(2, 2, 5, 4, generator=generator)).requires_grad_()
+    same = gap(teacher.expand(2, -1, -1, -1), teacher, temperature=temperature)
+    torch.testing.assert_close(same, torch.zeros(2, 2, 5), atol=1e-4, rtol=0)
+    found = gap(student, teacher, temperature=temperature)
+    assert found.shape == (2, 2, 5) and (found > 0).all()
+    found.sum().backward()
+    nearer = student.detach() - 0.1 * student.grad / student.grad.abs().max()
+    assert gap(nearer, teacher, temperature=temperature).sum() < found.sum()
+
+
+def test_bce_gap_is_the_binary_cross_entropy_up_to_the_teachers_own():
+    student, teacher = (
+        torch.randn(1, 1, 6, 3, generator=torch.Generator().manual_seed(i), requires_grad=not i)
+        for i in range(2)
+    )
+    found = bce_gap(student, teacher, temperature=1.0).sum()
+    plain = F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="sum") / 3
+    (mine,), (theirs,) = (torch.autograd.grad(v, student) for v in (found, plain))
+    torch.testing.assert_close(mine, theirs)
+
+
+def test_unknown_class_gap():
+    with pytest.raises(ValueError, match="one of kl, kl_background, bce"):
+        DistillationLoss(class_gap="mse")

@@ -35,7 +35,7 @@ def test_any_teacher_with_any_student(teacher, student):
     decode = model.student.decode
     model.student.decode = lambda memory, queries: asked.append(queries) or decode(memory, queries)
     points = []
-    model.ask_teacher, ask = lambda x: points.append(ask(x)) or points[-1], model.ask_teacher
+    model.ask_teacher, ask = lambda *x: points.append(ask(*x)) or points[-1], model.ask_teacher
     losses = model(tiny_batch())
     ((wanted, answers),) = points
     assert torch.equal(asked[-1].boxes, wanted.boxes)  # where both look is the same to the bit

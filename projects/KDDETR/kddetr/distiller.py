@@ -9,7 +9,16 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from .structures import Answerer, Detector, PointSampler, Predictions, Queries, UsageError
+from .structures import (
+    Answerer,
+    Detector,
+    Encoded,
+    Placement,
+    PointSampler,
+    Predictions,
+    Queries,
+    UsageError,
+)
 
 
 class ContentProjection(nn.ModuleDict):
@@ -41,6 +50,8 @@ class KDDETR(nn.Module):
         teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`.
         sampler: chooses the points.
         loss: compares the answers, see :class:`kddetr.losses.DistillationLoss`.
+        placement: where the student is asked, see :class:`kddetr.points.AtAnswers`; None: at the
+            points, like the teacher.
         weight: of the whole distillation loss, fixed from here on; at 0 the teacher is not even
             asked, and training is the plain student's, bit for bit.
 
@@ -61,6 +72,7 @@ class KDDETR(nn.Module):
         teacher: Answerer,
         sampler: PointSampler,
         loss: nn.Module,
+        placement: Placement | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
@@ -81,6 +93,7 @@ class KDDETR(nn.Module):
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         self.sampler = sampler
         self.loss = loss
+        self.placement = placement
         self._weight = weight
         self.projection = ContentProjection.between(teacher, student) if weight else None
 
@@ -109,22 +122,30 @@ class KDDETR(nn.Module):
         memory = self.student.encode(inputs)
         losses = self.student.losses(memory, inputs)
         if self.weight:
-            points, wanted = self.ask_teacher(inputs)
-            asked = points if self.projection is None else self.projection(points)
+            points, wanted = self.ask_teacher(inputs, memory)
+            asked = points if self.placement is None else self.placement(points, wanted)
+            if self.projection is not None:
+                asked = self.projection(asked)
             answers = self.student.decode(memory, self.student.adopt(memory, asked))
             gaps = self.loss(answers, wanted, points)
             losses = losses | {name: self.weight * gap for name, gap in gaps.items()}
         return losses
 
     @torch.no_grad()
-    def ask_teacher(self, inputs: list[dict[str, Any]]) -> tuple[Queries, Predictions]:
+    def ask_teacher(
+        self, inputs: list[dict[str, Any]], memory: Any
+    ) -> tuple[Queries, Predictions]:
         """Fresh distillation points and what the teacher sees there.
 
         Ground truth is not looked at: points need no annotation.
+
+        Args:
+            inputs: images.
+            memory: the student's, of the same images.
         """
-        memory = self.teacher.encode(inputs)
-        points = self.sampler(self.teacher, memory)
-        return points, self.teacher.decode(memory, points)
+        teacher = Encoded(self.teacher, self.teacher.encode(inputs))
+        points = self.sampler(teacher, Encoded(self.student, memory))
+        return points, teacher.decode(points)
 
     def _apply(self, fn, *args, **kwargs):
         """Moving or casting this module moves and casts the teacher."""

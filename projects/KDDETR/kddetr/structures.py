@@ -125,11 +125,14 @@ class Predictions:
 
     Attributes:
         logits: (L, B, N, K) foreground classes, before the sigmoid (L = 1 for an R-CNN).
-        boxes: (L, B, N, 4) ``cxcywh`` in the same frame as ``Queries.boxes``.
+        boxes: (L, B, N, 4) ``cxcywh`` in the same frame as ``Queries.boxes``; of a detector with a
+            box for every class, that of the class it holds for the likeliest.
+        class_boxes: (L, B, N, K, 4) those of all classes, where there is one for every class.
     """
 
     logits: Tensor
     boxes: Tensor
+    class_boxes: Tensor | None = None
 
     @property
     def num_layers(self) -> int:
@@ -137,17 +140,35 @@ class Predictions:
 
     def last(self) -> "Predictions":
         """The final layer alone, still with its leading axis (L = 1)."""
-        return Predictions(self.logits[-1:], self.boxes[-1:])
+        return self._map(lambda t: t[-1:])
 
     def detach(self) -> "Predictions":
         """The same answers, cut from the graph that made them."""
-        return Predictions(self.logits.detach(), self.boxes.detach())
+        return self._map(Tensor.detach)
 
     def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
         """The answers of each group of queries, by name."""
-        sizes = list(groups.values())
-        parts = zip(self.logits.split(sizes, dim=2), self.boxes.split(sizes, dim=2), strict=True)
-        return {name: Predictions(*part) for name, part in zip(groups, parts, strict=True)}
+        parts, start = {}, 0
+        for name, size in groups.items():
+            parts[name] = self._map(lambda t, at=start, n=size: t.narrow(2, at, n))
+            start += size
+        return parts
+
+    def of_classes(self, classes: Tensor) -> "Predictions":
+        """The same answers with the boxes of those classes, where there is a choice.
+
+        Args:
+            classes: (B, N), or (L, B, N), in [0, K).
+        """
+        if self.class_boxes is None:
+            return self
+        index = classes.expand(self.logits.shape[:3])[..., None, None].expand(-1, -1, -1, 1, 4)
+        boxes = self.class_boxes.gather(3, index)[:, :, :, 0]
+        return Predictions(self.logits, boxes, self.class_boxes)
+
+    def _map(self, function) -> "Predictions":
+        parts = (self.logits, self.boxes, self.class_boxes)
+        return Predictions(*(t if t is None else function(t) for t in parts))
 
 
 class UsageError(ValueError):
@@ -204,8 +225,40 @@ class Detector(Answerer, Protocol):
         """Weighted ground-truth losses, scalars by name, of the labelled images."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A detector beside what it has encoded: somebody who can be asked about these images."""
+
+    detector: Answerer
+    memory: Any
+
+    def queries(self) -> Queries:
+        """The detector's own."""
+        return self.detector.queries(self.memory)
+
+    def fresh_queries(self, boxes: Tensor) -> Queries:
+        """Queries of its kind at (B, N, 4) boxes, or (1, N, 4) that all images share."""
+        return self.detector.fresh_queries(self.memory, boxes)
+
+    def decode(self, queries: Queries) -> Predictions:
+        """What it sees at them."""
+        return self.detector.decode(self.memory, queries)
+
+
 class PointSampler(Protocol):
     """Chooses the distillation points: queries that are asked of both detectors."""
 
-    def __call__(self, teacher: Answerer, memory: Any) -> Queries:
-        """Named groups of queries, (B, N, ...), without a graph."""
+    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
+        """Named groups of the *teacher's* kind of queries, (B, N, ...), without a graph."""
+
+
+class Placement(Protocol):
+    """Says where the student is asked, where that is not at the points themselves."""
+
+    def __call__(self, points: Queries, answers: Predictions) -> Queries:
+        """Queries in the points' groups, (B, N, ...), without a graph.
+
+        Args:
+            points: what the teacher was asked.
+            answers: what it said.
+        """

@@ -2,7 +2,7 @@
 
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
-from .checkpointer import Checkpointer, WrapperState, deployable
+from .checkpointer import Checkpointer, WrapperState, deployable, weight_owner
 from .coverage import Coverage, load_weights
 from .files import (
     CheckpointError,
@@ -34,6 +34,7 @@ __all__ = [
     "local_file",
     "read_checkpoint",
     "swin_names",
+    "weight_owner",
     "weights_of",
     "whole_checkpoints",
 ]

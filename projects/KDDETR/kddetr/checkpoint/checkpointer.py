@@ -9,6 +9,7 @@ import logging
 import os
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
@@ -25,7 +26,7 @@ from .files import (
 )
 from .published import adapted
 
-__all__ = ["Checkpointer", "WrapperState", "deployable"]
+__all__ = ["Checkpointer", "WrapperState", "deployable", "weight_owner"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,16 @@ def deployable(model: nn.Module) -> nn.Module:
     if isinstance(model, DistributedDataParallel | DataParallel):
         model = model.module
     return getattr(model, "deployable", model)
+
+
+def weight_owner(model: nn.Module) -> nn.Module:
+    """The module whose weights are a detector's file.
+
+    That is `deployable(model)`, or the stock Detectron2 model in it, where it is only a way to ask
+    one: the file is then an ordinary one of Detectron2.
+    """
+    detector = deployable(model)
+    return getattr(detector, "stock", detector)
 
 
 class WrapperState:
@@ -48,7 +59,7 @@ class WrapperState:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The wrapper's own weights, empty for a plain detector."""
-        inner = deployable(self._model)
+        inner = weight_owner(self._model)
         if inner is self._model:
             return {}
         prefixes = tuple(
@@ -80,7 +91,7 @@ class WrapperState:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Saves and loads `deployable(model)` and any checkpointables.
+    """Saves and loads `weight_owner(model)` and any checkpointables.
 
     Args:
         model: the model that is trained or evaluated, wrapped or not.
@@ -97,7 +108,9 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: bool | None = None,
         **checkpointables: Any,
     ):
-        super().__init__(deployable(model), save_dir, save_to_disk=save_to_disk, **checkpointables)
+        super().__init__(
+            weight_owner(model), save_dir, save_to_disk=save_to_disk, **checkpointables
+        )
 
     def save(self, name: str, **extra: Any) -> None:
         """Save the model, all checkpointables and `extra` as `name`.pth, the new last one."""
@@ -150,7 +163,7 @@ class Checkpointer(DetectionCheckpointer):
         return {
             key: value
             for key, value in data.items()
-            if key not in CONTAINERS and not isinstance(value, torch.Tensor)
+            if key not in CONTAINERS and not isinstance(value, torch.Tensor | np.ndarray)
         }
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:

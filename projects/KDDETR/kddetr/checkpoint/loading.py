@@ -8,6 +8,7 @@ import logging
 
 from torch import nn
 
+from .checkpointer import weight_owner
 from .coverage import load_weights
 from .files import CheckpointError, read_checkpoint, weights_of
 from .published import adapted
@@ -36,8 +37,9 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
             "model.teacher.checkpoint=FILE (a teacher with random weights has nothing to teach)."
         )
     state = weights_of(read_checkpoint(checkpoint), checkpoint)
-    state = adapted(state, model, checkpoint, strict=True)
-    coverage = load_weights(model, state, strict=True, source=checkpoint)
+    owner = weight_owner(model)
+    state = adapted(state, owner, checkpoint, strict=True)
+    coverage = load_weights(owner, state, strict=True, source=checkpoint)
     logging.getLogger(__name__).info(
         "pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe()
     )

@@ -53,8 +53,7 @@ class AnchorQueries(nn.Module):
 
     def adopt(self, memory: Memory, points: Queries) -> Queries:
         """The boxes, whatever comes with them."""
-        _need_boxes(points)
-        return replace(points, content=None, position=None)
+        return boxes_alone(points)
 
 
 class EmbeddingQueries(nn.Module):
@@ -176,6 +175,16 @@ class MixedQueries(nn.Module):
             return points
         own = self.fresh(memory, points.boxes)
         return replace(points, content=own.content, position=None)
+
+
+def boxes_alone(points: Queries) -> Queries:
+    """The same questions without what another detector had in mind with them.
+
+    Raises:
+        UsageError: they are no boxes.
+    """
+    _need_boxes(points)
+    return replace(points, content=None, position=None)
 
 
 def _for_all(values: Tensor, memory: Memory) -> Tensor:

@@ -11,9 +11,10 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from torch import Tensor, nn
 
 from ..boxes import xyxy_to_cxcywh
-from ..structures import Predictions, Queries, UsageError
+from ..structures import Predictions, Queries
 from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising, DenoisingQueries
+from .inputs import check_classes, check_images
 from .matcher import Target
 from .memory import FeatureLevels, Memory, pad_together
 from .postprocess import select_detections
@@ -97,7 +98,7 @@ class DetectionTransformer(nn.Module):
         Raises:
             UsageError: an input's image is not RGB.
         """
-        _check_images(inputs)
+        check_images(inputs)
         images = [
             (x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in inputs
         ]
@@ -195,22 +196,7 @@ class DetectionTransformer(nn.Module):
 
     def _target(self, instances) -> Target:
         height, width = instances.image_size
-        classes = instances.gt_classes
-        if len(classes) and int(classes.max()) >= self.num_classes:
-            raise UsageError(
-                f"An image has a box of class {int(classes.max())} and this detector knows"
-                f" {self.num_classes} classes, counted from 0: set num_classes to the data's."
-            )
+        check_classes(instances, self.num_classes)
         boxes = instances.gt_boxes.tensor.to(self.device).float()
         scale = boxes.new_tensor([width, height, width, height])
-        return Target(classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
-
-
-def _check_images(inputs: list[dict[str, Any]]) -> None:
-    for x in inputs:
-        image = x["image"]
-        if image.dim() != 3 or len(image) != 3 or not image.numel():
-            raise UsageError(
-                f"An image must be a (3, H, W) RGB tensor, not {tuple(image.shape)}:"
-                " kddetr.data.read_image makes one of any file."
-            )
+        return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))

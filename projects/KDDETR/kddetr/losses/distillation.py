@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from ..boxes import IOU_EPS
 from ..parallel import mean_over_processes
 from ..structures import Predictions, Queries
-from .gaps import giou_gap, kl_gap, l1_gap
+from .gaps import bce_gap, giou_gap, kl_background_gap, kl_gap, l1_gap
 
 CLASS_WEIGHTS = {"weighted_mean": 10.0, "published": 1.0}
+CLASS_GAPS = {"kl": kl_gap, "kl_background": kl_background_gap, "bce": bce_gap}
 # A teacher can be so sure of background everywhere that its weights vanish in float32.
 LEAST_WEIGHT = 1e-30
 
@@ -42,10 +43,12 @@ class DistillationLoss(nn.Module):
         temperature: T of the KL; published 10.
         foreground: weigh points by :func:`foreground_weight`; else all alike.
         reduction: see above.
+        class_gap: "kl", as published, over the K foreground classes; "kl_background", over these
+            and background; "bce", class by class.
         eps: of the GIoU.
 
     Raises:
-        ValueError: an unknown reduction.
+        ValueError: an unknown reduction or class gap.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class DistillationLoss(nn.Module):
         temperature: float = 10.0,
         foreground: bool = True,
         reduction: str = "weighted_mean",
+        class_gap: str = "kl",
         eps: float = IOU_EPS,
     ) -> None:
         super().__init__()
@@ -64,12 +68,17 @@ class DistillationLoss(nn.Module):
             raise ValueError(
                 f"Unknown reduction {reduction!r}: use one of {', '.join(CLASS_WEIGHTS)}."
             )
+        if class_gap not in CLASS_GAPS:
+            raise ValueError(
+                f"Unknown class_gap {class_gap!r}: use one of {', '.join(CLASS_GAPS)}."
+            )
         if class_weight is None:
             class_weight = CLASS_WEIGHTS[reduction]
         self.weights = {"class": class_weight, "bbox": box_weight, "giou": giou_weight}
         self.temperature = temperature
         self.foreground = foreground
         self.reduction = reduction
+        self.class_gap = CLASS_GAPS[class_gap]
         self.eps = eps
 
     def forward(
@@ -93,8 +102,10 @@ class DistillationLoss(nn.Module):
     def terms(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
         """Unweighted terms of one group, one value a student layer, (L,) each."""
         teacher = teacher.last().detach()
+        top = teacher.logits[-1].argmax(-1)
+        teacher, student = teacher.of_classes(top), student.of_classes(top)
         gaps = {
-            "class": kl_gap(student.logits, teacher.logits, temperature=self.temperature),
+            "class": self.class_gap(student.logits, teacher.logits, temperature=self.temperature),
             "bbox": l1_gap(student.boxes, teacher.boxes),
             "giou": giou_gap(student.boxes, teacher.boxes, eps=self.eps),
         }

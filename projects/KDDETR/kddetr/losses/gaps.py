@@ -29,6 +29,31 @@ def kl_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     return (p.exp() * (p - q)).mean(-1) * temperature**2
 
 
+def kl_background_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """:func:`kl_gap` over the K classes and background, whose logit is 0.
+
+    A logit z before a sigmoid is the log-odds of its class against background, and softmax([z, 0])
+    is the distribution over classes and background with those odds.
+
+    Args, Returns: as of :func:`kl_gap`.
+    """
+    student, teacher = (F.pad(logits.float(), (0, 1)) for logits in (student, teacher))
+    return kl_gap(student, teacher, temperature=temperature)
+
+
+def bce_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
+    """Binary cross-entropy against the teacher's probability of each class, mean over the classes,
+    less the teacher's own entropy, so that equal answers are at no distance; times T squared.
+
+    Args, Returns: as of :func:`kl_gap`.
+    """
+    student, teacher = (logits.float() / temperature for logits in (student, teacher))
+    target = teacher.sigmoid().expand_as(student)
+    gap = F.binary_cross_entropy_with_logits(student, target, reduction="none")
+    own = F.binary_cross_entropy_with_logits(teacher, teacher.sigmoid(), reduction="none")
+    return (gap - own).mean(-1) * temperature**2
+
+
 def l1_gap(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean absolute difference of the four coordinates; (L, B, N, 4) boxes to (L, B, N)."""
     return (student.float() - teacher.float()).abs().mean(-1)

@@ -6,7 +6,7 @@ A sparse scan of the whole image, which also reaches background and objects that
 import torch
 from torch import Tensor
 
-from ..structures import Answerer, Queries
+from ..structures import Encoded, Queries
 
 # DAB-DETR divides by a query's width and height.
 SMALLEST = 0.01
@@ -66,8 +66,8 @@ class GeneralSampler:
         self.draw = DISTRIBUTIONS[distribution]
         self.shared = shared
 
-    def __call__(self, teacher: Answerer, memory) -> Queries:
+    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
         """(B, count, ...) queries, one group called "general"."""
-        images = 1 if self.shared else len(teacher.queries(memory).boxes)
+        images = 1 if self.shared else len(teacher.queries().boxes)
         boxes = self.draw(images, self.count)
-        return teacher.fresh_queries(memory, boxes).named("general").detach()
+        return teacher.fresh_queries(boxes).named("general").detach()

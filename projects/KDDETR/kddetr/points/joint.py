@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..structures import Answerer, PointSampler, Queries
+from ..structures import Encoded, PointSampler, Queries
 
 
 class JointSampler:
@@ -17,5 +17,5 @@ class JointSampler:
             raise ValueError("A joint sampler needs samplers: give it at least one.")
         self.samplers = list(samplers)
 
-    def __call__(self, teacher: Answerer, memory) -> Queries:
-        return Queries.join([sampler(teacher, memory) for sampler in self.samplers])
+    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
+        return Queries.join([sampler(teacher, student) for sampler in self.samplers])

@@ -1,0 +1,366 @@
+"""A two-stage detector of Detectron2 answers queries as its own heads would, and stays as it is."""
+
+import copy
+
+import pytest
+import torch
+from detectron2.modeling import PanopticFPN
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.utils.events import EventStorage
+from torch.nn import functional as F
+
+from kddetr.boxes import cxcywh_to_xyxy
+from kddetr.detectors import RegionDetector
+from kddetr.detectors.regions import foreground_logits, inside, pixel_regions
+from kddetr.structures import Detector, Queries, UsageError
+from tests.stock_models import tiny_c4, tiny_cascade_rcnn, tiny_faster_rcnn
+from tests.tiny import CLASSES, tiny_batch, tiny_detector
+
+SIZES = ((64, 80), (56, 72))
+KINDS = {
+    "class-specific": tiny_faster_rcnn,
+    "class-agnostic": lambda: tiny_faster_rcnn(
+        **{"roi_heads.box_predictor.cls_agnostic_bbox_reg": True}
+    ),
+    "cascade": tiny_cascade_rcnn,
+    "c4": tiny_c4,
+}
+
+
+@pytest.fixture(params=KINDS)
+def detector(request) -> RegionDetector:
+    """With weights that give the boxes something to move, so that a wrong frame shows."""
+    torch.manual_seed(0)
+    stock = KINDS[request.param]()
+    for name, parameter in stock.named_parameters():
+        if "predictor" in name and "weight" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return RegionDetector(stock, num_queries=1000).eval()
+
+
+def bgr(batch: list[dict]) -> list[dict]:
+    return [x | {"image": x["image"].flip(0)} for x in batch]
+
+
+def random_boxes(count: int, images: int = 2, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(images, count, 4, generator=generator) * 0.8 + 0.1
+
+
+def answers(detector, boxes, batch=None):
+    with torch.no_grad():
+        memory = detector.encode(batch or tiny_batch(SIZES))
+        return detector.decode(memory, detector.fresh_queries(memory, boxes))
+
+
+def test_it_is_a_detector(detector):
+    assert isinstance(detector, Detector)
+    assert detector.num_classes == CLASSES and detector.query_parts == {}
+    assert {k.removeprefix("stock.") for k in detector.state_dict()} == set(
+        detector.stock.state_dict()
+    )
+
+
+def test_its_answers_at_its_own_proposals_are_its_detections(detector):
+    batch, stock = tiny_batch(SIZES), detector.stock
+    with torch.no_grad():
+        expected = stock.inference(bgr(batch), do_postprocess=False)
+        memory = detector.encode(batch)
+        seen = detector.decode(memory, detector.queries(memory))
+    heads = stock.roi_heads
+    predictor = heads.box_predictor[-1] if seen.num_layers > 1 else heads.box_predictor
+    boxes, scores = [], []
+    for i, ((height, width), found) in enumerate(zip(SIZES, memory.proposals)):
+        n = len(found)
+        z = F.pad(seen.logits[:, i, :n], (0, 1))
+        scores.append(z.softmax(-1).mean(0))  # a cascade averages its stages
+        per_class = seen.class_boxes
+        own = seen.boxes[-1, i, :n, None] if per_class is None else per_class[-1, i, :n]
+        own = cxcywh_to_xyxy(own) * torch.tensor([width, height, width, height])
+        boxes.append(own.flatten(1))
+    found, _ = fast_rcnn_inference(
+        boxes,
+        scores,
+        SIZES,
+        predictor.test_score_thresh,
+        predictor.test_nms_thresh,
+        predictor.test_topk_per_image,
+    )
+    for mine, theirs in zip(found, expected):
+        assert len(theirs) > 3
+        assert torch.equal(mine.pred_classes, theirs.pred_classes)
+        torch.testing.assert_close(mine.scores, theirs.scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            mine.pred_boxes.tensor, theirs.pred_boxes.tensor, atol=1e-3, rtol=0
+        )
+
+
+def test_detections_are_the_stock_models(detector):
+    batch = tiny_batch(SIZES)
+    with torch.no_grad():
+        for mine, theirs in zip(detector(batch), detector.stock(bgr(batch))):
+            assert torch.equal(
+                mine["instances"].pred_boxes.tensor, theirs["instances"].pred_boxes.tensor
+            )
+            assert torch.equal(mine["instances"].scores, theirs["instances"].scores)
+
+
+def test_losses_are_the_stock_models_bit_for_bit(detector):
+    batch, stock = tiny_batch(SIZES), copy.deepcopy(detector.stock).train()
+    detector.train()
+    with EventStorage():
+        torch.manual_seed(3)
+        expected = stock(bgr(batch))
+        torch.manual_seed(3)
+        found = detector(batch)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    sum(expected.values()).backward()
+    sum(found.values()).backward()
+    for ours, theirs in zip(detector.stock.parameters(), stock.parameters()):
+        assert (ours.grad is None) == (theirs.grad is None)
+        assert ours.grad is None or torch.equal(ours.grad, theirs.grad)
+
+
+def test_an_rgb_model_gets_rgb():
+    stock = tiny_faster_rcnn().eval()
+    stock.input_format = "RGB"
+    batch = tiny_batch(SIZES)
+    images = RegionDetector(stock).encode(batch).images.tensor
+    assert torch.equal(images, stock.preprocess_image(batch).tensor)
+    stock.input_format = None
+    with pytest.raises(UsageError, match="set input_format to RGB or BGR"):
+        RegionDetector(stock)
+    assert torch.equal(
+        RegionDetector(stock, input_format="BGR").encode(batch).images.tensor,
+        stock.preprocess_image(bgr(batch)).tensor,
+    )
+
+
+def test_each_query_is_answered_for_itself(detector):
+    boxes = random_boxes(9)
+    together = answers(detector, boxes)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
+    shuffled = answers(detector, boxes[:, order])
+    torch.testing.assert_close(shuffled.logits, together.logits[:, :, order])
+    torch.testing.assert_close(shuffled.boxes, together.boxes[:, :, order])
+    with torch.no_grad():
+        memory = detector.encode(tiny_batch(SIZES))
+        groups = detector.adopt(memory, Queries(boxes, groups={"a": 4, "b": 5}))
+        split = detector.decode(memory, groups).split(groups.groups)
+    torch.testing.assert_close(split["b"].logits, together.logits[:, :, 4:])
+    torch.testing.assert_close(split["b"].boxes, together.boxes[:, :, 4:])
+
+
+def test_one_image_or_several(detector):
+    sizes = ((64, 80), (64, 80))
+    batch, boxes = tiny_batch(sizes), random_boxes(5)
+    both = answers(detector, boxes, batch)
+    alone = answers(detector, boxes[1:], batch[1:])
+    torch.testing.assert_close(both.logits[:, 1:], alone.logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(both.boxes[:, 1:], alone.boxes, atol=1e-5, rtol=0)
+
+
+def test_boxes_are_in_the_frame_of_the_unpadded_image():
+    """A head that moves nothing gives a region back, whatever was padded."""
+    stock = tiny_faster_rcnn().eval()
+    torch.nn.init.zeros_(stock.roi_heads.box_predictor.bbox_pred.weight)
+    torch.nn.init.zeros_(stock.roi_heads.box_predictor.bbox_pred.bias)
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, 0.2], [0.25, 0.75, 0.5, 0.5]]]).expand(2, -1, -1)
+    found = answers(RegionDetector(stock), boxes)
+    torch.testing.assert_close(found.boxes[0], boxes, atol=1e-6, rtol=0)
+
+
+def test_strange_boxes_become_regions_of_the_image(detector):
+    boxes = torch.tensor(
+        [
+            [0.5, 0.5, 0.0, 0.0],  # no area
+            [0.5, 0.5, 0.3, 0.0],
+            [-3.0, 0.5, 0.2, 0.2],  # outside
+            [0.5, 4.0, 0.2, 0.2],
+            [0.5, 0.5, 9.0, 9.0],  # larger than the image
+            [1.0, 1.0, 0.1, 0.1],
+            [0.5, 0.5, -0.2, -0.2],  # inside out
+        ]
+    )
+    height, width = SIZES[0]
+    (regions,) = pixel_regions(boxes[None], [SIZES[0]])
+    low, high = regions.tensor[:, :2], regions.tensor[:, 2:]
+    assert (low >= 0).all() and (high <= torch.tensor([width, height])).all()
+    assert (high - low > 0.5).all()
+    found = answers(detector, boxes.expand(2, -1, -1))
+    assert torch.isfinite(found.logits).all() and torch.isfinite(found.boxes).all()
+    assert (found.boxes[..., 2:] > 0).all()
+    tiny = inside(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), (1, 1)).tensor
+    assert tiny.tolist() == [[0, 0, 1, 1]]
+    with pytest.raises(ValueError, match="not finite"):
+        answers(detector, torch.full((2, 1, 4), float("nan")))
+
+
+def test_an_ordinary_box_stays_as_it_is():
+    (found,) = pixel_regions(torch.tensor([[[0.5, 0.5, 0.5, 0.25]]]), [(80, 100)])
+    assert found.tensor.tolist() == [[25, 30, 75, 50]]
+
+
+def test_gradients_reach_the_heads_and_the_features(detector):
+    detector.train()
+    memory = detector.encode(tiny_batch(SIZES))
+    boxes = random_boxes(6).requires_grad_()
+    found = detector.decode(memory, Queries(boxes))
+    (found.logits.sum() + found.boxes.sum()).backward()
+    assert boxes.grad is None
+    names = {n for n, p in detector.stock.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any("box_predictor" in n and "cls_score" in n for n in names)
+    assert any("box_predictor" in n and "bbox_pred" in n for n in names)
+    assert any(n.startswith("backbone") for n in names)
+
+
+def test_a_box_for_every_class():
+    torch.manual_seed(0)
+    stock = tiny_faster_rcnn().eval()
+    torch.nn.init.normal_(stock.roi_heads.box_predictor.bbox_pred.weight, std=0.1)
+    found = answers(RegionDetector(stock), random_boxes(7))
+    assert found.class_boxes.shape == (1, 2, 7, CLASSES, 4)
+    own = found.logits.argmax(-1)
+    for i in range(7):
+        assert torch.equal(found.boxes[0, 1, i], found.class_boxes[0, 1, i, own[0, 1, i]])
+    wanted = torch.randint(0, CLASSES, (2, 7), generator=torch.Generator().manual_seed(0))
+    chosen = found.of_classes(wanted)
+    for i in range(7):
+        assert torch.equal(chosen.boxes[0, 0, i], found.class_boxes[0, 0, i, wanted[0, i]])
+    part = found.split({"a": 3, "b": 4})["b"]
+    assert torch.equal(part.class_boxes, found.class_boxes[:, :, 3:])
+    agnostic = answers(RegionDetector(KINDS["class-agnostic"]().eval()), random_boxes(7))
+    assert agnostic.class_boxes is None and agnostic.of_classes(wanted) is agnostic
+
+
+def test_stages_of_a_cascade_are_layers():
+    torch.manual_seed(0)
+    stock = tiny_cascade_rcnn().eval()
+    for predictor in stock.roi_heads.box_predictor:
+        torch.nn.init.normal_(predictor.bbox_pred.weight, std=0.1)
+    detector = RegionDetector(stock)
+    boxes = random_boxes(5)
+    found = answers(detector, boxes)
+    assert found.num_layers == stock.roi_heads.num_cascade_stages
+    # Without its first stage it says of the first stage's boxes what the whole says afterwards.
+    rest = copy.deepcopy(stock)
+    del rest.roi_heads.box_head[0], rest.roi_heads.box_predictor[0]
+    rest.roi_heads.num_cascade_stages -= 1
+    again = answers(RegionDetector(rest), found.boxes[0])
+    torch.testing.assert_close(again.logits, found.logits[1:], atol=1e-4, rtol=0)
+    torch.testing.assert_close(again.boxes, found.boxes[1:], atol=1e-5, rtol=0)
+
+
+def test_logits_say_what_the_softmax_says():
+    scores = torch.randn(20, CLASSES + 1, generator=torch.Generator().manual_seed(0)) * 3
+    z = foreground_logits(scores)
+    torch.testing.assert_close(F.pad(z, (0, 1)).softmax(-1), scores.softmax(-1))
+    p = scores.softmax(-1)
+    torch.testing.assert_close(z.sigmoid(), p[:, :-1] / (p[:, :-1] + p[:, -1:]))
+    torch.testing.assert_close(z.softmax(-1), p[:, :-1] / (1 - p[:, -1:]))
+    assert torch.equal(foreground_logits(scores, sigmoid=True), scores[:, :-1])
+
+
+def test_unlabelled_images_take_no_part_in_the_losses(detector):
+    detector.train()
+    sizes = ((64, 80),) * 3
+    batch = tiny_batch(sizes, boxes=(3, None, 2))
+    with EventStorage():
+        memory = detector.encode(batch)
+        torch.manual_seed(0)
+        found = detector.losses(memory, batch)
+        labelled = [batch[0], batch[2]]
+        torch.manual_seed(0)
+        expected = detector.losses(detector.encode(labelled), labelled)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_without_any_label_losses_are_zero_and_every_parameter_has_a_gradient(detector):
+    detector.train()
+    batch = tiny_batch(SIZES, boxes=(None, None))
+    with EventStorage():
+        losses = detector(batch)
+    assert losses and all(float(v.detach()) == 0 for v in losses.values())
+    sum(losses.values()).backward()
+    missing = [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    with EventStorage():
+        labelled = copy.deepcopy(detector)
+        labelled.zero_grad()
+        sum(labelled(tiny_batch(SIZES)).values()).backward()
+    silent = [n for n, p in labelled.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == silent
+
+
+def test_own_queries_are_the_best_proposals(detector):
+    batch = tiny_batch(SIZES)
+    with torch.no_grad():
+        memory = detector.encode(batch)
+        found = detector.queries(memory)
+    proposals = memory.proposals
+    for i, (height, width) in enumerate(SIZES):
+        own, n = found.boxes[i], len(proposals[i])
+        pixels = cxcywh_to_xyxy(own[:n]) * torch.tensor([width, height, width, height])
+        torch.testing.assert_close(pixels, proposals[i].proposal_boxes.tensor, atol=1e-3, rtol=0)
+        assert (proposals[i].objectness_logits.diff() <= 0).all()
+        whole = torch.tensor([0.5, 0.5, 1.0, 1.0])
+        assert torch.equal(own[n:], whole.expand(len(own) - n, 4))
+    detector.num_queries = 3
+    assert torch.equal(detector.queries(memory).boxes, found.boxes[:, :3])
+
+
+def test_proposals_are_made_once_a_step_and_without_touching_the_training(detector):
+    detector.train()
+    batch, runs = tiny_batch(SIZES), []
+    head = detector.stock.proposal_generator.rpn_head
+    head.register_forward_hook(lambda *_: runs.append(1))
+    with EventStorage():
+        memory = detector.encode(batch)
+        detector.losses(memory, batch)
+        detector.queries(memory)
+        assert len(runs) == 1
+        fresh = detector.encode(batch)
+        detector.queries(fresh)
+    assert len(runs) == 2 and detector.stock.proposal_generator.training and head.training
+
+
+def test_refuses_what_it_cannot_ask(detector):
+    with pytest.raises(UsageError, match="takes Detectron2's StandardROIHeads") as error:
+        RegionDetector(tiny_detector())
+    assert "DetectionTransformer" in str(error.value)
+
+    class Own(type(detector.stock)):
+        def forward(self, inputs):
+            return {}
+
+    for kind in (Own, PanopticFPN):
+        stock = copy.copy(detector.stock)
+        stock.__class__ = kind
+        with pytest.raises(UsageError, match="trains in a way of its own"):
+            RegionDetector(stock)
+    batch = tiny_batch(SIZES)
+    batch[0]["instances"].gt_classes[0] = CLASSES
+    with EventStorage(), pytest.raises(UsageError, match=f"class {CLASSES} and this detector"):
+        detector.train()(batch)
+    with pytest.raises(UsageError, match="RGB tensor"):
+        detector.encode([{"image": torch.zeros(1, 8, 8)}])
+
+
+def test_heads_that_learn_more_want_their_ground_truth(detector):
+    for on, field in (("mask_on", "gt_masks"), ("keypoint_on", "gt_keypoints")):
+        heads = detector.stock.roi_heads
+        heads.mask_on = heads.keypoint_on = False
+        setattr(heads, on, True)
+        with EventStorage(), pytest.raises(UsageError, match=f"learns {field}"):
+            detector.train()(tiny_batch(SIZES))
+
+
+def test_a_model_without_proposals_of_its_own(detector):
+    detector.stock.proposal_generator = None
+    batch = tiny_batch(SIZES)
+    memory = detector.encode(batch)
+    with pytest.raises(UsageError, match="no proposal generator"):
+        detector.queries(memory)
+    with EventStorage(), pytest.raises(UsageError, match="without proposals"):
+        detector.train()(batch)
