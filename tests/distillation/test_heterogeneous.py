@@ -151,6 +151,19 @@ def test_student_sampler_takes_what_there_is_and_wants_some():
         StudentSampler(count=0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_specific_points_can_be_the_best_few(family):
+    teacher = tiny_detector(family).eval()
+    asked = Encoded(teacher, teacher.encode(tiny_batch()))
+    all_of_them, few = (SpecificSampler(count=n)(asked, asked) for n in (None, 2))
+    assert few.groups == {"specific": 2} and all_of_them.groups == {"specific": 6}
+    assert torch.equal(few.boxes, all_of_them.boxes[:, :2])
+    assert few.content is None or torch.equal(few.content, all_of_them.content[:, :2])
+    assert asked.decode(few).logits.shape[2] == 2
+    with pytest.raises(ValueError, match="at least 1"):
+        SpecificSampler(count=0)
+
+
 def test_nearby_points_are_near_the_teachers_answers():
     teacher, student = asked(pair())
     answers = teacher.decode(teacher.queries()).boxes[-1]

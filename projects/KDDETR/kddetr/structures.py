@@ -64,6 +64,10 @@ class Queries:
         """The same queries as one group of that name."""
         return replace(self, groups={name: len(self)}, sees={})
 
+    def first(self, count: int | None) -> "Queries":
+        """The first of them as one group; None, or more than there are: all."""
+        return replace(self, groups={}, sees={})._map(lambda t: t[:, :count])
+
     def hidden(self) -> Tensor | None:
         """(N, N) bool, True where the query of the row may not look at that of the column.
 

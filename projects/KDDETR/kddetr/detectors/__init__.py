@@ -5,6 +5,7 @@ from .cached import CachedEncoder
 from .criterion import SetCriterion
 from .dab_detr import dab_detr
 from .deformable_detr import deformable_detr
+from .dense import DenseQueryDetector
 from .detectron2_models import detectron2_detector, model_zoo_detector, zoo_config
 from .dino import dino
 from .matcher import HungarianMatcher
@@ -15,6 +16,7 @@ from .transformer import DetectionTransformer
 
 __all__ = [
     "CachedEncoder",
+    "DenseQueryDetector",
     "DetectionTransformer",
     "HungarianMatcher",
     "RegionDetector",

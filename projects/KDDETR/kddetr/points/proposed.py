@@ -26,5 +26,5 @@ class StudentSampler:
 
     def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
         """(B, count, ...) queries, one group called "student"."""
-        boxes = student.queries().boxes[:, : self.count].detach()
+        boxes = student.queries().first(self.count).boxes.detach()
         return teacher.fresh_queries(boxes).named("student").detach()
