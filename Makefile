@@ -15,13 +15,14 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher test test-golden test-live lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous test test-golden test-live lint format clean
 
 help:
 	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
 	@echo "make quickstart-seeds    the same with three seeds"
 	@echo "make quickstart-dino     train a DINO teacher and distil a DINO and DAB-DETRs from it"
 	@echo "make quickstart-teacher  train the bundled teacher again"
+	@echo "make heterogeneous       distil a Faster R-CNN of Detectron2 from the bundled transformer"
 	@echo "make test                lint and all tests"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
 	@echo "make test-live           full-size models against those of the transformers package, which it installs"
@@ -48,6 +49,9 @@ quickstart-dino: $(READY)
 
 quickstart-teacher: $(READY)
 	$(RUN) tools/train_quickstart_teacher.py $(ARGS)
+
+heterogeneous: $(READY)
+	$(RUN) tools/heterogeneous.py $(ARGS)
 
 test: lint
 	$(RUN) -m pytest $(ARGS)

@@ -5,17 +5,12 @@ them: same initial weights, same order of the images, same iterations. Ends with
 results.json. About 25 minutes on one quiet core for the teacher, and 15 to 20 on two for a seed.
 """
 
-import argparse
-import statistics
-import time
 from pathlib import Path
 
 import quiet  # noqa: F401  (before what warns)
-import torch
-from quickstart import positive, spread, student, test_ap, write
+from comparison import arguments, begin, markdown, outcome, student, write
 from training_runs import ROOT, Run, one_sentence, run_all, shown
 
-from kddetr.data import make_quickstart_data, quickstart_root
 from kddetr.engine import load_config
 
 CONFIGS = "configs/quickstart"
@@ -35,21 +30,10 @@ ONCE = ("dab_alone", "dab_distilled")
 
 def main() -> None:
     """Parse the command line, run, report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
-    parser.add_argument("--seeds", type=positive, default=1, help="how many (default 1)")
-    parser.add_argument("--iterations", type=positive, default=None, help="default: the configs'")
-    parser.add_argument("--output", type=Path, default=None, help="default: output/quickstart_dino")
+    parser = arguments(__doc__, output="output/quickstart_dino", seeds="how many (default 1)")
     args = parser.parse_args()
-    output = (args.output or ROOT / "output" / "quickstart_dino").resolve()
-    torch.set_num_threads(1)
-    started = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
-
-    say("making the data: handwritten digits on photographs")
-    make_quickstart_data(quickstart_root(), progress=False)
+    output = args.output
+    say = begin()
     say("training the teacher")
     schedule = load_config(str(ROOT / TEACHER)).train
     teacher = Run("teacher", TEACHER, output / "teacher", args.iterations or schedule.max_iter)
@@ -98,34 +82,25 @@ def _runs(output: Path, seed: int, iterations: int | None, teacher: Run) -> dict
 
 def _result(run: Run) -> dict:
     """AP on the test images, iterations, seconds of training steps, AP on the validation images."""
-    iterations, (seconds, val) = run.evaluations()[-1]
-    detector = student(run)
-    return {
-        "test": test_ap(detector),
-        "val": val,
-        "iterations": iterations,
-        "seconds": round(seconds, 1),
-        "parameters": sum(p.numel() for p in detector.parameters()),
-    }
+    found = outcome(run, student(run))
+    kinds = ("val", "iterations", "seconds", "parameters")
+    return {"test": found["AP"]} | {kind: found[kind] for kind in kinds}
 
 
 def table(results: dict) -> str:
     """Markdown: one row a detector; with several seeds mean and sample standard deviation."""
-    rows = ["| | parameters | AP | gain | iterations | seconds |"]
-    rows.append("| --- | --- | --- | --- | --- | --- |")
-    detectors = {"teacher": ("DINO, the teacher", [results["teacher"]], None)}
+    rows = {"DINO, the teacher": _figures([results["teacher"]])}
     for name, (title, _, origin) in STUDENTS.items():
         seeds = [seed for seed in results["seeds"] if name in seed]
-        mine = [seed[name] for seed in seeds]
-        gains = origin and [seed[name]["test"] - seed[origin]["test"] for seed in seeds]
-        detectors[name] = (title, mine, gains)
-    for title, mine, gains in detectors.values():
-        rows.append(
-            f"| {title} | {mine[0]['parameters'] / 1e6:.2f} M"
-            f" | {spread([r['test'] for r in mine])} | {spread(gains, '+') if gains else ''}"
-            f" | {mine[0]['iterations']} | {statistics.mean(r['seconds'] for r in mine):.0f} |"
-        )
-    return "\n".join(rows)
+        rows[title] = _figures([seed[name] for seed in seeds])
+        if origin:
+            rows[title]["gain"] = [seed[name]["test"] - seed[origin]["test"] for seed in seeds]
+    return markdown(("parameters", "AP", "gain", "iterations", "seconds"), rows)
+
+
+def _figures(runs: list[dict]) -> dict[str, list[float]]:
+    kinds = ("parameters", "iterations", "seconds")
+    return {"AP": [r["test"] for r in runs]} | {kind: [r[kind] for r in runs] for kind in kinds}
 
 
 if __name__ == "__main__":

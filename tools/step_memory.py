@@ -14,8 +14,9 @@ import time
 
 import quiet  # noqa: F401  (before what warns)
 import torch
+from comparison import positive
 from detectron2.structures import Boxes, Instances
-from quickstart import positive
+from detectron2.utils.events import EventStorage
 from torch import nn
 from training_runs import one_sentence
 
@@ -114,6 +115,7 @@ def step(model: nn.Module, optimizer, batch: list[dict], amp: torch.dtype | None
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast(kind, dtype=amp, enabled=amp is not None),
+        EventStorage(),  # heads of Detectron2 note figures in it
     ):
         total = sum(model(batch).values())
     kept = sum(storages.values())  # before the backward pass computes anything again

@@ -1,0 +1,6 @@
+"""Distilled, with images without labels in half of each batch: points need no annotation."""
+
+from .faster_rcnn_distilled import dataloader, lr_multiplier, model, optimizer, train
+
+train.output_dir = "output/heterogeneous/distilled_unlabeled"
+dataloader.train.unlabeled_per_batch = 4

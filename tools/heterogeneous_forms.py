@@ -1,0 +1,152 @@
+"""How a Faster R-CNN is best asked about what its teacher has answered: a small experiment.
+
+Trains the small Faster R-CNN of configs/quickstart distilled in several ways, which differ in the
+points, in where the student's regions lie, in the class term or in the weight of the box terms; one
+seed, validation images, fewer iterations than the real runs. Ends with a table and results.jsonl, a
+line a run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import quiet  # noqa: F401  (before what warns)
+from comparison import METRICS, arguments, begin
+from training_runs import Run, one_sentence, run_all, shown
+
+ALONE = "configs/quickstart/faster_rcnn_alone.py"
+DISTILLED = "configs/quickstart/faster_rcnn_distilled.py"
+ITERATIONS = 900
+AT_POINTS = ("model.placement=null",)
+_SAMPLERS = {
+    "general": "{_target_: kddetr.points.GeneralSampler, count: 50}",
+    "specific": "{_target_: kddetr.points.SpecificSampler}",
+    "student": "{_target_: kddetr.points.StudentSampler, count: 50}",
+    "nearby": "{_target_: kddetr.points.NearbySampler}",
+}
+
+
+def points(*names: str) -> str:
+    """The override for these points."""
+    return f"model.sampler.samplers=[{', '.join(_SAMPLERS[name] for name in names)}]"
+
+
+def boxes(l1: float, giou: float) -> tuple[str, str]:
+    """The overrides for these weights of the box terms."""
+    return f"model.loss.box_weight={l1}", f"model.loss.giou_weight={giou}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to distil, in words, and the overrides that make it of the distilled config."""
+
+    points: str = "general, specific"
+    regions: str = "at the answers, moved"
+    class_term: str = "KL, T 10"
+    box_terms: str = "1, 0.5"
+    changes: tuple[str, ...] = ()
+    config: str = DISTILLED
+
+
+FORMS = {
+    "alone": Form("", "", "", "", config=ALONE),
+    "chosen": Form(),
+    "at_points": Form(regions="at the points", changes=AT_POINTS),
+    "exact": Form(
+        regions="at the answers",
+        changes=("model.placement.shift=0.0", "model.placement.scale=0.0"),
+    ),
+    "nearby": Form(
+        points="general, nearby",
+        regions="at the points",
+        changes=(*AT_POINTS, points("general", "nearby")),
+    ),
+    "student": Form(
+        points="the student's proposals",
+        regions="at the points",
+        changes=(*AT_POINTS, points("student")),
+    ),
+    "three": Form(
+        points="general, specific, the student's proposals",
+        changes=(points("general", "specific", "student"),),
+    ),
+    "specific": Form(points="specific", changes=(points("specific"),)),
+    "background": Form(
+        class_term="KL with background, T 10", changes=("model.loss.class_gap=kl_background",)
+    ),
+    "background_1": Form(
+        class_term="KL with background, T 1",
+        changes=("model.loss.class_gap=kl_background", "model.loss.temperature=1.0"),
+    ),
+    "kl_1": Form(class_term="KL, T 1", changes=("model.loss.temperature=1.0",)),
+    "bce": Form(
+        class_term="BCE",
+        changes=("model.loss.class_gap=bce", "model.loss.temperature=1.0"),
+    ),
+    "no_boxes": Form(box_terms="0, 0", changes=boxes(0.0, 0.0)),
+    "heavy_boxes": Form(box_terms="5, 2", changes=boxes(5.0, 2.0)),
+}
+
+
+def main() -> None:
+    """Parse the command line; print a table of old results, or run and report."""
+    parser = arguments(__doc__, output="output/heterogeneous_forms", seeds="how many (default 1)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="print the table of a results.jsonl, no more"
+    )
+    args = parser.parse_args()
+    if args.table:
+        print(table([json.loads(line) for line in args.table.read_text().splitlines()]))
+        return
+    say = begin()
+    iterations = args.iterations or ITERATIONS
+    runs = {
+        (name, seed): _run(name, seed, args.output, iterations)
+        for seed in range(args.seed, args.seed + args.seeds)
+        for name in args.forms
+    }
+    say(f"training {len(runs)} students for {iterations} iterations")
+    run_all(list(runs.values()), say=say)
+    lines = [line(name, seed, run) for (name, seed), run in runs.items()]
+    file = args.output / "results.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    print("\n" + table(lines))
+    say(f"done; the figures are in {shown(file)}")
+
+
+def _run(name: str, seed: int, output: Path, iterations: int) -> Run:
+    form = FORMS[name]
+    return Run(
+        name=name + (f" (seed {seed})" if seed else ""),
+        config=form.config,
+        output=output / f"seed{seed}" / name,
+        iterations=iterations,
+        overrides=[f"train.seed={seed}", *form.changes],
+    )
+
+
+def line(name: str, seed: int, run: Run) -> dict:
+    """One run's line of a results.jsonl: AP in percent on the validation images at the end."""
+    last = [m for m in run.metrics() if "bbox/AP" in m][-1]
+    figures = {metric: last[f"bbox/{metric}"] for metric in METRICS}
+    head = {"form": name, "config": run.config, "changes": list(FORMS[name].changes)}
+    return head | {"seed": seed, "iterations": run.iterations} | figures
+
+
+def table(lines: Sequence[dict]) -> str:
+    """Markdown of a results.jsonl, a row a run, in the order of the forms."""
+    rows = ["| points | regions | class term | L1, GIoU | seed | AP | AP50 | AP75 |"]
+    rows.append("|" + " --- |" * 8)
+    for name, form in FORMS.items():
+        for one in (one for one in lines if one["form"] == name):
+            words = (form.points or "none", form.regions, form.class_term, form.box_terms)
+            cells = [*words, str(one["seed"]), *(f"{one[metric]:.1f}" for metric in METRICS)]
+            rows.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    with one_sentence():
+        main()
