@@ -6,10 +6,20 @@ from typing import Any
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import get_detection_dataset_dicts
+from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone.resnet import BasicBlock
 from engine_toy import CLASSES
 from omegaconf import DictConfig, OmegaConf
 
-from kddetr.detectors import TinyConvNet, dab_detr, deformable_detr, dino
+from kddetr.checkpoint import Vocabulary
+from kddetr.detectors import (
+    RegionDetector,
+    TinyConvNet,
+    dab_detr,
+    deformable_detr,
+    dino,
+    model_zoo_detector,
+)
 from kddetr.engine import build
 from kddetr.engine.schema import call_parameters
 
@@ -25,6 +35,14 @@ SMALL = {
     "num_detections": 10,
     "denoising_number": 3,
 }
+# Random weights diverge on pixels that are not normalised.
+STD = [57.375, 57.12, 58.395]
+# A ResNet of the model zoo has its depth still, and a few channels.
+SMALL_ZOO = [
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8),
+    *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.FPN.OUT_CHANNELS", 8),
+    *("MODEL.ROI_BOX_HEAD.FC_DIM", 8, "MODEL.PIXEL_STD", STD),
+]
 
 
 def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> DictConfig:
@@ -37,8 +55,10 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         train: further values of that section.
     """
     for node in _detectors(cfg.model):
-        _shrink(node)
+        SHRINK[node["_target_"]](node)
     for node in _calls(cfg.model):
+        if node["_target_"] is Vocabulary:
+            node.classes = node.wanted = dataset
         if "checkpoint" in node:
             node.model.decoder_layers = 3  # a teacher's depth is no matter of its student's
             node.checkpoint = str(folder / "teacher.pth")
@@ -76,10 +96,42 @@ def _calls(node: Any) -> list[DictConfig]:
 
 
 def _detectors(node: DictConfig) -> list[DictConfig]:
-    return [n for n in _calls(node) if n["_target_"] in (dab_detr, deformable_detr, dino)]
+    return [n for n in _calls(node) if n["_target_"] in SHRINK]
 
 
-def _shrink(node: DictConfig) -> None:
+def _shrink_zoo(node: DictConfig) -> None:
+    node.num_classes, node.overrides = CLASSES, SMALL_ZOO
+
+
+def _shrink_rcnn(node: DictConfig) -> None:
+    """A feature pyramid of four stages or, of a quickstart config, of three as it is."""
+    node.num_queries = SMALL["num_queries"]
+    stock, width = node.stock, SMALL["width"]
+    stock.pixel_std = STD
+    bottom = stock.backbone.bottom_up
+    if not OmegaConf.is_list(bottom.stages):
+        bottom.stem.out_channels, channels = 4, [4, 4, 6, 8, 10]
+        bottom.stages = [
+            L(ResNet.make_stage)(
+                block_class=BasicBlock,
+                num_blocks=1,
+                stride_per_block=[2 if i else 1],
+                in_channels=channels[i],
+                out_channels=channels[i + 1],
+                norm="FrozenBN",
+            )
+            for i in range(4)
+        ]
+    stock.backbone.out_channels = stock.proposal_generator.head.in_channels = width
+    heads = stock.roi_heads
+    heads.num_classes = CLASSES
+    for head in heads.get("box_heads") or [heads.box_head]:
+        head.input_shape.channels, head.fc_dims = width, [width, width]
+    for predictor in heads.get("box_predictors") or [heads.box_predictor]:
+        predictor.input_shape.channels = width
+
+
+def _shrink_transformer(node: DictConfig) -> None:
     known = call_parameters(node["_target_"])
     node.update({key: value for key, value in SMALL.items() if key in known})
     node.num_classes, node.decoder_layers = CLASSES, 2
@@ -91,6 +143,13 @@ def _shrink(node: DictConfig) -> None:
     node.backbone = L(TinyConvNet)(
         channels=[4, 4, 6, 8], blocks=[0, 0, 0, 1], out_features=STAGES[-levels:]
     )
+
+
+SHRINK = {
+    **dict.fromkeys((dab_detr, deformable_detr, dino), _shrink_transformer),
+    RegionDetector: _shrink_rcnn,
+    model_zoo_detector: _shrink_zoo,
+}
 
 
 def _shrink_images(dataloader: DictConfig) -> None:

@@ -79,8 +79,9 @@ class KDDETR(nn.Module):
         if student.num_classes != teacher.num_classes:
             raise UsageError(
                 f"The teacher knows {teacher.num_classes} classes and the student"
-                f" {student.num_classes}: set the student's num_classes to the teacher's, or take a"
-                " teacher of the student's data set."
+                f" {student.num_classes}: put kddetr.checkpoint.Vocabulary around the teacher,"
+                " which finds the student's classes by name, or set the student's num_classes to"
+                " the teacher's."
             )
         if ("position" in teacher.query_parts) != ("position" in student.query_parts):
             raise UsageError(

@@ -15,20 +15,25 @@ from .files import (
 from .loading import load_pretrained
 from .published import adapted, converted
 from .swin_names import is_swin, swin_names
+from .vocabulary import Vocabulary, class_names, listed
+from .zoo import zoo_address
 
 __all__ = [
     "CheckpointError",
     "Checkpointer",
     "Coverage",
+    "Vocabulary",
     "WrapperState",
     "adapted",
     "asset",
     "atomic_write",
     "backbone_weights",
+    "class_names",
     "converted",
     "deployable",
     "detectron2_names",
     "is_swin",
+    "listed",
     "load_pretrained",
     "load_weights",
     "local_file",
@@ -37,4 +42,5 @@ __all__ = [
     "weight_owner",
     "weights_of",
     "whole_checkpoints",
+    "zoo_address",
 ]

@@ -12,10 +12,11 @@ from torch import nn
 
 from .timm_names import timm_weights
 
-__all__ = ["backbone_weights", "detectron2_names"]
+__all__ = ["backbone_weights", "detectron2_names", "in_resnet"]
 
 _STEM = "stem.conv1.weight"
 _BACKBONE = re.compile(r"^(stem|res[2-5])\.")
+_INSIDE = re.compile(r"((?:.*?\.)?)(stem|res[2-5])\.")
 _RULES = (
     (r"^conv1\.", "stem.conv1."),
     (r"^bn1\.", "stem.conv1.norm."),
@@ -41,6 +42,14 @@ def detectron2_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
+def in_resnet(name: str) -> re.Match | None:
+    """Whether a name of a model's is inside a ResNet of Detectron2: (what comes before, its part).
+
+    `backbone.bottom_up.` and `res2` of `backbone.bottom_up.res2.0.conv1.weight`.
+    """
+    return _INSIDE.match(name)
+
+
 def backbone_weights(
     state: dict[str, torch.Tensor], model: nn.Module
 ) -> dict[str, torch.Tensor] | None:
@@ -48,7 +57,8 @@ def backbone_weights(
 
     Args:
         state: a checkpoint's weights: a bare ResNet with torchvision's or Detectron2's names, a
-            Swin Transformer with any published ones, or another network with timm's.
+            Swin Transformer with any published ones, or another network with timm's. What else a
+            Caffe2 detector has goes where a name of the model ends like it.
         model: a backbone, or a detector that contains one.
 
     Returns:
@@ -72,10 +82,22 @@ def _resnet_weights(
         }
     else:
         return None
-    prefixes = [key.removesuffix(_STEM) for key in model.state_dict() if key.endswith(_STEM)]
-    if len(prefixes) != 1:
+    own = list(model.state_dict())
+    if sum(key.endswith(_STEM) for key in own) != 1:
         return None
-    # A detector may stop at an earlier stage; that the file has later ones is then no mistake.
-    own = {key for key in model.state_dict() if key.startswith(prefixes[0])}
-    stages = {key.removeprefix(prefixes[0]).split(".")[0] for key in own}
-    return {prefixes[0] + k: v for k, v in bare.items() if k.split(".")[0] in stages}
+    # Stage by stage: the last one may be elsewhere, in the heads of an R-CNN without a pyramid.
+    places = {match[2]: match[1] for match in map(in_resnet, own) if match}
+    placed = {}
+    for key, value in bare.items():
+        if not _BACKBONE.match(key):
+            placed[_ending_like(key, own)] = value
+        elif (stage := key.split(".")[0]) in places:
+            placed[places[stage] + key] = value
+        # A detector may stop at an earlier stage; that the file has later ones is then no mistake.
+    return placed
+
+
+def _ending_like(key: str, own: list[str]) -> str:
+    """The one name of the model's that ends in `.key`, else `key`."""
+    found = [name for name in own if name.endswith(f".{key}")]
+    return found[0] if len(found) == 1 and key not in own else key

@@ -14,8 +14,9 @@ from .files import CheckpointError, shown
 
 __all__ = ["Coverage", "grouped", "load_weights"]
 
-# Harmless when absent on either side: a counter nobody reads, constants that come from the config.
-_OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std)$")
+# Harmless when absent on either side: a counter nobody reads, constants that come from the config
+# (anchors are in the files of Detectron2's model zoo, and no longer in its models' own).
+_OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std|cell_anchors\.\d+)$")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 # Where the weights lie in the layouts that are met in practice, in order of preference.
-CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state")
+CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state", "blobs")
 _AVERAGED = ("ema_model", "ema_state")
 _IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
 _SAVE = "where it was made, save the weights alone: torch.save({'model': model.state_dict()}, ...)"
@@ -130,8 +130,8 @@ def weights_of(
     """The state dict in a checkpoint, whichever of the usual layouts it has.
 
     Understood are {"model": ...}, {"ema_model": ...}, {"ema_state": ...}, {"state_dict": ...},
-    {"model_state": ...}, the first there is, and a flat dictionary; `module.` in front of every
-    name is removed, numpy arrays become tensors.
+    {"model_state": ...}, {"blobs": ...}, the first there is, and a flat dictionary; `module.` in
+    front of every name is removed, numpy arrays become tensors.
 
     Args:
         data: what `read_checkpoint` returned.
@@ -232,7 +232,9 @@ def local_file(path: str) -> str:
         raise CheckpointError("No checkpoint was named; give the path of a file.")
     try:
         file = PathManager.get_local_path(path)
-    except (OSError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, LookupError, RuntimeError) as error:  # catalogues raise the latter
         raise CheckpointError(f"The checkpoint {path} cannot be fetched: {error}.") from error
     if os.path.isdir(file):
         inside = [os.path.join(file, name) for name in _IN_A_FOLDER]

@@ -13,7 +13,14 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kddetr.checkpoint import CheckpointError, deployable, local_file, whole_checkpoints
+from kddetr.checkpoint import (
+    CheckpointError,
+    Vocabulary,
+    deployable,
+    listed,
+    local_file,
+    whole_checkpoints,
+)
 from kddetr.data import check_dataset, check_same_classes, dataset_names
 
 from .errors import ConfigError
@@ -128,26 +135,44 @@ def labeled_datasets(cfg: DictConfig) -> list[str]:
 
 
 def check_model(cfg: DictConfig, model: nn.Module) -> None:
-    """Check that the detector has as many classes as its data.
+    """Check that the detector has as many classes as its data, and its teacher's answers the same.
 
-    One too few trains without complaint in many detectors, and the last class is never found.
+    One too few trains without complaint in many detectors, and the last class is never found. Where
+    a :class:`~kddetr.checkpoint.Vocabulary` says what a teacher's classes are called, they must be
+    the data's, in their order.
 
     Raises:
-        ConfigError: the numbers differ.
+        ConfigError: the numbers or the names differ.
     """
     detector = deployable(model)
     num_classes = getattr(detector, "num_classes", None)
     if num_classes is None:
         return
+    wanted = _wanted_classes(model)
     for name in dict.fromkeys([*labeled_datasets(cfg), *_tested(cfg)]):
         classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes is not None and len(classes) != num_classes:
+        if classes is None:
+            continue
+        if len(classes) != num_classes:
             raise ConfigError(
                 f"The {type(detector).__name__} has num_classes={num_classes}, but the data set "
                 f"'{name}' "
                 f"has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...); they must be "
                 "equal."
             )
+        if wanted and wanted != list(classes):
+            raise ConfigError(
+                f"The teacher's Vocabulary answers for {listed(wanted)}, but the classes of the "
+                f"data set '{name}' are {listed(classes)}; its wanted must be these, in this order."
+            )
+
+
+def _wanted_classes(model: nn.Module) -> list[str]:
+    """Names of the classes that the teacher in a distiller answers for, where it knows them."""
+    teacher = getattr(model, "teacher", None)
+    while teacher is not None and not isinstance(teacher, Vocabulary):
+        teacher = getattr(teacher, "detector", None)  # what stands around another one
+    return teacher.wanted if teacher is not None else []
 
 
 def check_output_dir(folder: str) -> None:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from ..backbones import backbone_weights
+from ..caffe2_names import caffe2_names, is_caffe2
 from ..files import CheckpointError
+from ..pretraining import check_pixels, check_pretraining
 from .checks import check_backbone, check_classes, check_detector, check_sizes, check_width
 from .classes import count_classes, to_contiguous
 from .convert import converted
@@ -26,8 +28,9 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
     """A checkpoint's weights under the names, and with the classes and heads, of a model.
 
     A published detector is renamed, its 91 COCO category ids become 80 classes if the model has 80;
-    an ImageNet backbone gets the names it has in the model; this project's own files stay as they
-    are. DINO's one set of heads is copied to each layer of a model that has one a layer.
+    an ImageNet backbone, and a Caffe2 detector of Detectron, get the names they have in the model;
+    this project's own files, and those of Detectron2's model zoo, stay as they are. DINO's one set
+    of heads is copied to each layer of a model that has one a layer.
 
     Args:
         state: weights by the names in the file.
@@ -42,8 +45,14 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
     Raises:
         CheckpointError: a published file with missing or strange names, of another detector or with
             another backbone; a file of another width, or with heads of its own for each layer where
-            the model shares one; `strict` and other classes, layers, queries or levels.
+            the model shares one; a backbone that was trained on other pixels than the model's, see
+            `check_pretraining`; `strict` and other classes, layers, queries or levels.
     """
+    check_pixels(state, model, source, strict=strict)
+    check_pretraining(state, model, source)
+    if is_caffe2(state):
+        _log.info("%s is recognised as a Caffe2 model of Detectron.", source)
+        state = caffe2_names(state, source)
     own = model.state_dict()
     found = converted(state, source, with_backbone=any(k.startswith("backbone.") for k in own))
     if found is None:
@@ -51,6 +60,7 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
         if bare is not None:
             _log.info("%s is recognised as a backbone's weights.", source)
             check_backbone(bare, own, source, refuse=False)
+            _check_regions(bare, own, source, strict=strict)
             return bare
     else:
         _log.info("%s is recognised as %s.", source, found)
@@ -59,6 +69,7 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
             _log.info("%s: the 80 classes of COCO are taken from 91 category ids.", source)
             state = to_contiguous(state)
     if not (count_heads(state) and count_heads(own)):
+        _check_regions(state, own, source, strict=strict)
         return state
     if found is not None:
         check_detector(state, own, source, str(found.origin))
@@ -71,6 +82,13 @@ def adapted(state: State, model: nn.Module, source: str, *, strict: bool = False
     if found is not None and not any(name.startswith(_DENOISING) for name in own):
         state = {k: v for k, v in state.items() if not k.startswith(_DENOISING)}
     return state
+
+
+def _check_regions(state: State, own: State, source: str, *, strict: bool) -> None:
+    """The classes of two R-CNNs; whatever else differs, their names say."""
+    rcnns = not (count_heads(state) or count_heads(own))
+    if rcnns and count_classes(state) and count_classes(own):
+        check_classes(state, own, source, strict=strict)
 
 
 def _fit_heads(state: State, own: State, source: str) -> State:

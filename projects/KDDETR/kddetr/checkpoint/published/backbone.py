@@ -36,6 +36,10 @@ _BLOCKS = {
 }
 _SWINS = {96: "a Swin-T", 128: "a Swin-B", 192: "a Swin-L"}  # by channels at stride 4
 _NO_BACKBONE = re.compile(r"^(fc|stem\.fc|linear)\.|num_batches_tracked$")
+# Of a transformer, an R-CNN on a feature pyramid, and one whose last stage is its box head.
+_RESIDUAL = re.compile(
+    r"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)?res([2-5])\.(\d{1,2})\.(conv3\.)?"
+)
 _NORM = ("weight", "bias", "running_mean", "running_var")
 State = Mapping[str, torch.Tensor]
 
@@ -150,7 +154,7 @@ def _torchvision_name(name: str) -> str:
 def _blocks(state: State) -> tuple[tuple[int, ...], bool]:
     counts, bottleneck = [0, 0, 0, 0], False
     for name in state:
-        if match := re.match(r"(?:backbone\.)?res([2-5])\.(\d{1,2})\.(conv3\.)?", name):
+        if match := _RESIDUAL.match(name):
             stage = int(match[1]) - 2
             counts[stage] = max(counts[stage], int(match[2]) + 1)
             bottleneck = bottleneck or bool(match[3])

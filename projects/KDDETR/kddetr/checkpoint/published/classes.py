@@ -14,6 +14,7 @@ __all__ = ["CATEGORY_IDS", "count_classes", "rows", "to_contiguous"]
 _UNUSED = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = [i for i in range(91) if i not in _UNUSED]
 
+_BOX_PREDICTORS = ("roi_heads.box_predictor", "roi_heads.box_predictor.0")  # a cascade has more
 _PER_CLASS = re.compile(
     r"decoder\.class_heads\.\d+\.(weight|bias)"
     r"|query_source\.proposals\.class_head\.(weight|bias)"
@@ -28,8 +29,10 @@ def rows(state: Mapping[str, torch.Tensor], name: str) -> int:
 
 
 def count_classes(state: Mapping[str, torch.Tensor]) -> int:
-    """Rows of the class heads, 0 when there are none."""
-    return rows(state, "decoder.class_heads.0.weight")
+    """Foreground classes that the heads of a transformer or an R-CNN have rows for; 0: no heads."""
+    box_heads = [f"{place}.cls_score.weight" for place in _BOX_PREDICTORS]
+    of_regions = max(rows(state, name) for name in box_heads) - 1  # the background's
+    return rows(state, "decoder.class_heads.0.weight") or max(of_regions, 0)
 
 
 def to_contiguous(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

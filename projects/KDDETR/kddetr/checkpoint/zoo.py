@@ -1,0 +1,94 @@
+"""Files of Detectron2's model zoo by the names of its configs, wherever Detectron2 takes a path.
+
+`model_zoo://NAME` is the file that the config NAME starts from, most often ImageNet's ResNet;
+`model_zoo://trained/NAME` is the detector that was trained with it.
+"""
+
+import difflib
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler
+from omegaconf import OmegaConf
+
+from .files import CheckpointError
+
+__all__ = ["zoo_address"]
+
+PREFIX = "model_zoo://"
+TRAINED = "trained/"
+
+
+def zoo_address(path: str) -> str:
+    """The address of the file that `model_zoo://NAME` or `model_zoo://trained/NAME` stands for.
+
+    Args:
+        path: NAME is a config's in the zoo, e.g. `COCO-Detection/retinanet_R_50_FPN_1x.yaml`, or a
+            LazyConfig's, e.g. `COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py`.
+
+    Raises:
+        CheckpointError: there is no such config, names that are close are given; it starts from
+            nothing, or its detector is not published.
+    """
+    try:
+        from detectron2 import model_zoo  # needs setuptools' pkg_resources in most releases
+    except ImportError as error:
+        raise CheckpointError(
+            f"{path} needs Detectron2's model zoo, which cannot be imported ({error}): pip install"
+            " 'setuptools<81'."
+        ) from error
+    name = path.removeprefix(PREFIX)
+    wanted = name.startswith(TRAINED)
+    name = name.removeprefix(TRAINED)
+    _check_name(path, name, Path(model_zoo.__file__).parent / "configs")
+    if wanted:
+        try:
+            return model_zoo.get_checkpoint_url(name)
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path}: the detector of {name} is not published; {PREFIX}{name} is what its"
+                " training starts from."
+            ) from error
+    cfg = model_zoo.get_config(name)
+    if isinstance(cfg, CfgNode):
+        address = cfg.MODEL.WEIGHTS
+    else:
+        address = OmegaConf.select(cfg, "train.init_checkpoint")
+    if not address:
+        raise CheckpointError(f"{path}: the config {name} starts from no file; name another one.")
+    return address
+
+
+def _check_name(path: str, name: str, folder: Path) -> None:
+    """Only what is there: a LazyConfig is run when it is read."""
+    known = sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*.*")
+        if file.suffix in (".py", ".yaml")
+    )
+    if name in known:
+        return
+    if close := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+        hint = f"did you mean {' or '.join(close)}?"
+    elif known:
+        hint = f"its {len(known)} names are like {known[len(known) // 2]}."
+    else:
+        hint = "this installation came without its configs."
+    raise CheckpointError(f"{path}: Detectron2's model zoo has no config {name!r}; {hint}")
+
+
+class _ZooHandler(PathHandler):
+    """Lets Detectron2's path manager fetch and read, and only read, these files."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [PREFIX]
+
+    def _get_local_path(self, path: str, **kwargs) -> str:
+        return PathManager.get_local_path(zoo_address(path), **kwargs)
+
+    def _open(self, path: str, mode: str = "r", **kwargs):
+        return PathManager.open(zoo_address(path), mode, **kwargs)
+
+
+PathManager.register_handler(_ZooHandler(), allow_override=True)
