@@ -124,7 +124,8 @@ def check_program(words: tuple[str, ...]) -> None:
     source = ROOT / words[0]
     assert source.is_file(), f"{words[0]} does not exist"
     # a program that parses nothing would be run by the check
-    assert re.search(r"argparse|argument_parser", source.read_text(encoding="utf-8")), words[0]
+    text = source.read_text(encoding="utf-8")
+    assert re.search(r"argparse|argument_parser|parse_args\(", text), words[0]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PARSE_ONLY, *words],
         cwd=ROOT,

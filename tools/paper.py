@@ -16,8 +16,8 @@ class Recipe:
         changes: overrides that make it what the cell is about.
         output: name of its folder; default that of the config.
         gpus: processes of its command. The class term of the published loss is a sum over the
-            images of a process, and the published commands have 8 of them, so a distillation has
-            as many processes as make 8 of its batch.
+            images of a process, and the published commands have 8 of them, so a distillation with
+            that loss has as many processes as make 8 of its batch.
         batch: of its command, where it is not the config's.
         teacher: the recipe of the teacher.
     """
@@ -36,7 +36,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the main table; None where the paper has no number, or there is no recipe yet."""
+    """A line of the main table; None where the paper has no number."""
 
     student: str
     teacher: str
@@ -45,8 +45,8 @@ class Line:
     distilled: float | None
     gain: float
     teacher_ap: float | None
-    baseline: Recipe | None
-    pair: Recipe | None
+    baseline: Recipe
+    pair: Recipe
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,11 @@ LINES = (
         baseline=_alone("dino_r50"),
         pair=_pair("dino_r50", "dino_r101", **_DINO),
     ),
-    Line("Faster R-CNN R50", "DINO R50", "", None, None, 2.1, None, baseline=None, pair=None),
+    Line(
+        *("Faster R-CNN R50", "DINO R50", "? (here 12)", None, None, 2.1, None),
+        baseline=_alone("faster_rcnn_r50"),
+        pair=_pair("faster_rcnn_r50", "dino_r50"),
+    ),
 )
 
 _GENERAL = "{_target_: kddetr.points.GeneralSampler, count: 300, distribution: normal_logit}"

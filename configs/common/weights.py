@@ -1,5 +1,6 @@
-"""ImageNet weights as the published recipes use them: torchvision's ResNets, first version, and
-Microsoft's Swins, of ImageNet-1k but for what is marked 22k.
+"""ImageNet weights as the published recipes use them: torchvision's ResNets, first version,
+Microsoft's ResNet (MSRA) that Detectron2's own recipes start from, for BGR, and Microsoft's Swins;
+of ImageNet-1k but for what is marked 22k.
 
 An address is fetched once and kept in Detectron2's cache; a file of the same content does as well.
 """
@@ -11,6 +12,7 @@ imagenet = {
     "r18": _ROOT + "resnet18-f37072fd.pth",
     "r50": _ROOT + "resnet50-0676ba61.pth",
     "r101": _ROOT + "resnet101-63fe2227.pth",
+    "r50_msra": "detectron2://ImageNetPretrained/MSRA/R-50.pkl",
     "swin_t": _SWIN + "swin_tiny_patch4_window7_224.pth",
     "swin_l_384_22k": _SWIN + "swin_large_patch4_window12_384_22k.pth",
 }

@@ -2,15 +2,13 @@
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
-from detectron2.model_zoo import get_config as _zoo
 from detectron2.modeling.backbone import BasicStem, ResNet
 from detectron2.utils.registry import locate
 
 from kddetr.detectors import RegionDetector
+from kddetr.detectors import zoo_config as _zoo
 
-faster_rcnn = _zoo("common/models/mask_rcnn_fpn.py").model
-for _part in ("mask_in_features", "mask_pooler", "mask_head"):
-    del faster_rcnn.roi_heads[_part]
+faster_rcnn = _zoo("common/models/mask_rcnn_fpn.py", boxes_only=True).model
 
 
 def _stage(inside: int, outside: int, stride: int):

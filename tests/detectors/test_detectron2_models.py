@@ -6,6 +6,7 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import LazyConfig, instantiate
+from detectron2.structures import Keypoints
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 
@@ -186,3 +187,33 @@ def test_a_config_of_calls_alone_is_written_and_read_again(tmp_path):
     with torch.device("meta"):
         for model in (LazyConfig.load(path).model, OmegaConf.to_container(cfg.model, resolve=True)):
             assert instantiate(model).head.bbox_pred.out_channels == 4 * 9
+
+
+def test_keypoint_heads_train_as_ever_and_are_no_matter_to_queries():
+    torch.manual_seed(0)
+    small = [
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",
+        [8, 8],
+        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+        2,
+    ]
+    detector = model_zoo_detector(
+        "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+        num_classes=CLASSES,
+        overrides=[*SMALL_ZOO, *small, "MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", 0],
+    )
+    batch = tiny_batch()
+    for x in batch:
+        centres = x["instances"].gt_boxes.get_centers()
+        points = torch.cat([centres, torch.full((len(centres), 1), 2.0)], dim=1)
+        x["instances"].gt_keypoints = Keypoints(points[:, None].repeat(1, 2, 1))
+    with EventStorage():
+        losses = detector(batch)
+    assert losses["loss_keypoint"] > 0
+    losses["loss_keypoint"].backward()
+    weights = list(detector.stock.roi_heads.keypoint_head.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in weights)
+    detector.zero_grad()
+    memory = detector.encode(batch)
+    detector.decode(memory, detector.queries(memory)).logits.sum().backward()
+    assert not any(p.grad is not None and p.grad.any() for p in weights)

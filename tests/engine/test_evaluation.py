@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from kddetr.data import register_coco_format
-from kddetr.engine import CocoEvaluator, coco_backend
+from kddetr.engine import CocoEvaluator, ConfigError, coco_backend
 
 
 def detections(rng: np.random.Generator, size: int, number: int) -> Instances:
@@ -90,6 +90,64 @@ def judged(tmp_path):
     for name in names:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+@pytest.fixture()
+def masks(tmp_path):
+    """A data set of one image with two squares, as polygons."""
+    squares = [(8, 8, 24, 24), (36, 30, 60, 62)]
+    document = {
+        "images": [{"id": 5, "file_name": "5.png", "height": 64, "width": 64}],
+        "categories": [{"id": 40, "name": "thing"}],
+        "annotations": [
+            {"id": i + 1, "image_id": 5, "category_id": 40, "area": (c - a) * (d - b)}
+            | {"bbox": [a, b, c - a, d - b], "segmentation": [[a, b, c, b, c, d, a, d]]}
+            | {"iscrowd": 0}
+            for i, (a, b, c, d) in enumerate(squares)
+        ],
+    }
+    path = tmp_path / "masks.json"
+    path.write_text(json.dumps(document))
+    register_coco_format(name="engine_masks", json_file=str(path), image_root=str(tmp_path))
+    found = Instances((64, 64))
+    found.pred_boxes = Boxes(torch.tensor(squares, dtype=torch.float32))
+    found.scores, found.pred_classes = torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.int64)
+    found.pred_masks = torch.zeros(2, 64, 64, dtype=torch.bool)
+    found.pred_masks[0, 8:24, 8:24] = found.pred_masks[1, 30:46, 36:60] = True  # half of the second
+    yield "engine_masks", found
+    DatasetCatalog.remove("engine_masks")
+    MetadataCatalog.remove("engine_masks")
+
+
+def judge(evaluator: CocoEvaluator, found: Instances) -> dict:
+    evaluator.reset()
+    evaluator.process([{"image_id": 5}], [{"instances": found}])
+    return evaluator.evaluate()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+@pytest.mark.parametrize("backend", ["auto", "pycocotools"])
+def test_masks_are_judged_where_wanted(masks, backend):
+    name, found = masks
+    results = judge(CocoEvaluator(name, tasks=["bbox", "segm"], backend=backend), found)
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    # Found is the first, and the second at IoU 0.5 alone: 1 of 10 thresholds.
+    assert results["segm"]["AP50"] == pytest.approx(100)
+    assert results["segm"]["AP"] == pytest.approx((100 + 9 * 51 / 101 * 100) / 10, abs=0.01)
+    assert judge(CocoEvaluator(name, backend=backend), found).keys() == {"bbox"}
+    nothing = judge(CocoEvaluator(name, tasks=["segm"], backend=backend), found[:0])
+    assert nothing["segm"]["AP"] == 0 and "bbox" not in nothing
+
+
+def test_tasks_that_nobody_can_do(masks, dataset):
+    name, found = masks
+    found.remove("pred_masks")
+    with pytest.raises(ConfigError, match="names segm, and the detections have no segmentation"):
+        judge(CocoEvaluator(name, tasks=["segm"]), found)
+    with pytest.raises(ConfigError, match="keypoints, and the annotations of engine_masks have no"):
+        CocoEvaluator(name, tasks=["bbox", "keypoints"])
+    with pytest.raises(ConfigError, match="some of bbox, segm, keypoints"):
+        CocoEvaluator(name, tasks=["masks"])
 
 
 CROWD = (0, 0, 60, 60, 1)

@@ -133,9 +133,7 @@ class KDDETR(nn.Module):
         return losses
 
     @torch.no_grad()
-    def ask_teacher(
-        self, inputs: list[dict[str, Any]], memory: Any
-    ) -> tuple[Queries, Predictions]:
+    def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
         """Fresh distillation points and what the teacher sees there.
 
         Ground truth is not looked at: points need no annotation.

@@ -122,6 +122,10 @@ class DenseQueryDetector(StockDetector):
     ) -> None:
         _check_kind(stock)
         super().__init__(stock, num_queries=num_queries, input_format=input_format)
+        # The stock model keeps it as a plain number, which no checkpoint holds; this one is saved
+        # beside the weights, so that a resumed run goes on with it. 0: there is none yet.
+        kept = getattr(stock, "loss_normalizer", 0)
+        self.register_buffer("loss_normalizer", torch.tensor(kept, dtype=torch.float64))
 
     def encode(self, inputs: list[dict[str, Any]]) -> DenseMemory:
         """Raw images to dense predictions."""
@@ -186,20 +190,25 @@ class DenseQueryDetector(StockDetector):
     def losses(self, memory: DenseMemory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The model's own losses of the labelled images, all 0 when no image has labels.
 
-        They are divided by a running mean of the number of positive anchors, which ``stock`` keeps
-        and Detectron2 does not save. Images without labels are not counted in it.
+        They are divided by a running mean of the number of positive anchors. Images without labels
+        are not counted in it.
 
         Raises:
             UsageError: a class that the model has not got.
         """
-        before = vars(self.stock).get("loss_normalizer")
+        self._restore_normalizer()
         losses = super().losses(memory, inputs)
-        if not any("instances" in x for x in inputs):
-            if before is None:
-                vars(self.stock).pop("loss_normalizer", None)
-            else:
-                self.stock.loss_normalizer = before
+        if any("instances" in x for x in inputs):
+            self.loss_normalizer.fill_(self.stock.loss_normalizer)
+        else:
+            self._restore_normalizer()
         return losses
+
+    def _restore_normalizer(self) -> None:
+        if kept := self.loss_normalizer.item():
+            self.stock.loss_normalizer = kept
+        else:
+            vars(self.stock).pop("loss_normalizer", None)  # the stock model makes it when needed
 
     def own_losses(
         self, memory: DenseMemory, inputs: list[dict[str, Any]], truth: list[Instances]

@@ -8,15 +8,21 @@ import logging
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
 
+from .errors import ConfigError
+
 __all__ = ["CocoEvaluator", "coco_backend"]
 
 _log = logging.getLogger(__name__)
+
+# Tasks, and what a detection and an annotation must have for them beside a box.
+TASKS = {"bbox": None, "segm": "segmentation", "keypoints": "keypoints"}
 
 
 @cache
@@ -48,8 +54,13 @@ class CocoEvaluator(COCOEvaluator):
     Args:
         dataset_name: a registered data set.
         output_dir: folder for predictions and results; None writes none.
+        tasks: what is judged, of "bbox", "segm" and "keypoints"; the last two need a detector with
+            such a head, and annotations for it.
         max_dets_per_image: None for COCO's 100; any other number is evaluated by pycocotools.
         backend: "auto", or "pycocotools" to have the reference implementation.
+
+    Raises:
+        ConfigError: another task, or one that the annotations or the detections are not made for.
     """
 
     def __init__(
@@ -57,15 +68,18 @@ class CocoEvaluator(COCOEvaluator):
         dataset_name: str,
         output_dir: str | None = None,
         *,
+        tasks: Sequence[str] = ("bbox",),
         max_dets_per_image: int | None = None,
         backend: str = "auto",
     ):
         if backend not in ("auto", "pycocotools"):
             raise ValueError(f"backend must be auto or pycocotools, not {backend!r}.")
+        if not tasks or set(tasks) - TASKS.keys():
+            raise ConfigError(f"tasks must be some of {', '.join(TASKS)}, not {list(tasks)}.")
         self._backend = coco_backend() if backend == "auto" else ("pycocotools", None)
         metadata = MetadataCatalog.get(dataset_name)
         options: dict[str, Any] = {
-            "tasks": ("bbox",),
+            "tasks": tuple(tasks),
             "max_dets_per_image": max_dets_per_image,
             "use_fast_impl": self._backend[1] is not None,
         }
@@ -82,10 +96,12 @@ class CocoEvaluator(COCOEvaluator):
             self._output_dir = output_dir
         if output_dir:
             os.makedirs(output_dir, exist_ok=True)
+        self._check_fields(self._truth(), f"the annotations of {dataset_name}")
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
         found = [detection for image in predictions for detection in image["instances"]]
         self._describe(found, len(predictions))
+        self._check_fields(found, "the detections")
         counts = self._max_dets_per_image[-1]
         _log.info("COCO metric by %s", self._backend[0] if counts == 100 else "pycocotools")
         with _Implementation(self._backend[1]):
@@ -96,12 +112,15 @@ class CocoEvaluator(COCOEvaluator):
     ) -> dict[str, float]:
         if coco_eval is not None:
             return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
-        return self._nothing_found(class_names or [])
+        return self._nothing_found(class_names or [], iou_type)
 
-    def _nothing_found(self, class_names: list[str]) -> dict[str, float]:
+    def _nothing_found(self, class_names: list[str], task: str) -> dict[str, float]:
         """AP of a model without a detection: 0 where there is ground truth, NaN where not."""
         truth = self._truth()
         sizes = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
+        if task == "keypoints":  # which small objects have not got
+            truth = [a for a in truth if a.get("num_keypoints")]
+            del sizes["s"]
         nan = float("nan")
         results = dict.fromkeys(("AP", "AP50", "AP75"), 0.0 if truth else nan)
         for letter, (low, high) in sizes.items():
@@ -117,6 +136,15 @@ class CocoEvaluator(COCOEvaluator):
     def _truth(self) -> list[dict]:
         """What is to be found: the annotations, crowds not counted."""
         return [a for a in self._coco_api.dataset.get("annotations", ()) if not a.get("iscrowd", 0)]
+
+    def _check_fields(self, boxes: list[dict], whose: str) -> None:
+        for task in self._tasks:
+            field = TASKS[task]
+            if field and boxes and not all(field in box for box in boxes):
+                raise ConfigError(
+                    f"dataloader.evaluator.tasks names {task}, and {whose} have no {field}: leave"
+                    " it out, or take a model and a data set that have it."
+                )
 
     def _describe(self, found: list[dict], images: int) -> None:
         """Say what there is to judge, so that an AP near zero explains itself."""

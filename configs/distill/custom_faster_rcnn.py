@@ -1,0 +1,42 @@
+r"""Your own DINO, your own COCO-format folders, a Faster R-CNN of Detectron2's model zoo by name.
+
+    python train_net.py --config-file configs/distill/custom_faster_rcnn.py \
+        model.teacher.detector.checkpoint=TEACHER.pth model.student.num_classes=K \
+        dataloader.train.dataset.json_file=TRAIN.json dataloader.train.dataset.image_root=IMAGES \
+        dataloader.test.dataset.json_file=VAL.json dataloader.test.dataset.image_root=IMAGES
+
+The teacher may know more classes than yours, which are found by their names, e.g. COCO's:
+model.teacher.detector.model.num_classes=80 model.teacher.classes=coco_2017_val, or in place of that
+name the JSON file that it was trained with. Its checkpoint is as in custom_dino.py.
+
+Another student is model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and other values than
+its file has are model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. It starts from
+the ImageNet weights of its file; the zoo's own of COCO are
+train.init_checkpoint=model_zoo://trained/NAME.
+"""
+
+from detectron2.config import LazyCall as L
+
+from kddetr.checkpoint import Vocabulary
+from kddetr.detectors import model_zoo_detector
+
+from ..common.data.custom_rcnn import dataloader
+from .faster_rcnn_r50_from_dino_r50 import lr_multiplier, model, optimizer, train
+
+model.student = L(model_zoo_detector)(
+    name="COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    num_classes=80,
+    boxes_only=True,
+    overrides=[],
+)
+model.teacher = L(Vocabulary)(
+    detector=model.teacher,
+    classes="${dataloader.train.dataset.json_file}",
+    wanted="${dataloader.train.dataset.json_file}",
+)
+model.teacher.detector.model.num_classes = "${model.student.num_classes}"
+
+train.output_dir = "output/custom_faster_rcnn"
+train.init_checkpoint = "model_zoo://${model.student.name}"
+train.max_iter = 50000
+train.checkpointer.period = 1000

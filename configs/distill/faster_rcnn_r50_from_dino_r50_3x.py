@@ -1,0 +1,6 @@
+"""Faster R-CNN R50, 37 epochs (3x), from DINO R50."""
+
+from ..detectors.faster_rcnn_r50_3x import lr_multiplier, train
+from .faster_rcnn_r50_from_dino_r50 import dataloader, model, optimizer
+
+train.output_dir = "output/faster_rcnn_r50_from_dino_r50_3x"

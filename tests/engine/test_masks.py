@@ -1,0 +1,142 @@
+"""A Mask R-CNN trains its masks as ever, alone and beside a teacher: they are left alone."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetMapper,
+    MetadataCatalog,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import transforms as T
+from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import PolygonMasks
+from omegaconf import DictConfig, OmegaConf
+
+from kddetr import KDDETR
+from kddetr.data import DetectionMapper, build_train_loader
+from kddetr.detectors import RegionDetector
+from kddetr.engine import (
+    CocoEvaluator,
+    Trainer,
+    parameter_groups,
+    step_schedule,
+    train_defaults,
+)
+from kddetr.losses import DistillationLoss
+from kddetr.points import AtAnswers, SpecificSampler
+from kddetr.structures import UsageError
+from tests.stock_models import tiny_faster_rcnn
+from tests.tiny import tiny_detector
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+NAME = "engine_polygons"
+
+
+@pytest.fixture
+def polygons(toy, tmp_path):
+    """The toy images, whose boxes are now polygons too."""
+    toy.write_dataset(tmp_path / "data", "engine_boxes")
+    document = json.loads((tmp_path / "data/toy.json").read_text())
+    for thing in document["annotations"]:
+        x, y, w, h = thing["bbox"]
+        thing["segmentation"] = [[x, y, x + w, y, x + w / 2, y + h]]
+    (tmp_path / "data/polygons.json").write_text(json.dumps(document))
+    folder = str(tmp_path / "data")
+    register_coco_instances(NAME, {}, f"{folder}/polygons.json", folder)
+    yield NAME
+    for name in (NAME, "engine_boxes"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def config(folder, model: DictConfig, **train) -> DictConfig:
+    """Two steps of a model that learns masks, on CPU."""
+    images = L(get_detection_dataset_dicts)(names=NAME, filter_empty=True)
+    mapper = L(DatasetMapper)(
+        is_train=True,
+        augmentations=[L(T.RandomFlip)()],
+        image_format="RGB",
+        use_instance_mask=True,
+    )
+    train = {"output_dir": str(folder), "device": "cpu", "max_iter": 2, "log_period": 1, **train}
+    cfg = {
+        "train": OmegaConf.merge(train_defaults(), train),
+        "model": model,
+        "optimizer": L(torch.optim.SGD)(params=L(parameter_groups)(base_lr="${..lr}"), lr=0.01),
+        "lr_multiplier": L(step_schedule)(max_iter=2),
+        "dataloader": {
+            "train": L(build_train_loader)(
+                dataset=images, mapper=mapper, total_batch_size=2, seed="${train.seed}"
+            ),
+            "test": L(build_detection_test_loader)(
+                dataset=images,
+                mapper=L(DetectionMapper)(is_train=False, augmentations=[]),
+                num_workers=0,
+            ),
+            "evaluator": L(CocoEvaluator)(dataset_name=NAME, tasks=["bbox", "segm"]),
+        },
+    }
+    return OmegaConf.create(cfg, flags={"allow_objects": True})
+
+
+def alone() -> DictConfig:
+    return L(RegionDetector)(stock=L(tiny_faster_rcnn)(mask=True))
+
+
+def distilled(weight: float) -> DictConfig:
+    return L(KDDETR)(
+        student=alone(),
+        teacher=L(tiny_detector)(family="dab_detr"),
+        sampler=L(SpecificSampler)(),
+        placement=L(AtAnswers)(),
+        loss=L(DistillationLoss)(),
+        weight=weight,
+    )
+
+
+def trained(folder, model: DictConfig) -> tuple[dict, list[dict], dict]:
+    """Weights of the stock model, the steps' metrics, the last evaluation."""
+    trainer = Trainer(config(folder, model))
+    results = trainer.train()
+    lines = [json.loads(x) for x in (folder / "metrics.json").read_text().splitlines()]
+    steps = [{k: v for k, v in line.items() if "loss" in k} for line in lines if "loss_cls" in line]
+    detector = getattr(trainer.model, "student", trainer.model)
+    return detector.stock.state_dict(), steps, results
+
+
+def test_a_mask_head_trains_as_ever(polygons, tmp_path):
+    before = tiny_faster_rcnn(mask=True).state_dict()
+    plain, steps, results = trained(tmp_path / "alone", alone())
+    masks = [name for name in plain if "mask_head" in name]
+    assert masks and all(not torch.equal(plain[name], before[name]) for name in masks)
+    assert len(steps) == 2 and all(step["loss_mask"] > 0 for step in steps)
+    assert results.keys() == {"bbox", "segm"}
+    # With weight 0 every number is that of the run alone.
+    unweighted, same, _ = trained(tmp_path / "unweighted", distilled(0.0))
+    assert same == steps
+    assert all(torch.equal(plain[name], unweighted[name]) for name in plain)
+    # Points change what is learned, and not what the masks are asked.
+    taught, others, _ = trained(tmp_path / "taught", distilled(1.0))
+    assert others[0]["loss_mask"] == steps[0]["loss_mask"]
+    assert others[1]["loss_mask"] != steps[1]["loss_mask"]
+    assert any(not torch.equal(plain[name], taught[name]) for name in plain)
+
+
+def test_masks_reach_the_model_as_polygons(polygons, tmp_path):
+    cfg = config(tmp_path, alone())
+    batch = next(iter(Trainer.build_train_loader(cfg)))
+    for image in batch:
+        assert isinstance(image["instances"].gt_masks, PolygonMasks)
+        assert image["image"].dtype == torch.uint8
+
+
+def test_without_masks_it_says_which_mapper_to_take(polygons, tmp_path):
+    cfg = config(tmp_path, alone())
+    cfg.dataloader.train.mapper = L(DetectionMapper)(is_train=True, augmentations=[])
+    with pytest.raises(UsageError, match=r"mapper to Detectron2's DatasetMapper"):
+        Trainer(cfg).train()
