@@ -21,7 +21,9 @@ import pytest
 from kddetr.engine import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = (ROOT / "README.md", ROOT / "projects" / "KDDETR" / "README.md")
+READMES = tuple(
+    ROOT / name for name in ("README.md", "projects/KDDETR/README.md", "docs/heterogeneous.md")
+)
 LANGUAGES = {"bash", "python", "text", "json", "bibtex"}
 
 # Commands that a reader needs and a test cannot try, each with the reason why not.

@@ -66,9 +66,25 @@ def test_any_transformer_of_boxes_teaches_any_region_detector(teacher, stock):
 
 
 @pytest.mark.parametrize("teacher", ["deformable_detr", "deformable_detr_plain"])
-def test_learned_embeddings_are_no_regions(teacher):
-    with pytest.raises(UsageError, match="of one kind"):
+def test_learned_embeddings_teach_by_their_answers_alone(teacher):
+    """They are no boxes, but what a detector answers at them is."""
+    with pytest.raises(UsageError, match="of one kind, or ask a student of boxes where"):
         pair(teacher)
+    sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
+    losses = step(pair(teacher, sampler=sampler, placement=AtAnswers()))
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert {"kd_general/class", "kd_specific/class"} < losses.keys()
+    for sampler in (StudentSampler(), NearbySampler()):
+        with pytest.raises(UsageError, match="cannot be asked at a box"):
+            step(pair(teacher, sampler=sampler, placement=AtAnswers()))
+    with pytest.raises(UsageError, match="of one kind"):
+        KDDETR(
+            student=tiny_detector(teacher),
+            teacher=tiny_detector(),
+            sampler=sampler,
+            loss=DistillationLoss(),
+            placement=AtAnswers(),
+        )
 
 
 def test_weight_0_is_the_plain_training_bit_for_bit():
@@ -205,6 +221,21 @@ def test_placement_moves_the_student_and_not_the_teacher():
     assert not torch.equal(asked_teacher.boxes, asked_student.boxes)
     assert asked_student.groups == asked_teacher.groups == {"specific": 6}
     assert asked_student.content is None and not asked_student.boxes.requires_grad
+
+
+@pytest.mark.parametrize("family", BOXES)
+def test_a_transformer_can_be_asked_at_answers_too(family):
+    """Whose learned content is of another width than its teacher's, and stays its own."""
+    model = KDDETR(
+        student=tiny_detector(family),
+        teacher=tiny_detector(family, width=32).eval(),
+        sampler=SpecificSampler(),
+        loss=DistillationLoss(),
+        placement=AtAnswers(),
+    ).train()
+    losses = step(model)
+    assert model.projection is None and losses["kd_specific/class"] > 0
+    sum(losses.values()).backward()
 
 
 def test_placement_keeps_the_groups_of_any_points():

@@ -83,11 +83,13 @@ class KDDETR(nn.Module):
                 " which finds the student's classes by name, or set the student's num_classes to"
                 " the teacher's."
             )
-        if ("position" in teacher.query_parts) != ("position" in student.query_parts):
+        asked = teacher.query_parts if placement is None else {}  # placed queries are boxes
+        if ("position" in asked) != ("position" in student.query_parts):
             raise UsageError(
                 "The queries of a one-stage Deformable DETR are learned embeddings, those of the"
-                " other detectors are boxes, and the teacher's and the student's are not the same:"
-                " take a teacher and a student of one kind."
+                " other detectors are boxes, and what the student is asked is not of its kind:"
+                " take a teacher and a student of one kind, or ask a student of boxes where the"
+                " teacher's answers are (placement=AtAnswers())."
             )
         self.student = student
         # Past nn.Module's registration, so that nothing that walks modules finds the teacher.
@@ -96,7 +98,9 @@ class KDDETR(nn.Module):
         self.loss = loss
         self.placement = placement
         self._weight = weight
-        self.projection = ContentProjection.between(teacher, student) if weight else None
+        # Placed queries are boxes alone: there is nothing to carry over.
+        carries = bool(weight) and placement is None
+        self.projection = ContentProjection.between(teacher, student) if carries else None
 
     @property
     def deployable(self) -> Detector:

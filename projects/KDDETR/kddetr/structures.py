@@ -244,6 +244,19 @@ class Encoded:
         """Queries of its kind at (B, N, 4) boxes, or (1, N, 4) that all images share."""
         return self.detector.fresh_queries(self.memory, boxes)
 
+    def queries_at(self, boxes: Tensor) -> Queries:
+        """:meth:`fresh_queries` for boxes that mean a place.
+
+        Raises:
+            UsageError: the detector does not make its queries of boxes.
+        """
+        if "position" in self.detector.query_parts:
+            raise UsageError(
+                "A one-stage Deformable DETR makes its queries of learned embeddings and cannot be"
+                " asked at a box: take general and specific points, or another teacher."
+            )
+        return self.fresh_queries(boxes)
+
     def decode(self, queries: Queries) -> Predictions:
         """What it sees at them."""
         return self.detector.decode(self.memory, queries)
@@ -260,7 +273,8 @@ class Placement(Protocol):
     """Says where the student is asked, where that is not at the points themselves."""
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
-        """Queries in the points' groups, (B, N, ...), without a graph.
+        """Queries in the points' groups, (B, N, 4) boxes alone, without a graph: what a teacher has
+        learned to go with a box does not go with another one.
 
         Args:
             points: what the teacher was asked.

@@ -63,4 +63,4 @@ class NearbySampler:
         """(B, N, ...) queries for the teacher's N, one group called "nearby"."""
         found = teacher.decode(teacher.queries()).boxes[-1]
         boxes = jittered(found, shift=self.shift, scale=self.scale)
-        return teacher.fresh_queries(boxes).named("nearby").detach()
+        return teacher.queries_at(boxes).named("nearby").detach()

@@ -27,4 +27,4 @@ class StudentSampler:
     def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
         """(B, count, ...) queries, one group called "student"."""
         boxes = student.queries().first(self.count).boxes.detach()
-        return teacher.fresh_queries(boxes).named("student").detach()
+        return teacher.queries_at(boxes).named("student").detach()
