@@ -34,7 +34,6 @@ from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampl
 from kddetr.structures import Answerer, Predictions, Queries
 
 TARGET = 1.25
-SIZES = {"cuda": (800, 1216), "cpu": (480, 640)}
 BOXES = 10  # an image
 
 
@@ -99,7 +98,7 @@ def main() -> None:
     args = _arguments().parse_args()
     cfg = load_config(args.config, args.overrides)
     device = resolve_device(args.device)
-    size = tuple(a or b for a, b in zip((args.height, args.width), SIZES[device.type]))
+    size = (args.height, args.width)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     student = Trainer.build_detector(cfg).to(device).train()
@@ -129,9 +128,9 @@ def _arguments() -> argparse.ArgumentParser:
     add("--config", default="configs/detectors/faster_rcnn_r50.py", help="of a detector or a pair")
     add("--points", type=positive, default=600, help="an image, half of them general (default 600)")
     add("--images", type=positive, default=1, help="in the batch (default 1)")
-    add("--height", type=positive, default=None, help="default: 800 on a GPU, 480 on a CPU")
-    add("--width", type=positive, default=None, help="default: 1216 on a GPU, 640 on a CPU")
-    add("--repeats", type=positive, default=7, help="pairs of steps (default 7)")
+    add("--height", type=positive, default=800, help="of the images (default 800)")
+    add("--width", type=positive, default=1088, help="default 1088: a photograph of COCO, resized")
+    add("--repeats", type=positive, default=5, help="pairs of steps (default 5)")
     add("--warmup", type=positive, default=1, help="pairs before them (default 1)")
     add("--device", default="auto", help="default: a GPU where there is one")
     add("--threads", type=positive, default=1, help="of a CPU (default 1)")

@@ -197,6 +197,40 @@ def write(path: Path, value: dict) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
+def write_lines(path: Path, lines: Sequence[dict]) -> None:
+    """As JSON, one a line."""
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_lines(path: Path, wanted: Sequence[str]) -> list[dict]:
+    """A results.jsonl.
+
+    Args:
+        path: the file.
+        wanted: what each line must have.
+
+    Raises:
+        ValueError: there is no such file, it is empty, or a line of it is no result.
+    """
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: give the results.jsonl of an earlier run.")
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            line = None
+        if not isinstance(line, dict) or set(wanted) - line.keys():
+            raise ValueError(
+                f"{path}, line {number}, is no result of this program, which has"
+                f" {', '.join(sorted(wanted))}: give it a file that it wrote."
+            )
+        lines.append(line)
+    if not lines:
+        raise ValueError(f"{path} is empty: give it a file that this program wrote.")
+    return lines
+
+
 def spread(values: Sequence[float], sign: str = "") -> str:
     """Mean, and of several the sample standard deviation."""
     mean = f"{statistics.mean(values):{sign}.1f}"

@@ -6,7 +6,6 @@ the labelled images, same iterations. Ends with a table, results.json, results.j
 and beside every run weights.pth, an ordinary file of Detectron2.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from comparison import (
     markdown,
     outcome,
     parameters,
+    read_lines,
     result,
     scores,
     shipped_teacher,
     student,
+    write_lines,
     write_results,
 )
 from training_runs import Run, one_sentence, shown
@@ -48,7 +49,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.table:
-        print(table(read_lines(args.table)))
+        print(table(read_results(args.table)))
         return
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
@@ -102,30 +103,13 @@ def _finish(run: Run) -> dict:
     return outcome(run, detector)
 
 
-def write_lines(path: Path, lines: Sequence[dict]) -> None:
-    """As JSON, one a line."""
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-def read_lines(path: Path) -> list[dict]:
+def read_results(path: Path) -> list[dict]:
     """A results.jsonl.
 
     Raises:
         ValueError: a line is no result, or there is no teacher or no run in it.
     """
-    lines = []
-    wanted = {"run", "seed", *COLUMNS}
-    for number, text in enumerate(path.read_text().splitlines(), 1):
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            line = None
-        if not isinstance(line, dict) or wanted - line.keys():
-            raise ValueError(
-                f"{path}, line {number}, is no result of this program, which has"
-                f" {', '.join(sorted(wanted))}: give it a file that it wrote."
-            )
-        lines.append(line)
+    lines = read_lines(path, ("run", "seed", *COLUMNS))
     if not {TEACHER, "alone"} <= {line["run"] for line in lines}:
         raise ValueError(f"{path} needs a line of the teacher and one of the student alone.")
     return lines

@@ -6,18 +6,18 @@ seed, validation images, fewer iterations than the real runs. Ends with a table 
 line a run.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import quiet  # noqa: F401  (before what warns)
-from comparison import METRICS, arguments, begin
+from comparison import METRICS, arguments, begin, read_lines, write_lines
 from training_runs import Run, one_sentence, run_all, shown
 
 ALONE = "configs/quickstart/faster_rcnn_alone.py"
 DISTILLED = "configs/quickstart/faster_rcnn_distilled.py"
 ITERATIONS = 900
+COLUMNS = ("form", "seed", *METRICS)
 AT_POINTS = ("model.placement=null",)
 _SAMPLERS = {
     "general": "{_target_: kddetr.points.GeneralSampler, count: 50}",
@@ -98,7 +98,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.table:
-        print(table([json.loads(line) for line in args.table.read_text().splitlines()]))
+        print(table(read_lines(args.table, COLUMNS)))
         return
     say = begin()
     iterations = args.iterations or ITERATIONS
@@ -111,7 +111,7 @@ def main() -> None:
     run_all(list(runs.values()), say=say)
     lines = [line(name, seed, run) for (name, seed), run in runs.items()]
     file = args.output / "results.jsonl"
-    file.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    write_lines(file, lines)
     print("\n" + table(lines))
     say(f"done; the figures are in {shown(file)}")
 

@@ -13,7 +13,7 @@ from kddetr import KDDETR
 from kddetr.checkpoint import Vocabulary, class_names, load_pretrained
 from kddetr.data import DatasetError
 from kddetr.detectors import CachedEncoder, RegionDetector
-from kddetr.engine import ConfigError, build
+from kddetr.engine import ConfigError, build, train_defaults
 from kddetr.engine.preflight import check_model
 from kddetr.losses import DistillationLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
@@ -222,7 +222,8 @@ def test_the_datas_classes_must_be_the_wanted_ones(cached):
     teacher = Vocabulary(detector=knowing(), classes=KNOWN, wanted=WANTED)
     model = distiller(CachedEncoder(teacher) if cached else teacher)
     name = "vocabulary_data"
-    cfg = OmegaConf.create({"dataloader": {"train": {"dataset": {"names": name}}}})
+    data = {"train": {"dataset": {"names": name}}}
+    cfg = OmegaConf.create({"dataloader": data, "train": train_defaults()})
     metadata = MetadataCatalog.get(name)
     try:
         metadata.set(thing_classes=WANTED)

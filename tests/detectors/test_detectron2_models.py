@@ -123,8 +123,8 @@ def test_wrong_overrides(name, overrides, words):
     [
         ("faster_rcnn_R_50_FPN_1x", f"did you mean {FASTER}"),
         ("COCO-Detection/faster_rcnn_r50_FPN_1x.yml", "did you mean COCO-Detection/faster"),
-        ("../../engine/defaults.py", "no file"),
-        ("q", r"it has \d+ files"),
+        ("../../engine/defaults.py", "no config"),
+        ("q", r"its \d+ names are like"),
         ("COCO-Detection/rpn_R_50_FPN_1x.yaml", "ProposalNetwork is no detector, it finds regions"),
         ("Misc/semantic_R_50_FPN_1x.yaml", "SemanticSegmentor is no detector, it labels pixels"),
         ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", "PanopticFPN trains in a way of"),

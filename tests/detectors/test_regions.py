@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import PanopticFPN
+from detectron2.modeling.roi_heads import RROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
@@ -194,7 +195,7 @@ def test_strange_boxes_become_regions_of_the_image(detector):
     assert (found.boxes[..., 2:] > 0).all()
     tiny = inside(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), (1, 1)).tensor
     assert tiny.tolist() == [[0, 0, 1, 1]]
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(UsageError, match="not finite"):
         answers(detector, torch.full((2, 1, 4), float("nan")))
 
 
@@ -345,6 +346,27 @@ def test_refuses_what_it_cannot_ask(detector):
         detector.train()(batch)
     with pytest.raises(UsageError, match="RGB tensor"):
         detector.encode([{"image": torch.zeros(1, 8, 8)}])
+
+
+def test_rotated_boxes_are_no_queries(detector):
+    heads = copy.copy(detector.stock.roi_heads)
+    heads.__class__ = RROIHeads
+    detector.stock.roi_heads = heads
+    with pytest.raises(UsageError, match="it has RROIHeads"):
+        RegionDetector(detector.stock)
+
+
+def test_pictures_of_the_training_are_drawn_as_ever(detector):
+    detector.train().stock.vis_period = 2
+    drawn = []
+    detector.stock.visualize_training = lambda inputs, proposals: drawn.append((inputs, proposals))
+    batch = tiny_batch(SIZES)
+    with EventStorage() as storage:
+        for _ in range(3):
+            detector(batch)
+            storage.step()
+    assert len(drawn) == 2
+    assert torch.equal(drawn[0][0][0]["image"], batch[0]["image"].flip(0))
 
 
 def test_heads_that_learn_more_want_their_ground_truth(detector):

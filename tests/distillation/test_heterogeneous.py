@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from kddetr import KDDETR
-from kddetr.detectors import RegionDetector
+from kddetr.detectors import CachedEncoder, RegionDetector
 from kddetr.losses import DistillationLoss
 from kddetr.points import (
     AtAnswers,
@@ -280,6 +280,13 @@ def test_a_region_detector_teaches_a_transformer(family):
     assert all(p.grad is None for p in stock.parameters()) and not stock.training
     assert all(torch.equal(v, before[k]) for k, v in stock.state_dict().items())
     assert model.projection is None
+
+
+def test_a_region_detector_cannot_be_remembered():
+    """Its memory is a pyramid, and CachedEncoder keeps tokens."""
+    cached = CachedEncoder(RegionDetector(tiny_faster_rcnn()).eval())
+    with pytest.raises(UsageError, match="do not cache the encoder"):
+        cached.encode(tiny_batch((SIZES[0],), boxes=(1,)))
 
 
 def test_classes_given_an_object_are_what_the_kl_compares():

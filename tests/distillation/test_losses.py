@@ -12,7 +12,7 @@ from kddetr.losses import (
     kl_gap,
     l1_gap,
 )
-from kddetr.structures import Predictions, Queries
+from kddetr.structures import Predictions, Queries, UsageError
 
 
 def predictions(layers, images=2, points=5, seed=0):
@@ -136,6 +136,18 @@ def test_bce_gap_is_the_binary_cross_entropy_up_to_the_teachers_own():
     plain = F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="sum") / 3
     (mine,), (theirs,) = (torch.autograd.grad(v, student) for v in (found, plain))
     torch.testing.assert_close(mine, theirs)
+
+
+def test_one_class_has_no_distribution_to_compare():
+    """A softmax over one class is 1 whatever is said: the published KL would be silently 0."""
+    one = Predictions(torch.randn(2, 2, 5, 1), torch.rand(2, 2, 5, 4) * 0.5 + 0.2)
+    other = Predictions(one.logits + 1, one.boxes)
+    with pytest.raises(UsageError, match="class_gap to kl_background or bce"):
+        DistillationLoss()(one, other, asked())
+    for gap in ("kl_background", "bce"):
+        assert DistillationLoss(class_gap=gap)(one, other, asked())["kd_general/class"] > 0
+    boxes_alone = DistillationLoss(class_weight=0.0)(one, other, asked())
+    assert boxes_alone["kd_general/class"] == 0
 
 
 def test_unknown_class_gap():

@@ -14,7 +14,9 @@ from detectron2.data import (
 )
 from detectron2.data import transforms as T
 from detectron2.data.datasets import register_coco_instances
+from detectron2.data.detection_utils import annotations_to_instances
 from detectron2.structures import PolygonMasks
+from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig, OmegaConf
 
 from kddetr import KDDETR
@@ -133,6 +135,24 @@ def test_masks_reach_the_model_as_polygons(polygons, tmp_path):
     for image in batch:
         assert isinstance(image["instances"].gt_masks, PolygonMasks)
         assert image["image"].dtype == torch.uint8
+
+
+def test_an_image_without_boxes_has_no_masks_and_needs_none(polygons, tmp_path):
+    """Detectron2's mapper leaves the field out there."""
+    stock = tiny_faster_rcnn(mask=True).train()
+    model = RegionDetector(stock).train()
+    cfg = config(tmp_path, alone())
+    batch = next(iter(Trainer.build_train_loader(cfg)))
+    height, width = batch[1]["image"].shape[1:]
+    batch[1]["instances"] = annotations_to_instances([], (height, width))
+    assert not batch[1]["instances"].has("gt_masks")
+    with EventStorage():
+        torch.manual_seed(0)
+        expected = stock([x | {"image": x["image"].flip(0)} for x in batch])
+        torch.manual_seed(0)
+        found = model(batch)
+    assert found.keys() == expected.keys() and expected["loss_mask"] > 0
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_without_masks_it_says_which_mapper_to_take(polygons, tmp_path):

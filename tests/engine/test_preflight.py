@@ -14,7 +14,8 @@ from detectron2.data import (
 )
 
 from kddetr.checkpoint import CheckpointError, load_pretrained
-from kddetr.data import DatasetError, load_coco_format
+from kddetr.data import DatasetError, DetectionMapper, load_coco_format
+from kddetr.detectors import detectron2_detector
 from kddetr.engine import (
     ConfigError,
     Trainer,
@@ -23,6 +24,7 @@ from kddetr.engine import (
     check_model,
     check_output_dir,
 )
+from tests.stock_models import tiny_faster_rcnn, tiny_retinanet
 
 
 @pytest.fixture
@@ -85,6 +87,25 @@ def test_devices_and_precision(cfg):
         cfg.train.device = "cuda"
         with pytest.raises(ConfigError, match="no CUDA"):
             check_launch(cfg, 1)
+
+
+@pytest.mark.parametrize("loader", ["train", "test"])
+def test_a_mapper_that_reads_other_colours(cfg, loader):
+    """Detectron2's own configs say BGR; a detector here would turn it round once more."""
+    node = L(DetectionMapper)(is_train=loader == "train", augmentations=[], image_format="BGR")
+    cfg.dataloader[loader].mapper = node
+    with pytest.raises(ConfigError, match=f"{loader}.mapper.image_format is BGR.*set it to RGB"):
+        check_config(cfg)
+    cfg.dataloader[loader].mapper.image_format = "RGB"
+    check_config(cfg)
+
+
+def test_bfloat16_moves_regions(cfg, caplog):
+    cfg.model, cfg.train.amp.enabled = "", True
+    for stock, warned in ((tiny_faster_rcnn(), True), (tiny_retinanet(), False)):
+        caplog.clear()
+        check_model(cfg, detectron2_detector(stock))
+        assert ("rounds the corners of regions" in caplog.text) is warned
 
 
 def test_missing_files(cfg, toy):

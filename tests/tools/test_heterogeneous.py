@@ -6,8 +6,8 @@ import comparison
 import heterogeneous
 import pytest
 import torch
-from comparison import LONGER, Comparison
-from heterogeneous import CONFIGS, read_lines, run_lines, table, write_lines
+from comparison import LONGER, Comparison, write_lines
+from heterogeneous import CONFIGS, read_results, run_lines, table
 from omegaconf import OmegaConf
 from quickstart import CONFIGS as QUICKSTART
 from training_runs import ROOT, Run
@@ -61,7 +61,7 @@ def test_one_seed_has_no_spread():
 def test_the_table_comes_from_the_file_and_nothing_is_trained(tmp_path, monkeypatch, capsys):
     file = tmp_path / "results.jsonl"
     write_lines(file, result_lines())
-    assert read_lines(file) == result_lines()
+    assert read_results(file) == result_lines()
     monkeypatch.setattr(heterogeneous, "begin", lambda: pytest.fail("something is trained"))
     monkeypatch.setattr("sys.argv", ["heterogeneous.py", "--table", str(file)])
     heterogeneous.main()
@@ -74,10 +74,15 @@ def test_what_is_no_result_is_refused_by_its_line(tmp_path, line):
     write_lines(file, result_lines())
     file.write_text(file.read_text() + line)
     with pytest.raises(ValueError, match=rf"line {len(result_lines()) + 1}, is no result"):
-        read_lines(file)
-    file.write_text("")
+        read_results(file)
+    write_lines(file, result_lines()[:1])
     with pytest.raises(ValueError, match="one of the student alone"):
-        read_lines(file)
+        read_results(file)
+    file.write_text("")
+    with pytest.raises(ValueError, match="is empty"):
+        read_results(file)
+    with pytest.raises(ValueError, match="There is no file"):
+        read_results(tmp_path / "none.jsonl")
 
 
 @pytest.mark.parametrize("configs", [CONFIGS, QUICKSTART], ids=["heterogeneous", "quickstart"])
@@ -141,7 +146,7 @@ def test_the_program_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     arguments = ["heterogeneous.py", "--seeds", "2", "--output", str(tmp_path)]
     monkeypatch.setattr("sys.argv", arguments)
     heterogeneous.main()
-    lines = read_lines(tmp_path / "results.jsonl")
+    lines = read_results(tmp_path / "results.jsonl")
     assert len(lines) == 9 and {(line["run"], line["seed"]) for line in lines} == {
         ("teacher", None),
         *((name, seed) for name in APS for seed in (0, 1)),

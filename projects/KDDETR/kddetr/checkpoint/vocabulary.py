@@ -59,9 +59,9 @@ class Vocabulary(nn.Module):
         order = {name: i for i, name in enumerate(self.classes)}
         if missing := [name for name in self.wanted if name not in order]:
             raise UsageError(
-                f"The teacher knows no {_missing(missing, self.classes)}; it knows"
-                f" {listed(self.classes)}, and wanted are {listed(self.wanted)}: spell its classes"
-                " as the wanted ones, or leave out what it cannot teach."
+                f"The {type(detector).__name__} knows no {_missing(missing, self.classes)}; it"
+                f" knows {listed(self.classes)}, and wanted are {listed(self.wanted)}: spell its"
+                " classes as the wanted ones, or leave out what it cannot teach."
             )
         rows = torch.tensor([order[name] for name in self.wanted])
         self.register_buffer("rows", rows, persistent=False)

@@ -4,14 +4,13 @@
 `model_zoo://trained/NAME` is the detector that was trained with it.
 """
 
-import difflib
-from pathlib import Path
-
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 from omegaconf import OmegaConf
 
+from ..structures import UsageError
+from ..zoo import zoo_with
 from .files import CheckpointError
 
 __all__ = ["zoo_address"]
@@ -31,17 +30,13 @@ def zoo_address(path: str) -> str:
         CheckpointError: there is no such config, names that are close are given; it starts from
             nothing, or its detector is not published.
     """
-    try:
-        from detectron2 import model_zoo  # needs setuptools' pkg_resources in most releases
-    except ImportError as error:
-        raise CheckpointError(
-            f"{path} needs Detectron2's model zoo, which cannot be imported ({error}): pip install"
-            " 'setuptools<81'."
-        ) from error
     name = path.removeprefix(PREFIX)
     wanted = name.startswith(TRAINED)
     name = name.removeprefix(TRAINED)
-    _check_name(path, name, Path(model_zoo.__file__).parent / "configs")
+    try:
+        model_zoo = zoo_with(name)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if wanted:
         try:
             return model_zoo.get_checkpoint_url(name)
@@ -58,24 +53,6 @@ def zoo_address(path: str) -> str:
     if not address:
         raise CheckpointError(f"{path}: the config {name} starts from no file; name another one.")
     return address
-
-
-def _check_name(path: str, name: str, folder: Path) -> None:
-    """Only what is there: a LazyConfig is run when it is read."""
-    known = sorted(
-        file.relative_to(folder).as_posix()
-        for file in folder.rglob("*.*")
-        if file.suffix in (".py", ".yaml")
-    )
-    if name in known:
-        return
-    if close := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
-        hint = f"did you mean {' or '.join(close)}?"
-    elif known:
-        hint = f"its {len(known)} names are like {known[len(known) // 2]}."
-    else:
-        hint = "this installation came without its configs."
-    raise CheckpointError(f"{path}: Detectron2's model zoo has no config {name!r}; {hint}")
 
 
 class _ZooHandler(PathHandler):

@@ -1,4 +1,6 @@
-"""Detection transformers that answer any queries. Nothing in this room knows of any other use."""
+"""Detectors that answer any queries: transformers, and models of Detectron2. Nothing in this room
+knows of any other use.
+"""
 
 from .backbone import TinyConvNet, resnet
 from .cached import CachedEncoder

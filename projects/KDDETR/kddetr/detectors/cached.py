@@ -97,6 +97,11 @@ class CachedEncoder(nn.Module):
 
     def _remember(self, inputs: list[dict[str, Any]], size: tuple[int, int]) -> None:
         memory = self.detector.encode(inputs)
+        if not isinstance(memory, Memory):
+            raise UsageError(
+                "Only a detection transformer's encoding can be remembered: do not cache the"
+                " encoder of this detector."
+            )
         self._layouts[size] = memory.select([0])
         for x, tokens in zip(inputs, memory.tokens, strict=True):
             kept = Remembered(tokens.to("cpu", self.dtype).clone(), _checksum(x["image"]))

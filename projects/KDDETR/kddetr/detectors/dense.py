@@ -141,7 +141,7 @@ class DenseQueryDetector(StockDetector):
         They are clipped to the image, and those of nothing in it are left out.
 
         Raises:
-            ValueError: a predicted box is not finite.
+            UsageError: a predicted box is not finite.
         """
         levels, sizes = self._levels(memory), memory.images.image_sizes
         anchors = torch.cat([level.anchors.flatten(0, 2) for level in levels])
@@ -161,7 +161,7 @@ class DenseQueryDetector(StockDetector):
         """What the responsible predictions say, (1, B, N, ...); gradients go through all of it.
 
         Raises:
-            ValueError: a box is not finite.
+            UsageError: a box is not finite.
         """
         sizes = memory.images.image_sizes
         boxes = _in_pixels(queries.boxes, sizes)

@@ -2,9 +2,7 @@
 file in the model zoo.
 """
 
-import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, LazyCall, instantiate
@@ -16,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ..structures import UsageError
+from ..zoo import zoo_with
 from .dense import DenseQueryDetector
 from .regions import RegionDetector
 
@@ -104,7 +103,13 @@ def model_zoo_detector(
             if "num_classes" not in node:
                 raise UsageError(f"The model of {name} has no num_classes: it is no detector.")
             node.num_classes = num_classes
-        model = instantiate(cfg.model)
+        try:
+            model = instantiate(cfg.model)
+        except ValueError as error:
+            raise UsageError(
+                f"The model of {name} cannot be built by this Detectron2 and PyTorch ({error});"
+                " overrides can change it, of FCOS for instance [model.head.norm, '']."
+            ) from error
     # All of the zoo take BGR, and FCOS, which has no way to take anything else, does not say so.
     order = getattr(model, "input_format", "BGR")
     return detectron2_detector(model, num_queries=num_queries, input_format=order)
@@ -124,23 +129,7 @@ def zoo_config(name: str, *, boxes_only: bool = False) -> CfgNode | DictConfig:
     Raises:
         UsageError: there is no such file, or no zoo in this installation.
     """
-    try:
-        from detectron2 import model_zoo  # needs setuptools' pkg_resources in most releases
-    except ImportError as error:
-        raise UsageError(
-            f"Detectron2's model zoo cannot be imported ({error}): pip install 'setuptools<81'."
-        ) from error
-    folder = Path(model_zoo.__file__).parent / "configs"
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*.*")
-        if path.suffix in (".py", ".yaml")
-    )
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"it has {len(names)} files."
-        raise UsageError(f"Detectron2's model zoo has no file {name}; {hint}")
-    cfg = model_zoo.get_config(name)
+    cfg = zoo_with(name).get_config(name)
     if isinstance(cfg, CfgNode):
         if boxes_only:
             cfg.MODEL.MASK_ON = cfg.MODEL.KEYPOINT_ON = False

@@ -11,8 +11,14 @@ from typing import Any
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
-from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads, StandardROIHeads
+from detectron2.modeling.roi_heads import (
+    CascadeROIHeads,
+    Res5ROIHeads,
+    RROIHeads,
+    StandardROIHeads,
+)
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from ..boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
@@ -53,9 +59,10 @@ def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:
 
         z_c = s_c - s_background
 
-    the log-odds of class c against background, which is what the logit of a sigmoid is. Nothing is
-    lost: softmax([z, 0]) is the predictor's own distribution again, and the softmax over z alone is
-    that of the classes given that there is an object.
+    the log-odds of class c against background alone. (A sigmoid's logit is c against everything
+    else, which is the same where no other class is in play.) Nothing is lost: softmax([z, 0]) is
+    the predictor's own distribution again, and the softmax over z alone is that of the classes
+    given that there is an object.
 
     Args:
         scores: (R, K + 1), background last.
@@ -119,7 +126,7 @@ class RegionDetector(StockDetector):
         area, it is the nearest pixel.
 
         Raises:
-            ValueError: a box is not finite.
+            UsageError: a box is not finite.
         """
         sizes = memory.images.image_sizes
         regions = pixel_regions(queries.boxes, sizes)
@@ -146,6 +153,8 @@ class RegionDetector(StockDetector):
                 memory.images, memory.features, truth
             )
         _, second = stock.roi_heads(memory.images, memory.features, memory.proposals, truth)
+        if stock.vis_period > 0 and get_event_storage().iter % stock.vis_period == 0:
+            stock.visualize_training(self.in_own_order(inputs), memory.proposals)
         return {**second, **first}
 
     @torch.no_grad()
@@ -190,7 +199,8 @@ class RegionDetector(StockDetector):
         super().check_truth(instances)
         heads = self.stock.roi_heads
         for on, field in (("mask_on", "gt_masks"), ("keypoint_on", "gt_keypoints")):
-            if getattr(heads, on, False) and not instances.has(field):
+            # Detectron2's mapper leaves the field out where an image has no box.
+            if len(instances) and getattr(heads, on, False) and not instances.has(field):
                 raise UsageError(
                     f"The model has a head that learns {field} and the images come without:"
                     " set dataloader.train.mapper to Detectron2's DatasetMapper with"
@@ -203,7 +213,7 @@ def pixel_regions(boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Boxes
     """(B, N, 4) ``cxcywh`` of the unit square as regions (xyxy pixels) inside images (h, w).
 
     Raises:
-        ValueError: a box is not finite.
+        UsageError: a box is not finite.
     """
     corners = cxcywh_to_xyxy(finite(boxes))
     return [
@@ -249,7 +259,7 @@ def _answers(predictor, found, regions: list[Boxes], sizes, shape) -> Prediction
 
 def _check_heads(stock: nn.Module) -> None:
     heads = getattr(stock, "roi_heads", None)
-    if not isinstance(heads, StandardROIHeads | Res5ROIHeads):
+    if not isinstance(heads, StandardROIHeads | Res5ROIHeads) or isinstance(heads, RROIHeads):
         found = f"{type(heads).__name__}" if heads is not None else "none"
         raise UsageError(
             f"A {type(stock).__name__} cannot be asked at regions, which takes Detectron2's"

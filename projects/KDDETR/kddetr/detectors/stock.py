@@ -92,9 +92,9 @@ class StockDetector(nn.Module):
             UsageError: the ground truth does not go with the model, see :meth:`check_truth`.
         """
         labelled = [i for i, x in enumerate(inputs) if "instances" in x]
+        for i in labelled:
+            self.check_truth(inputs[i]["instances"])  # before the device has to be waited for
         truth = [inputs[i]["instances"].to(self.device) for i in labelled]
-        for instances in truth:
-            self.check_truth(instances)
         if labelled:
             return self.own_losses(memory.select(labelled), [inputs[i] for i in labelled], truth)
         nothing = Instances(memory.images.image_sizes[0])
@@ -139,11 +139,11 @@ def finite(boxes: Tensor) -> Tensor:
     """A query's boxes without a graph, in float.
 
     Raises:
-        ValueError: one is not finite.
+        UsageError: one is not finite.
     """
     boxes = boxes.detach().float()
     if not torch.isfinite(boxes).all():
-        raise ValueError(
+        raise UsageError(
             "A query's box is not finite: look at where the points come from, or at the weights of"
             " the detector that they are taken from."
         )

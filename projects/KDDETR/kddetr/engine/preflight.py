@@ -19,6 +19,7 @@ from kddetr.checkpoint import (
     deployable,
     listed,
     local_file,
+    weight_owner,
     whole_checkpoints,
 )
 from kddetr.data import check_dataset, check_same_classes, dataset_names
@@ -105,6 +106,7 @@ def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = Fal
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
+        _check_colours(cfg)
         _check_data(cfg, training)
     # After the data, which is looked at on this disk: a file may have to be fetched first.
     if training:
@@ -112,6 +114,17 @@ def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = Fal
             _check_file(file, path)
     if cfg.train.init_checkpoint and not resuming:
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
+
+
+def _check_colours(cfg: DictConfig) -> None:
+    """Detectron2's own mapper reads BGR where nothing else is said in its configs."""
+    for key in ("train.mapper", "train.unlabeled_mapper", "test.mapper"):
+        order = OmegaConf.select(cfg, f"dataloader.{key}.image_format")
+        if order not in (None, "RGB"):
+            raise ConfigError(
+                f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and "
+                "turns it round itself where it has to: set it to RGB."
+            )
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
@@ -145,6 +158,13 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
         ConfigError: the numbers or the names differ.
     """
     detector = deployable(model)
+    amp = cfg.train.amp
+    if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
+        _log.warning(
+            "In bfloat16 Detectron2 rounds the corners of regions to 8 significant bits, up to 4 "
+            "pixels on a large image: float32, or float16 on CUDA, is closer for a detector with "
+            "ROI heads."
+        )
     num_classes = getattr(detector, "num_classes", None)
     if num_classes is None:
         return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..boxes import IOU_EPS
 from ..parallel import mean_over_processes
-from ..structures import Predictions, Queries
+from ..structures import Predictions, Queries, UsageError
 from .gaps import bce_gap, giou_gap, kl_background_gap, kl_gap, l1_gap
 
 CLASS_WEIGHTS = {"weighted_mean": 10.0, "published": 1.0}
@@ -44,11 +44,13 @@ class DistillationLoss(nn.Module):
         foreground: weigh points by :func:`foreground_weight`; else all alike.
         reduction: see above.
         class_gap: "kl", as published, over the K foreground classes; "kl_background", over these
-            and background; "bce", class by class.
+            and background; "bce", class by class, for teachers that end in sigmoids (a softmax is
+            no set of independent classes).
         eps: of the GIoU.
 
     Raises:
         ValueError: an unknown reduction or class gap.
+        UsageError: when asked about a single class, whose KL is always 0.
     """
 
     def __init__(
@@ -102,6 +104,11 @@ class DistillationLoss(nn.Module):
     def terms(self, student: Predictions, teacher: Predictions) -> dict[str, Tensor]:
         """Unweighted terms of one group, one value a student layer, (L,) each."""
         teacher = teacher.last().detach()
+        if student.logits.shape[-1] == 1 and self.class_gap is kl_gap and self.weights["class"]:
+            raise UsageError(
+                "The KL over one class is always 0, so that no class would be distilled: set"
+                " model.loss.class_gap to kl_background or bce."
+            )
         top = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(top), student.of_classes(top)
         gaps = {

@@ -32,8 +32,9 @@ def kl_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
 def kl_background_gap(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
     """:func:`kl_gap` over the K classes and background, whose logit is 0.
 
-    A logit z before a sigmoid is the log-odds of its class against background, and softmax([z, 0])
-    is the distribution over classes and background with those odds.
+    softmax([z, 0]) is the distribution over classes and background in which each class has the
+    odds exp(z) against background: a region detector's own, and for a sigmoid's logits, which are
+    odds against everything else, close to theirs where one class is in play.
 
     Args, Returns: as of :func:`kl_gap`.
     """

@@ -1,0 +1,42 @@
+"""Detectron2's model zoo, opened by a name that is in it."""
+
+import difflib
+from pathlib import Path
+from types import ModuleType
+
+from .structures import UsageError
+
+
+def zoo_with(name: str) -> ModuleType:
+    """``detectron2.model_zoo``, which has a config of that name.
+
+    Only names that are there are let through: a LazyConfig is run when it is read.
+
+    Args:
+        name: e.g. ``COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml`` or ``common/models/fcos.py``.
+
+    Raises:
+        UsageError: there is no such config, names that are close are given; or no zoo in this
+            installation.
+    """
+    try:
+        from detectron2 import model_zoo  # needs setuptools' pkg_resources in most releases
+    except ImportError as error:
+        raise UsageError(
+            f"Detectron2's model zoo cannot be imported ({error}): pip install 'setuptools<81'."
+        ) from error
+    folder = Path(model_zoo.__file__).parent / "configs"
+    known = sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*.*")
+        if file.suffix in (".py", ".yaml")
+    )
+    if name in known:
+        return model_zoo
+    if close := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
+        hint = f"did you mean {' or '.join(close)}?"
+    elif known:
+        hint = f"its {len(known)} names are like {known[len(known) // 2]}."
+    else:
+        hint = "this installation came without its configs."
+    raise UsageError(f"Detectron2's model zoo has no config {name!r}; {hint}")

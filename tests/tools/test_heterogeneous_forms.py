@@ -1,0 +1,58 @@
+"""The experiment on how a region detector is asked: every form is what its words say."""
+
+import pytest
+from comparison import write_lines
+from heterogeneous_forms import COLUMNS, DISTILLED, FORMS, table
+from omegaconf import OmegaConf
+from training_runs import ROOT
+
+from kddetr.engine import build, load_config
+from kddetr.points import AtAnswers, NearbySampler, SpecificSampler, StudentSampler
+
+
+def loaded(name: str):
+    form = FORMS[name]
+    return load_config(str(ROOT / form.config), list(form.changes)).model
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_what_its_words_say(name):
+    form, model = FORMS[name], loaded(name)
+    if name == "alone":
+        assert "teacher" not in model
+        return
+    loss, placement = model.loss, model.placement
+    where = {0.2: "at the answers, moved", 0.0: "at the answers", None: "at the points"}
+    assert form.regions == where[placement and placement.get("shift", AtAnswers().shift)]
+    assert form.box_terms == f"{loss.box_weight:g}, {loss.giou_weight:g}"
+    gap = {"kl": "KL", "kl_background": "KL with background", "bce": "BCE"}
+    words = gap[loss.get("class_gap", "kl")]
+    if words != "BCE":
+        words += f", T {loss.get('temperature', 10):g}"
+    assert form.class_term == words
+    samplers = build(model.sampler).samplers
+    named = {
+        SpecificSampler: "specific",
+        StudentSampler: "the student's proposals",
+        NearbySampler: "nearby",
+    }
+    assert form.points == ", ".join(named.get(type(one), "general") for one in samplers)
+
+
+def test_no_two_forms_are_one():
+    seen = [OmegaConf.to_yaml(loaded(name)) for name in FORMS]
+    assert len(set(seen)) == len(FORMS)
+    assert loaded("chosen") == load_config(str(ROOT / DISTILLED)).model
+
+
+def test_a_row_a_run_in_the_order_of_the_forms(tmp_path):
+    lines = [
+        {"form": name, "seed": seed, "AP": 10.0 + seed, "AP50": 20.0, "AP75": 5.0}
+        for seed in (0, 1)
+        for name in ("exact", "alone")
+    ]
+    rows = table(lines).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["none"] * 2 + ["general, specific"] * 2
+    assert rows[3].endswith("| 1 | 11.0 | 20.0 | 5.0 |")
+    assert set(lines[0]) == set(COLUMNS)
+    write_lines(tmp_path / "x.jsonl", lines)
