@@ -111,7 +111,8 @@ def main() -> None:
     threads = "" if device.type == "cuda" else f", {args.threads} thread(s)"
     print(
         f"{args.config}: {args.images} x {size[0]} x {size[1]} on {device}{threads},"
-        f" {'bfloat16' if amp else 'float32'}, {args.points} points, torch {torch.__version__}"
+        f" {'bfloat16' if amp else 'float32'}, asked at {args.points}"
+        f" {'of the answers' if args.at_answers else 'points'}, torch {torch.__version__}"
     )
     print(report(cost))
     if args.teacher:
