@@ -36,18 +36,35 @@ TAKEN_ON_TRUST = {
     r"export DETECTRON2_DATASETS=\S+": "names a folder of the reader's",
 }
 
-# Stands in for `python program arguments`: stops right after the program has parsed its arguments.
+# Stands in for `python program arguments`, which stops right after it has parsed its arguments. The
+# packages that all programs begin with are imported once; each program runs in a fork of that.
 PARSE_ONLY = """
-import argparse, json, runpy, sys
+import argparse, json, os, runpy, sys, traceback
+import kddetr.engine
 parse = argparse.ArgumentParser.parse_args
 def parse_and_stop(self, args=None, namespace=None):
     found = vars(parse(self, args, namespace))
     print("PARSED " + json.dumps(found, default=str))
     sys.exit(0)
 argparse.ArgumentParser.parse_args = parse_and_stop
-sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition("/")[0] or ".")
-runpy.run_path(sys.argv[0], run_name="__main__")
+for line in sys.stdin:
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.dup2(writing, 1), os.dup2(writing, 2)
+        sys.argv = json.loads(line)
+        sys.path.insert(0, sys.argv[0].rpartition("/")[0] or ".")
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as stop:
+            print(stop.code)
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as said:
+        print(json.dumps(said.read()), flush=True)
+    os.wait()
 """
 
 
@@ -121,6 +138,35 @@ def check_make(arguments: list[str], variables: dict[str, str]) -> None:
 
 
 @functools.cache
+def parser() -> subprocess.Popen:
+    """The process that parses, started when first needed."""
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PARSE_ONLY],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parser_ends():
+    """With the last test of this file."""
+    yield
+    if parser.cache_info().currsize:
+        parser().communicate()  # closes its input, the end of its loop
+        parser.cache_clear()
+
+
+def run_parser(words: tuple[str, ...]) -> str:
+    """What a program says while it parses its arguments."""
+    process = parser()
+    process.stdin.write(json.dumps(words) + "\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
+
+
+@functools.cache
 def check_program(words: tuple[str, ...]) -> None:
     """The program is there and takes these arguments; its config loads with its overrides."""
     source = ROOT / words[0]
@@ -128,16 +174,9 @@ def check_program(words: tuple[str, ...]) -> None:
     # a program that parses nothing would be run by the check
     text = source.read_text(encoding="utf-8")
     assert re.search(r"argparse|argument_parser|parse_args\(", text), words[0]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PARSE_ONLY, *words],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    parsed = re.search(r"^PARSED (.*)$", done.stdout, re.MULTILINE)
-    assert parsed, f"{' '.join(words)}: {done.stderr.strip()[-500:]}"
+    said = run_parser(words)
+    parsed = re.search(r"^PARSED (.*)$", said, re.MULTILINE)
+    assert parsed, f"{' '.join(words)}: {said.strip()[-500:]}"
     arguments = json.loads(parsed[1])
     if arguments.get("config_file"):
         load_config(str(ROOT / arguments["config_file"]), arguments.get("opts") or [])
