@@ -19,6 +19,7 @@ DISTILLED = "configs/quickstart/faster_rcnn_distilled.py"
 ITERATIONS = 900
 COLUMNS = ("form", "seed", *METRICS)
 AT_POINTS = ("model.placement=null",)
+EXACT = ("model.placement.shift=0.0", "model.placement.scale=0.0")
 _SAMPLERS = {
     "general": "{_target_: kddetr.points.GeneralSampler, count: 50}",
     "specific": "{_target_: kddetr.points.SpecificSampler}",
@@ -44,7 +45,7 @@ class Form:
     points: str = "general, specific"
     regions: str = "at the answers, moved"
     class_term: str = "KL, T 10"
-    box_terms: str = "1, 0.5"
+    box_terms: str = "5, 2"
     changes: tuple[str, ...] = ()
     config: str = DISTILLED
 
@@ -53,10 +54,7 @@ FORMS = {
     "alone": Form("", "", "", "", config=ALONE),
     "chosen": Form(),
     "at_points": Form(regions="at the points", changes=AT_POINTS),
-    "exact": Form(
-        regions="at the answers",
-        changes=("model.placement.shift=0.0", "model.placement.scale=0.0"),
-    ),
+    "exact": Form(regions="at the answers", changes=EXACT),
     "nearby": Form(
         points="general, nearby",
         regions="at the points",
@@ -85,7 +83,11 @@ FORMS = {
         changes=("model.loss.class_gap=bce", "model.loss.temperature=1.0"),
     ),
     "no_boxes": Form(box_terms="0, 0", changes=boxes(0.0, 0.0)),
-    "heavy_boxes": Form(box_terms="5, 2", changes=boxes(5.0, 2.0)),
+    "light_boxes": Form(box_terms="1, 0.5", changes=boxes(1.0, 0.5)),
+    "heavy_boxes": Form(box_terms="10, 4", changes=boxes(10.0, 4.0)),
+    "exact_no_boxes": Form(
+        regions="at the answers", box_terms="0, 0", changes=(*EXACT, *boxes(0.0, 0.0))
+    ),
 }
 
 

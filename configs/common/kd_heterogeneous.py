@@ -12,9 +12,6 @@ from kddetr.points import AtAnswers
 
 from .kd_detr_published import model
 
-placement = L(AtAnswers)()
-loss = L(DistillationLoss)(box_weight=1.0, giou_weight=0.5)
-
 model.sampler.samplers[1].count = 300  # of a DINO's 900 proposals the best
-model.placement = placement
-model.loss = loss
+model.placement = L(AtAnswers)()
+model.loss = L(DistillationLoss)()

@@ -1,12 +1,13 @@
 """The same Faster R-CNN on the same images, distilled from the bundled detection transformer."""
 
-from ..common.kd_heterogeneous import loss as _loss
-from ..common.kd_heterogeneous import placement as _placement
+from detectron2.config import LazyCall as L
+
+from kddetr.points import AtAnswers
+
 from .distilled import dataloader, lr_multiplier, model, train
 from .faster_rcnn_alone import optimizer
 from .rcnn_models import student as _student
 
 model.student = _student
-model.placement = _placement
-model.loss = _loss
+model.placement = L(AtAnswers)()
 train.output_dir = "output/heterogeneous/distilled"
