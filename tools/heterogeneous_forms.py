@@ -1,9 +1,9 @@
 """How a Faster R-CNN is best asked about what its teacher has answered: a small experiment.
 
 Trains the small Faster R-CNN of configs/quickstart distilled in several ways, which differ in the
-points, in where the student's regions lie, in the class term or in the weight of the box terms; one
-seed, validation images, fewer iterations than the real runs. Ends with a table and results.jsonl, a
-line a run.
+points, in where the student's regions lie, in the class term or in the weight of the box terms;
+validation images, fewer iterations than the real runs. Ends with a table and results.jsonl, a line
+a run.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import quiet  # noqa: F401  (before what warns)
-from comparison import METRICS, arguments, begin, read_lines, write_lines
+from comparison import METRICS, arguments, begin, read_lines, spread, write_lines
 from training_runs import Run, one_sentence, run_all, shown
 
 ALONE = "configs/quickstart/faster_rcnn_alone.py"
@@ -82,6 +82,14 @@ FORMS = {
         class_term="BCE",
         changes=("model.loss.class_gap=bce", "model.loss.temperature=1.0"),
     ),
+    "bce_1": Form(
+        class_term="BCE, weight 1",
+        changes=(
+            "model.loss.class_gap=bce",
+            "model.loss.temperature=1.0",
+            "model.loss.class_weight=1.0",
+        ),
+    ),
     "no_boxes": Form(box_terms="0, 0", changes=boxes(0.0, 0.0)),
     "light_boxes": Form(box_terms="1, 0.5", changes=boxes(1.0, 0.5)),
     "heavy_boxes": Form(box_terms="10, 4", changes=boxes(10.0, 4.0)),
@@ -138,13 +146,16 @@ def line(name: str, seed: int, run: Run) -> dict:
 
 
 def table(lines: Sequence[dict]) -> str:
-    """Markdown of a results.jsonl, a row a run, in the order of the forms."""
-    rows = ["| points | regions | class term | L1, GIoU | seed | AP | AP50 | AP75 |"]
+    """Markdown of a results.jsonl, a row a form; of several seeds mean and sample standard
+    deviation."""
+    rows = ["| points | regions | class term | L1, GIoU | seeds | AP | AP50 | AP75 |"]
     rows.append("|" + " --- |" * 8)
     for name, form in FORMS.items():
-        for one in (one for one in lines if one["form"] == name):
+        mine = [line for line in lines if line["form"] == name]
+        if mine:
             words = (form.points or "none", form.regions, form.class_term, form.box_terms)
-            cells = [*words, str(one["seed"]), *(f"{one[metric]:.1f}" for metric in METRICS)]
+            figures = (spread([line[metric] for line in mine]) for metric in METRICS)
+            cells = [*words, str(len(mine)), *figures]
             rows.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
     return "\n".join(rows)
 
