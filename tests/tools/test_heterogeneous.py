@@ -53,6 +53,11 @@ def test_gains_are_measured_within_a_seed():
     assert rows["teacher"] == "| teacher | 2.00 M | 70.0 | 90.0 | 60.0 | | | |"
 
 
+def test_the_documents_table_is_that_of_its_results():
+    lines = read_results(ROOT / "docs" / "heterogeneous_results.jsonl")
+    assert table(lines) in (ROOT / "docs" / "heterogeneous.md").read_text()
+
+
 def test_one_seed_has_no_spread():
     text = table([line for line in result_lines() if line["seed"] != 1])
     assert "±" not in text and "| distilled | 1.25 M | 14.0 | 28.0 | 7.0 | +4.0 |" in text

@@ -1,6 +1,7 @@
 """The experiment on how a region detector is asked: every form is what its words say."""
 
 import pytest
+from comparison import read_lines
 from heterogeneous_forms import COLUMNS, DISTILLED, FORMS, table
 from omegaconf import OmegaConf
 from training_runs import ROOT
@@ -58,3 +59,8 @@ def test_a_row_a_form_in_the_order_of_the_forms():
         " | 5.0 ± 0.0 |",
     ]
     assert set(lines[0]) == set(COLUMNS)
+
+
+def test_the_documents_table_is_that_of_its_results():
+    lines = read_lines(ROOT / "docs" / "heterogeneous_forms.jsonl", COLUMNS)
+    assert table(lines) in (ROOT / "docs" / "heterogeneous.md").read_text()
