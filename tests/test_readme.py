@@ -39,7 +39,7 @@ TAKEN_ON_TRUST = {
 # Stands in for `python program arguments`, which stops right after it has parsed its arguments. The
 # packages that all programs begin with are imported once; each program runs in a fork of that.
 PARSE_ONLY = """
-import argparse, json, os, runpy, sys, traceback
+import argparse, json, os, runpy, signal, sys, traceback
 import kddetr.engine
 parse = argparse.ArgumentParser.parse_args
 def parse_and_stop(self, args=None, namespace=None):
@@ -50,7 +50,8 @@ argparse.ArgumentParser.parse_args = parse_and_stop
 for line in sys.stdin:
     reading, writing = os.pipe()
     if os.fork() == 0:
-        os.dup2(writing, 1), os.dup2(writing, 2)
+        signal.alarm(120)  # one that hangs has said nothing
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(writing, 1), os.dup2(writing, 2)
         sys.argv = json.loads(line)
         sys.path.insert(0, sys.argv[0].rpartition("/")[0] or ".")
         try:

@@ -1,7 +1,7 @@
 """Points, places and loss for a student that judges regions; both detectors are the config's.
 
-The paper distils into Faster R-CNN and has published neither code nor numbers for it: which places,
-which terms and which weights is what won on the bundled toy data, and nobody has tried it on COCO.
+The paper distils into Faster R-CNN and has published neither code nor numbers for it: places,
+terms and weights were chosen on the bundled toy data (docs/heterogeneous.md), not tried on COCO.
 The terms are means, so they hold for any batch and number of processes.
 """
 
