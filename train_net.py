@@ -39,7 +39,7 @@ from kddetr.engine import (
     resolve_device,
     under_torchrun,
 )
-from kddetr.structures import UsageError
+from kddetr.errors import UsageError
 
 USER_ERRORS = (ConfigError, CheckpointError, DatasetError, UsageError, FloatingPointError)
 

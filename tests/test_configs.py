@@ -10,7 +10,6 @@ from detectron2.config import instantiate
 from engine_toy import write_dataset
 
 from kddetr import KDDETR
-from kddetr.checkpoint import Vocabulary
 from kddetr.detectors import (
     DetectionTransformer,
     RegionDetector,
@@ -18,6 +17,7 @@ from kddetr.detectors import (
     zoo_config,
 )
 from kddetr.engine import Trainer, load_config
+from kddetr.teachers import Vocabulary
 from tests.tiny_config import tiny_config
 
 ROOT = Path(__file__).parents[1]

@@ -17,6 +17,14 @@ FAMILIES = (
 )
 
 
+VARIANTS = {  # of deformable_detr, by family
+    "deformable_detr_plain": "plain",
+    "deformable_detr": "refine",
+    "deformable_detr_two_stage": "two_stage",
+    "dab_deformable_detr": "anchors",
+}
+
+
 def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> DetectionTransformer:
     """A detector of the family whose every weight is random, heads and offsets too."""
     torch.manual_seed(seed)
@@ -29,9 +37,9 @@ def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> Dete
         ),
         "num_classes": CLASSES,
         "num_queries": 6,
-        "width": 16,
-        "heads": 4,
-        "hidden": 24,
+        "embed_dim": 16,
+        "num_heads": 4,
+        "feedforward_dim": 24,
         "encoder_layers": 1,
         "decoder_layers": 2,
         "num_detections": 10,
@@ -46,9 +54,7 @@ def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> Dete
         model = deformable_detr(
             in_features=["stage1", "stage2"],
             groups=4,
-            two_stage=family == "deformable_detr_two_stage",
-            refine=family != "deformable_detr_plain",
-            anchor_queries=family == "dab_deformable_detr",
+            variant=VARIANTS[family],
             **{"dropout": 0.0, **common},
         )
     for module in model.modules():

@@ -11,7 +11,6 @@ from detectron2.modeling.backbone.resnet import BasicBlock
 from engine_toy import CLASSES
 from omegaconf import DictConfig, OmegaConf
 
-from kddetr.checkpoint import Vocabulary
 from kddetr.detectors import (
     RegionDetector,
     TinyConvNet,
@@ -22,12 +21,13 @@ from kddetr.detectors import (
 )
 from kddetr.engine import build
 from kddetr.engine.schema import call_parameters
+from kddetr.teachers import Vocabulary
 
 STAGES = [f"stage{i}" for i in range(4)]
 SMALL = {
-    "width": 16,
-    "heads": 4,
-    "hidden": 24,
+    "embed_dim": 16,
+    "num_heads": 4,
+    "feedforward_dim": 24,
     "points": 2,
     "groups": 4,
     "encoder_layers": 1,
@@ -106,7 +106,7 @@ def _shrink_zoo(node: DictConfig) -> None:
 def _shrink_rcnn(node: DictConfig) -> None:
     """A feature pyramid of four stages or, of a quickstart config, of three as it is."""
     node.num_queries = SMALL["num_queries"]
-    stock, width = node.stock, SMALL["width"]
+    stock, width = node.stock, SMALL["embed_dim"]
     stock.pixel_std = STD
     bottom = stock.backbone.bottom_up
     if not OmegaConf.is_list(bottom.stages):

@@ -29,9 +29,9 @@ from kddetr import KDDETR
 from kddetr.boxes import xyxy_to_cxcywh
 from kddetr.checkpoint import weight_owner
 from kddetr.engine import Trainer, build, load_config, resolve_device
-from kddetr.losses import DistillationLoss
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler, jittered
-from kddetr.structures import Answerer, Predictions, Queries
+from kddetr.structures import Predictions, Queries, QueryableDetector
 
 TARGET = 1.25
 BOXES = 10  # an image
@@ -65,7 +65,7 @@ class FixedAnswers(nn.Module):
         """Every other of the places where its answers are."""
         return Queries(self.found[:, 1::2])
 
-    def fresh_queries(self, memory: None, boxes: Tensor) -> Queries:
+    def make_queries(self, memory: None, boxes: Tensor) -> Queries:
         """The boxes."""
         return Queries(boxes.to(self.found).expand(len(self.found), -1, -1))
 
@@ -179,8 +179,8 @@ def asking(student: nn.Module, batch: list[dict], points: int, *, at_answers: bo
         student=student,
         teacher=FixedAnswers(torch.stack(boxes), points, student.num_classes),
         sampler=JointSampler([general, specific] if points > 1 else [general]),
-        loss=DistillationLoss(),
-        placement=AtAnswers() if at_answers else None,
+        loss=WeightedMeanLoss(),
+        query_placement=AtAnswers() if at_answers else None,
     )
 
 
@@ -201,7 +201,7 @@ def measure(
 
 
 def measure_teacher(
-    teacher: Answerer,
+    teacher: QueryableDetector,
     batch: list[dict],
     points: int,
     *,
@@ -215,7 +215,7 @@ def measure_teacher(
     with torch.no_grad(), torch.autocast(device.type, dtype=amp, enabled=amp is not None):
         for _ in range(1 + repeats):
             memory, encode = _timed(lambda: teacher.encode(batch), device)
-            queries = teacher.fresh_queries(memory, boxes)
+            queries = teacher.make_queries(memory, boxes)
             _, decode = _timed(lambda m=memory, q=queries: teacher.decode(m, q), device)
             seconds.append((encode, decode))
     encodes, decodes = zip(*seconds[1:], strict=True)

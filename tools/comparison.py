@@ -14,8 +14,8 @@ import torch
 from training_runs import ROOT, Run, run_all
 
 from kddetr.checkpoint import load_pretrained
-from kddetr.data import make_quickstart_data, quickstart_root
 from kddetr.engine import Trainer, build, load_config
+from kddetr.quickstart import make_quickstart_data, quickstart_root
 
 METRICS = ("AP", "AP50", "AP75")
 LONGER = "alone_same_time"

@@ -18,8 +18,8 @@ ALONE = "configs/quickstart/faster_rcnn_alone.py"
 DISTILLED = "configs/quickstart/faster_rcnn_distilled.py"
 ITERATIONS = 900
 COLUMNS = ("form", "seed", *METRICS)
-AT_POINTS = ("model.placement=null",)
-EXACT = ("model.placement.shift=0.0", "model.placement.scale=0.0")
+AT_POINTS = ("model.query_placement=null",)
+EXACT = ("model.query_placement.shift=0.0", "model.query_placement.scale=0.0")
 _SAMPLERS = {
     "general": "{_target_: kddetr.points.GeneralSampler, count: 50}",
     "specific": "{_target_: kddetr.points.SpecificSampler}",
@@ -35,7 +35,7 @@ def points(*names: str) -> str:
 
 def boxes(l1: float, giou: float) -> tuple[str, str]:
     """The overrides for these weights of the box terms."""
-    return f"model.loss.box_weight={l1}", f"model.loss.giou_weight={giou}"
+    return f"model.loss.box_losses.0.weight={l1}", f"model.loss.box_losses.1.weight={giou}"
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,30 @@ FORMS = {
     ),
     "specific": Form(points="specific", changes=(points("specific"),)),
     "background": Form(
-        class_term="KL with background, T 10", changes=("model.loss.class_gap=kl_background",)
+        class_term="KL with background, T 10",
+        changes=("model.loss.class_loss._target_=kddetr.losses.KLWithBackground",),
     ),
     "background_1": Form(
         class_term="KL with background, T 1",
-        changes=("model.loss.class_gap=kl_background", "model.loss.temperature=1.0"),
+        changes=(
+            "model.loss.class_loss._target_=kddetr.losses.KLWithBackground",
+            "model.loss.class_loss.temperature=1.0",
+        ),
     ),
-    "kl_1": Form(class_term="KL, T 1", changes=("model.loss.temperature=1.0",)),
+    "kl_1": Form(class_term="KL, T 1", changes=("model.loss.class_loss.temperature=1.0",)),
     "bce": Form(
         class_term="BCE",
-        changes=("model.loss.class_gap=bce", "model.loss.temperature=1.0"),
+        changes=(
+            "model.loss.class_loss._target_=kddetr.losses.BinaryCrossEntropy",
+            "model.loss.class_loss.temperature=1.0",
+        ),
     ),
     "bce_1": Form(
         class_term="BCE, weight 1",
         changes=(
-            "model.loss.class_gap=bce",
-            "model.loss.temperature=1.0",
-            "model.loss.class_weight=1.0",
+            "model.loss.class_loss._target_=kddetr.losses.BinaryCrossEntropy",
+            "model.loss.class_loss.temperature=1.0",
+            "model.loss.class_loss.weight=1.0",
         ),
     ),
     "no_boxes": Form(box_terms="0, 0", changes=boxes(0.0, 0.0)),

@@ -6,7 +6,7 @@ import time
 
 import quiet  # noqa: F401  (before what warns)
 
-from kddetr.data import make_quickstart_data, quickstart_root
+from kddetr.quickstart import make_quickstart_data, quickstart_root
 
 
 def main() -> None:

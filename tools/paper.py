@@ -125,7 +125,7 @@ def _point(general: bool, specific: bool, foreground: bool, *ap: float) -> Point
     if not (general and specific):
         changes.append(f"model.sampler.samplers=[{_GENERAL if general else _SPECIFIC}]")
     if not foreground:
-        changes.append("model.loss.foreground=False")
+        changes.append("model.loss.weighting._target_=kddetr.losses.EqualWeight")
     output = "_".join(["dab_detr_r18", *(name for name, used in chosen.items() if used)])
     recipe = _pair("dab_detr_r18", "dab_detr_r50", changes=tuple(changes), output=output, **_DAB)
     return Point(**chosen, ap=ap, recipe=recipe)

@@ -11,8 +11,8 @@ from training_runs import ROOT, Run
 from kddetr.checkpoint import load_pretrained
 from kddetr.data import DetectionMapper
 from kddetr.engine import build, load_config
-from kddetr.losses import foreground_weight
-from kddetr.structures import Encoded
+from kddetr.losses import ForegroundWeight
+from kddetr.structures import EncodedDetector
 from kddetr.visualization import ap_curves, detections_side_by_side, points_over_image
 
 IMAGES = 4
@@ -77,9 +77,9 @@ def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Pat
     sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
     torch.manual_seed(0)
     with torch.no_grad():
-        asked = Encoded(teacher, teacher.encode([x]))
+        asked = EncodedDetector(teacher, teacher.encode([x]))
         points = sampler(asked, asked)
-        weights = foreground_weight(asked.decode(points))[0]
+        weights = ForegroundWeight()(asked.decode(points))[0]
     points_over_image(
         image,
         points,

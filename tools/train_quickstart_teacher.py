@@ -11,8 +11,8 @@ import torch
 from training_runs import ROOT, Run, one_sentence, run_all, shown
 
 from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of
-from kddetr.data import make_quickstart_data, quickstart_root
 from kddetr.engine import load_config
+from kddetr.quickstart import make_quickstart_data, quickstart_root
 
 CONFIG = "configs/quickstart/teacher.py"
 

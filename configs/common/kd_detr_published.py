@@ -1,22 +1,25 @@
-"""Points and loss as the published code has them; the teacher and the student are the config's.
+"""Points and loss of the published code; teacher and student are those of the config.
 
-The class term of the published reduction is a sum over the images of a process. The published
-commands have 8 processes of 8 images at lr 2e-4, or one of 16 at 1e-4: with fewer images a process
-it counts less beside the other terms. Code was published for DAB-DETR alone; with another family's
-points (DINO: 900 specific ones in place of 300) the sum is larger, and nobody has published what
-its weight was there.
+The class term of the published loss is a sum over the images of a process. The published command
+has 8 processes of 8 images; with fewer images a process the term counts less beside the others.
+Code was published for DAB-DETR only. With the points of another family (DINO: 900 specific ones in
+place of 300) the sum is larger, and no weight for it has been published.
 """
 
 from detectron2.config import LazyCall as L
 
 from kddetr import KDDETR
 from kddetr.checkpoint import load_pretrained
-from kddetr.losses import DistillationLoss
+from kddetr.losses import ForegroundWeight, GIoULoss, KLDivergence, L1Loss, PublishedLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 
 model = L(KDDETR)(
     student=None,
     teacher=L(load_pretrained)(model=None, checkpoint=""),  # model.teacher.checkpoint=FILE
     sampler=L(JointSampler)(samplers=[L(GeneralSampler)(count=300), L(SpecificSampler)()]),
-    loss=L(DistillationLoss)(reduction="published"),
+    loss=L(PublishedLoss)(
+        class_loss=L(KLDivergence)(weight=1.0, temperature=10.0),
+        box_losses=[L(L1Loss)(weight=5.0), L(GIoULoss)(weight=2.0)],
+        weighting=L(ForegroundWeight)(),
+    ),
 )

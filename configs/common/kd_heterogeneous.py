@@ -7,11 +7,11 @@ The terms are means, so they hold for any batch and number of processes.
 
 from detectron2.config import LazyCall as L
 
-from kddetr.losses import DistillationLoss
 from kddetr.points import AtAnswers
 
 from .kd_detr_published import model
+from .kd_weighted_mean import loss as _loss
 
 model.sampler.samplers[1].count = 300  # of a DINO's 900 proposals the best
-model.placement = L(AtAnswers)()
-model.loss = L(DistillationLoss)()
+model.query_placement = L(AtAnswers)()
+model.loss = _loss

@@ -13,7 +13,7 @@ from ..common.weights import imagenet as _imagenet
 model = L(deformable_detr)(
     backbone=L(resnet)(depth=50, freeze_at=2),
     num_classes=80,
-    refine=False,
+    variant="plain",
     eps=1e-5,  # the authors' clamp and plain GIoU, not the 1e-3 and 1e-6 of DAB-DETR and detrex
     criterion=L(SetCriterion)(matcher=L(HungarianMatcher)(eps=0.0), class_weight=2.0, eps=0.0),
     num_detections=100,

@@ -2,5 +2,5 @@
 
 from .deformable_detr_r101 import dataloader, lr_multiplier, model, optimizer, train
 
-model.refine = True
+model.variant = "refine"
 train.output_dir = "output/deformable_detr_refine_r101"

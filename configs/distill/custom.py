@@ -11,6 +11,7 @@ moved to any batch size and number of processes.
 """
 
 from ..common.data.custom import dataloader
+from ..common.kd_weighted_mean import loss as _loss
 from .deformable_detr_refine_r18_from_deformable_detr_refine_r50 import (
     lr_multiplier,
     model,
@@ -19,7 +20,7 @@ from .deformable_detr_refine_r18_from_deformable_detr_refine_r50 import (
 )
 
 model.teacher.model.num_classes = "${model.student.num_classes}"
-model.loss.reduction = "weighted_mean"
+model.loss = _loss
 
 train.output_dir = "output/custom"
 train.batch_scaling.reference = dataloader.train.total_batch_size

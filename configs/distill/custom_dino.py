@@ -10,10 +10,11 @@ model.teacher.model.shared_heads=false, and if it was trained for 12 epochs
 model.teacher.model.temperature=10000 model.teacher.model.offset=-0.5.
 """
 
+from ..common.kd_weighted_mean import loss as _loss
 from .custom import dataloader, lr_multiplier, train
 from .dino_r18_from_dino_r50 import model, optimizer
 
 model.teacher.model.num_classes = "${model.student.num_classes}"
-model.loss.reduction = "weighted_mean"
+model.loss = _loss
 
 train.output_dir = "output/custom_dino"

@@ -17,8 +17,8 @@ train.init_checkpoint=model_zoo://trained/NAME.
 
 from detectron2.config import LazyCall as L
 
-from kddetr.checkpoint import Vocabulary
 from kddetr.detectors import model_zoo_detector
+from kddetr.teachers import Vocabulary
 
 from ..common.data.custom_rcnn import dataloader
 from .faster_rcnn_r50_from_dino_r50 import lr_multiplier, model, optimizer, train

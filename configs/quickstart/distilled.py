@@ -4,10 +4,10 @@ from detectron2.config import LazyCall as L
 
 from kddetr import KDDETR
 from kddetr.checkpoint import load_pretrained
-from kddetr.detectors import CachedEncoder
-from kddetr.losses import DistillationLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.teachers import CachedEncoder
 
+from ..common.kd_weighted_mean import loss as _loss
 from .common import dataloader, lr_multiplier, optimizer, train
 from .models import student as _student
 from .models import teacher as _teacher
@@ -20,5 +20,5 @@ model = L(KDDETR)(
         detector=L(load_pretrained)(model=_teacher, checkpoint="kddetr://quickstart_teacher.pth")
     ),
     sampler=L(JointSampler)(samplers=[L(GeneralSampler)(count=50), L(SpecificSampler)()]),
-    loss=L(DistillationLoss)(),
+    loss=_loss,
 )

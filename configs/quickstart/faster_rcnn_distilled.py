@@ -9,5 +9,5 @@ from .faster_rcnn_alone import optimizer
 from .rcnn_models import student as _student
 
 model.student = _student
-model.placement = L(AtAnswers)()
+model.query_placement = L(AtAnswers)()
 train.output_dir = "output/heterogeneous/distilled"

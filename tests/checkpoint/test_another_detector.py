@@ -42,7 +42,7 @@ def test_another_detector(family, author, strict):
         refused(full_size(other, 80), (family, author), words, strict=strict)
     if family.startswith("dab"):
         refused(
-            detector(deformable_detr, anchor_queries=True), (family, author), words, strict=strict
+            detector(deformable_detr, variant="anchors"), (family, author), words, strict=strict
         )
 
 

@@ -47,7 +47,13 @@ def tiny(seed: int, name: str = FPN, overrides=CAFFE, classes: int = 80) -> Regi
 
 def transformer() -> nn.Module:
     """A DAB-DETR with the ResNet-50 of these detectors."""
-    sizes = {"width": 16, "heads": 4, "hidden": 8, "encoder_layers": 1, "decoder_layers": 1}
+    sizes = {
+        "embed_dim": 16,
+        "num_heads": 4,
+        "feedforward_dim": 8,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+    }
     return dab_detr(
         backbone=tiny(2, overrides=TORCHVISION).stock.backbone.bottom_up,
         in_feature="res5",

@@ -116,7 +116,7 @@ DETECTORS = {
 def test_any_oddity_is_taken_or_refused(name):
     family, source = DETECTORS[name]
     state = source(Golden(name).state())
-    model = tiny_detector(family, width=32, num_classes=5, decoder_layers=3)
+    model = tiny_detector(family, embed_dim=32, num_classes=5, decoder_layers=3)
     dice = random.Random(0)
     for _ in range(25):
         fitted(odd(state, dice), model)

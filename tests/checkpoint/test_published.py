@@ -282,16 +282,20 @@ def test_files_of_another_detector(tmp_path, monkeypatch):
     }
     for strict in (True, False):
         refused(
-            model, wide, "is 64 wide and the model 32; set its width=64", tmp_path, strict=strict
+            model,
+            wide,
+            "is 64 wide and the model 32; set its embed_dim=64",
+            tmp_path,
+            strict=strict,
         )
     fewer = untrained(golden("dino_eval"), "dino_eval", monkeypatch, classes=3)
     refused(fewer, state, "knows 5 classes and the model 3; set its num_classes=5", tmp_path)
     z = golden("deformable_detr_refine")
     plain = untrained(z, "def", monkeypatch, with_box_refine=False)
-    refused(plain, z.state(), r"different heads.*set model\.refine=True", tmp_path)
+    refused(plain, z.state(), r"different heads.*set model\.variant=refine", tmp_path)
     refining = untrained(golden("deformable_detr_plain"), "def", monkeypatch, with_box_refine=True)
     plain = golden("deformable_detr_plain").state()
-    refused(refining, plain, r"without refinement.*set model\.refine=False", tmp_path)
+    refused(refining, plain, r"without refinement.*set model\.variant=plain", tmp_path)
 
 
 def test_a_training_of_other_classes_starts_from_the_rest(tmp_path, monkeypatch, caplog):

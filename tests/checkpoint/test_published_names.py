@@ -11,6 +11,7 @@ import torch
 
 from kddetr.checkpoint import adapted, converted
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet, swin
+from kddetr.detectors.detr.deformable_detr import VARIANTS
 
 LISTS = json.loads((Path(__file__).parents[1] / "golden" / "checkpoint_keys.json").read_text())
 BACKBONES = {
@@ -80,10 +81,8 @@ def full_size(family: str, num_classes: int, shared_heads: bool = False) -> torc
         backbone = resnet(depth=50)
         if family.startswith("dino"):
             return dino(backbone=backbone, num_classes=num_classes, shared_heads=shared_heads)
-        refine, two_stage = not family.endswith("plain"), family.endswith("two_stage")
-        return deformable_detr(
-            backbone=backbone, num_classes=num_classes, refine=refine, two_stage=two_stage
-        )
+        variant = next(name for name in VARIANTS if family.endswith(name))
+        return deformable_detr(backbone=backbone, num_classes=num_classes, variant=variant)
 
 
 def shapes(state: dict) -> dict[str, tuple[int, ...]]:

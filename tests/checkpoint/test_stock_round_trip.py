@@ -14,7 +14,7 @@ from detectron2.utils.events import EventStorage
 from kddetr import KDDETR
 from kddetr.checkpoint import Checkpointer, CheckpointError, WrapperState, load_pretrained
 from kddetr.detectors import RegionDetector
-from kddetr.losses import DistillationLoss
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from tests.checkpoint.stock_side import CLASSES, NAMES, stock_model
 from tests.tiny import CLASSES as TEACHERS_CLASSES
@@ -31,7 +31,7 @@ def distilled(name: str) -> tuple[KDDETR, torch.optim.Optimizer]:
         student=RegionDetector(stock_model(name)),
         teacher=tiny_detector("dino", seed=2),
         sampler=JointSampler([GeneralSampler(count=4), SpecificSampler()]),
-        loss=DistillationLoss(),
+        loss=WeightedMeanLoss(),
     ).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     with EventStorage():
@@ -123,7 +123,7 @@ def test_it_is_a_frozen_teacher(round_trip, name):
         assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
         with torch.no_grad():
             found, expected = (
-                d.decode(m := d.encode(tiny_batch(SIZES)), d.fresh_queries(m, boxes))
+                d.decode(m := d.encode(tiny_batch(SIZES)), d.make_queries(m, boxes))
                 for d in (teacher, source)
             )
         assert torch.equal(found.logits, expected.logits)

@@ -10,14 +10,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
 from kddetr import KDDETR
-from kddetr.checkpoint import Vocabulary, class_names, load_pretrained
+from kddetr.checkpoint import load_pretrained
 from kddetr.data import DatasetError
-from kddetr.detectors import CachedEncoder, RegionDetector
+from kddetr.detectors import RegionDetector
 from kddetr.engine import ConfigError, build, train_defaults
 from kddetr.engine.preflight import check_model
-from kddetr.losses import DistillationLoss
+from kddetr.errors import UsageError
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from kddetr.structures import Answerer, UsageError
+from kddetr.structures import QueryableDetector
+from kddetr.teachers import CachedEncoder, Vocabulary, class_names
 from tests.stock_models import tiny_faster_rcnn
 from tests.tiny import tiny_batch, tiny_detector
 
@@ -37,14 +39,14 @@ def asked(detector, count: int = 7):
     with torch.no_grad():
         memory = detector.encode(tiny_batch(SIZES))
         torch.manual_seed(0)
-        queries = detector.fresh_queries(memory, boxes)
+        queries = detector.make_queries(memory, boxes)
         return detector.queries(memory), detector.decode(memory, queries)
 
 
 def test_it_answers_for_the_wanted_classes_in_their_order():
     detector = knowing()
     vocabulary = Vocabulary(detector=detector, classes=KNOWN, wanted=WANTED)
-    assert isinstance(vocabulary, Answerer) and vocabulary.num_classes == 3
+    assert isinstance(vocabulary, QueryableDetector) and vocabulary.num_classes == 3
     assert vocabulary.query_parts == detector.query_parts
     (queries, found), (expected_queries, expected) = asked(vocabulary), asked(detector)
     assert torch.equal(found.logits, expected.logits[..., ROWS])
@@ -95,7 +97,8 @@ def test_around_and_inside_remembered_encodings():
     for wrapped in (inside, around):
         assert wrapped.num_classes == 3
         for _ in range(2):
-            assert torch.equal(asked(wrapped)[1].logits, expected)
+            # A cached encoder encodes the images one by one, which changes the last bits.
+            torch.testing.assert_close(asked(wrapped)[1].logits, expected)
 
 
 def distiller(teacher, classes: int = 3) -> KDDETR:
@@ -103,7 +106,7 @@ def distiller(teacher, classes: int = 3) -> KDDETR:
         student=tiny_detector(num_classes=classes, seed=1),
         teacher=teacher,
         sampler=JointSampler([GeneralSampler(count=4), SpecificSampler()]),
-        loss=DistillationLoss(),
+        loss=WeightedMeanLoss(),
     )
 
 
@@ -139,7 +142,8 @@ def test_it_is_a_config_node(tmp_path):
     for made in (instantiate(node), build(node)):
         assert made.wanted == WANTED and type(made.wanted) is list
         expected = asked(knowing())[1].logits[..., ROWS]
-        assert torch.equal(asked(made)[1].logits, expected)
+        # A frozen attention takes another path through PyTorch than one that is trained.
+        torch.testing.assert_close(asked(made)[1].logits, expected)
 
 
 @pytest.fixture
@@ -185,7 +189,7 @@ def test_names_of_a_data_set_or_a_file(coco_file, data_set):
         (
             KNOWN,
             ["Cat", "birds"],
-            r"no 'Cat' \(did you mean 'cat'\?\) and no 'birds' \(did you mean",
+            r"no 'Cat' \(did you mean cat\?\) and no 'birds' \(did you mean",
         ),
         (KNOWN, ["cat", "dog", "cat"], "wanted name 'cat' more than once"),
         ([*KNOWN[:4], "cat"], ["cat"], "classes name 'cat' more than once"),

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from kddetr.data import QuickstartSpec, make_quickstart_data, register_quickstart
+from kddetr.quickstart import QuickstartSpec, make_quickstart_data, register_quickstart
 
 NAMES = [f"quickstart_{n}" for n in ("train", "train_labeled", "train_unlabeled", "val", "test")]
 SPEC = QuickstartSpec(images=(12, 4, 4), labeled=5)

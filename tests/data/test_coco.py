@@ -156,7 +156,7 @@ def test_a_file_without_annotations_lists_unlabelled_images(paths, edit):
 
 
 def test_unknown_name_suggests_close_ones():
-    with pytest.raises(DatasetError, match="coco_2017_val'"):
+    with pytest.raises(DatasetError, match="did you mean coco_2017_val "):
         check_dataset("coco_2017_vall")
     with pytest.raises(DatasetError, match="No data set is named"):
         check_dataset([])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from kddetr.data import DatasetError, check_dataset, make_quickstart_data, register_quickstart
-from kddetr.data import digits as drawing
-from kddetr.data.digits import PHOTOGRAPHS, QuickstartSpec, render_image, split_digits
+from kddetr.data import DatasetError, check_dataset
+from kddetr.quickstart import digits as drawing
+from kddetr.quickstart import make_quickstart_data, register_quickstart
+from kddetr.quickstart.digits import PHOTOGRAPHS, QuickstartSpec, render_image, split_digits
 
 
 def _pixels(root):

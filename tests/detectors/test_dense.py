@@ -16,9 +16,10 @@ from fvcore.nn import sigmoid_focal_loss
 from kddetr import KDDETR
 from kddetr.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from kddetr.detectors import DenseQueryDetector
-from kddetr.losses import DistillationLoss
+from kddetr.errors import UsageError
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler, StudentSampler
-from kddetr.structures import Detector, Queries, UsageError
+from kddetr.structures import Detector, Queries
 from tests.stock_models import DENSE_STRIDES, tiny_faster_rcnn, tiny_fcos, tiny_retinanet
 from tests.tiny import CLASSES, tiny_batch, tiny_detector
 
@@ -69,7 +70,7 @@ def unit(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 def who_answers(detector, memory, boxes: torch.Tensor, image: int = 0) -> torch.Tensor:
     """(N,) number of the prediction that answers for (N, 4) unit boxes of an image."""
     logits, _, _ = everything(detector, memory, image)
-    found = detector.decode(memory, detector.fresh_queries(memory, boxes[None])).logits[0, image]
+    found = detector.decode(memory, detector.make_queries(memory, boxes[None])).logits[0, image]
     same = (found[:, None] == logits).all(-1)
     assert (same.sum(1) == 1).all()
     return same.float().argmax(1)
@@ -134,7 +135,7 @@ def test_a_box_of_its_own_is_answered_by_the_prediction(detector, image):
         own = torch.cat([centre - half, centre + half], dim=1)
     known = in_image(anchors, SIZES[image])
     assert set(level[known].tolist()) == {0, 1, 2, 3}
-    queries = detector.fresh_queries(memory, unit(own[known], SIZES[image])[None])
+    queries = detector.make_queries(memory, unit(own[known], SIZES[image])[None])
     found = detector.decode(memory, queries)
     assert torch.equal(found.logits[0, image], logits[known])
     assert torch.equal(found.boxes[0, image], unit(boxes[known], SIZES[image]))
@@ -199,7 +200,7 @@ def test_company_does_not_matter(detector):
 def test_boxes_of_every_size_teach_every_part_of_the_head(detector):
     memory = detector.train().encode(tiny_batch(SIZES))
     boxes = torch.rand(1, 200, 4, generator=torch.Generator().manual_seed(0))
-    found = detector.decode(memory, detector.fresh_queries(memory, boxes))
+    found = detector.decode(memory, detector.make_queries(memory, boxes))
     assert found.logits.shape == (1, 2, 200, CLASSES) and found.boxes.shape == (1, 2, 200, 4)
     (found.logits.square().sum() + found.boxes.square().sum()).backward()
     for name, parameter in detector.stock.head.named_parameters():
@@ -302,7 +303,7 @@ def test_answers_are_float_in_mixed_precision(detector):
 def pair(student, teacher, *samplers) -> KDDETR:
     sampler = JointSampler([GeneralSampler(count=8), *samplers])
     return KDDETR(
-        student=student, teacher=teacher, sampler=sampler, loss=DistillationLoss()
+        student=student, teacher=teacher, sampler=sampler, loss=WeightedMeanLoss()
     ).train()
 
 
@@ -347,23 +348,23 @@ def test_odd_boxes_get_an_answer(detector):
             [1.0, 1.0, 1e-6, 1.0],
         ]
     )
-    found = detector.decode(memory, detector.fresh_queries(memory, odd[None]))
+    found = detector.decode(memory, detector.make_queries(memory, odd[None]))
     assert torch.isfinite(found.logits).all() and torch.isfinite(found.boxes).all()
     line = unit(torch.tensor([[39.5, 6.4, 40.5, 57.6]]), SIZES[0])[None]  # a pixel wide
-    line = detector.decode(memory, detector.fresh_queries(memory, line))
+    line = detector.decode(memory, detector.make_queries(memory, line))
     assert torch.equal(line.logits[:, 0, 0], found.logits[:, 0, 0])
-    none = detector.decode(memory, detector.fresh_queries(memory, odd[None, :0]))
+    none = detector.decode(memory, detector.make_queries(memory, odd[None, :0]))
     assert none.logits.shape == (1, 2, 0, CLASSES) and none.boxes.shape == (1, 2, 0, 4)
 
 
 def test_bad_input_is_refused(detector):
     memory = detector.encode(batch := tiny_batch(SIZES))
     with pytest.raises(ValueError, match="not finite"):
-        detector.decode(memory, detector.fresh_queries(memory, torch.full((1, 2, 4), torch.nan)))
+        detector.decode(memory, detector.make_queries(memory, torch.full((1, 2, 4), torch.nan)))
     with pytest.raises(UsageError, match="must be a"):
         detector.encode([{"image": torch.zeros(3, 0, 8, dtype=torch.uint8)}])
     with pytest.raises(UsageError, match="boxes"):
-        detector.adopt(memory, Queries(torch.rand(2, 3, 2)))
+        detector.convert_queries(memory, Queries(torch.rand(2, 3, 2)))
     batch[0]["instances"].gt_classes[0] = CLASSES
     with pytest.raises(UsageError, match="knows 3 classes"):
         detector.losses(memory, batch)

@@ -17,7 +17,8 @@ from kddetr.detectors import (
     model_zoo_detector,
     zoo_config,
 )
-from kddetr.structures import Detector, UsageError
+from kddetr.errors import UsageError
+from kddetr.structures import Detector
 from tests import stock_models
 from tests.tiny import CLASSES, tiny_batch
 from tests.tiny_config import SMALL_ZOO

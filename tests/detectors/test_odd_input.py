@@ -19,7 +19,7 @@ from kddetr.data import (
     load_coco_format,
     register_coco_format,
 )
-from kddetr.detectors.postprocess import select_detections
+from kddetr.detectors.detr.postprocess import select_detections
 from kddetr.engine import CocoEvaluator, check_config, train_defaults
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from kddetr.detectors import CachedEncoder, deformable_detr
-from kddetr.structures import Detector, Queries, UsageError
+from kddetr.detectors import deformable_detr
+from kddetr.errors import UsageError
+from kddetr.structures import Detector, Queries
+from kddetr.teachers import CachedEncoder
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
 
 
@@ -66,7 +68,10 @@ def test_grouped_is_separate(detector):
     batch = tiny_batch()
     memory = detector.encode(batch)
     own = detector.queries(memory).named("own")
-    fresh = detector.fresh_queries(memory, torch.rand(1, 5, 4)).named("fresh")
+    if "position" not in detector.query_parts:
+        fresh = detector.make_queries(memory, torch.rand(1, 5, 4)).named("fresh")
+    else:
+        fresh = detector.random_queries(memory, 1, 5).named("fresh")
     joined = Queries.join([own, fresh])
     split = detector.decode(memory, joined).split(joined.groups)
     for part in (own, fresh):
@@ -145,11 +150,11 @@ def test_queries_of_another_kind_are_refused_in_one_sentence():
     for asked, asking in ((anchors, embeddings), (embeddings, anchors)):
         memory = asked.encode(batch)
         other = asking.queries(asking.encode(batch))
-        with pytest.raises(UsageError, match="adopt"):
+        with pytest.raises(UsageError, match="convert_queries"):
             asked.decode(memory, other)
         with pytest.raises(UsageError, match="take the points of"):
-            asked.adopt(memory, other)
-    wide = tiny_detector("deformable_detr", width=32)
+            asked.convert_queries(memory, other)
+    wide = tiny_detector("deformable_detr", embed_dim=32)
     with pytest.raises(UsageError, match="32 wide"):
         embeddings.decode(embeddings.encode(batch), wide.queries(wide.encode(batch)))
 
@@ -157,7 +162,7 @@ def test_queries_of_another_kind_are_refused_in_one_sentence():
 def test_own_queries_are_adopted_unchanged(detector):
     memory = detector.encode(tiny_batch())
     own = detector.queries(memory).named("own")
-    adopted = detector.adopt(memory, own)
+    adopted = detector.convert_queries(memory, own)
     assert adopted.groups == own.groups
     for name in ("boxes", "content", "position"):
         mine, theirs = getattr(own, name), getattr(adopted, name)
@@ -185,12 +190,9 @@ def test_recomputed_activations_change_nothing(family):
         torch.testing.assert_close(kept, recomputed, atol=1e-7, rtol=1e-5)
 
 
-def test_anchors_need_refinement():
-    for option in ("anchor_queries", "two_stage"):
-        with pytest.raises(ValueError, match="refine=True"):
-            deformable_detr(backbone=None, num_classes=1, refine=False, **{option: True})
-    with pytest.raises(ValueError, match="one of the two"):
-        deformable_detr(backbone=None, num_classes=1, anchor_queries=True, two_stage=True)
+def test_an_unknown_variant_is_refused():
+    with pytest.raises(ValueError, match="plain, refine, two_stage, anchors, not 'three_stage'"):
+        deformable_detr(backbone=None, num_classes=1, variant="three_stage")
 
 
 def test_a_remembered_encoding_answers_as_a_fresh_one(detector):

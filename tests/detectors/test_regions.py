@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from kddetr.boxes import cxcywh_to_xyxy
 from kddetr.detectors import RegionDetector
-from kddetr.detectors.regions import foreground_logits, inside, pixel_regions
-from kddetr.structures import Detector, Queries, UsageError
+from kddetr.detectors.stock.regions import foreground_logits, inside, pixel_regions
+from kddetr.errors import UsageError
+from kddetr.structures import Detector, Queries
 from tests.stock_models import tiny_c4, tiny_cascade_rcnn, tiny_faster_rcnn
 from tests.tiny import CLASSES, tiny_batch, tiny_detector
 
@@ -51,7 +52,7 @@ def random_boxes(count: int, images: int = 2, seed: int = 0) -> torch.Tensor:
 def answers(detector, boxes, batch=None):
     with torch.no_grad():
         memory = detector.encode(batch or tiny_batch(SIZES))
-        return detector.decode(memory, detector.fresh_queries(memory, boxes))
+        return detector.decode(memory, detector.make_queries(memory, boxes))
 
 
 def test_it_is_a_detector(detector):
@@ -148,7 +149,7 @@ def test_each_query_is_answered_for_itself(detector):
     torch.testing.assert_close(shuffled.boxes, together.boxes[:, :, order])
     with torch.no_grad():
         memory = detector.encode(tiny_batch(SIZES))
-        groups = detector.adopt(memory, Queries(boxes, groups={"a": 4, "b": 5}))
+        groups = detector.convert_queries(memory, Queries(boxes, groups={"a": 4, "b": 5}))
         split = detector.decode(memory, groups).split(groups.groups)
     torch.testing.assert_close(split["b"].logits, together.logits[:, :, 4:])
     torch.testing.assert_close(split["b"].boxes, together.boxes[:, :, 4:])

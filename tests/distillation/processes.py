@@ -7,7 +7,7 @@ from detectron2.utils import comm
 
 from kddetr import KDDETR
 from kddetr.engine.distributed import wrap_for_processes
-from kddetr.losses import DistillationLoss
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from tests.tiny import tiny_batch, tiny_detector
 
@@ -15,9 +15,9 @@ from tests.tiny import tiny_batch, tiny_detector
 def distiller(sampler, family: str, student: dict) -> KDDETR:
     return KDDETR(
         student=tiny_detector(family, seed=1, **student),
-        teacher=tiny_detector(family, seed=2, width=32),
+        teacher=tiny_detector(family, seed=2, embed_dim=32),
         sampler=sampler,
-        loss=DistillationLoss(),
+        loss=WeightedMeanLoss(),
     ).train()
 
 

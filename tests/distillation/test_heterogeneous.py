@@ -8,8 +8,9 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from kddetr import KDDETR
-from kddetr.detectors import CachedEncoder, RegionDetector
-from kddetr.losses import DistillationLoss
+from kddetr.detectors import RegionDetector
+from kddetr.errors import UsageError
+from kddetr.losses import EqualWeight, KLWithBackground, WeightedMeanLoss
 from kddetr.points import (
     AtAnswers,
     GeneralSampler,
@@ -19,7 +20,8 @@ from kddetr.points import (
     StudentSampler,
     jittered,
 )
-from kddetr.structures import Encoded, Predictions, Queries, UsageError
+from kddetr.structures import EncodedDetector, Predictions, Queries
+from kddetr.teachers import CachedEncoder
 from tests.stock_models import tiny_c4, tiny_cascade_rcnn, tiny_faster_rcnn
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
 
@@ -35,7 +37,7 @@ def all_points() -> JointSampler:
 
 
 def pair(teacher="dab_detr", stock=tiny_faster_rcnn, **options) -> KDDETR:
-    options = {"sampler": all_points(), "loss": DistillationLoss(), **options}
+    options = {"sampler": all_points(), "loss": WeightedMeanLoss(), **options}
     return KDDETR(
         student=RegionDetector(stock()), teacher=tiny_detector(teacher).eval(), **options
     ).train()
@@ -68,29 +70,29 @@ def test_any_transformer_of_boxes_teaches_any_region_detector(teacher, stock):
 @pytest.mark.parametrize("teacher", ["deformable_detr", "deformable_detr_plain"])
 def test_learned_embeddings_teach_by_their_answers_alone(teacher):
     """They are no boxes, but what a detector answers at them is."""
-    with pytest.raises(UsageError, match="of one kind, or ask a student of boxes where"):
+    with pytest.raises(UsageError, match="of the same kind, or ask a student"):
         pair(teacher)
     sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
-    losses = step(pair(teacher, sampler=sampler, placement=AtAnswers()))
+    losses = step(pair(teacher, sampler=sampler, query_placement=AtAnswers()))
     assert all(torch.isfinite(value) for value in losses.values())
     assert {"kd_general/class", "kd_specific/class"} < losses.keys()
     for sampler in (StudentSampler(), NearbySampler()):
         with pytest.raises(UsageError, match="cannot be asked at a box"):
-            step(pair(teacher, sampler=sampler, placement=AtAnswers()))
-    with pytest.raises(UsageError, match="of one kind"):
+            step(pair(teacher, sampler=sampler, query_placement=AtAnswers()))
+    with pytest.raises(UsageError, match="of the same kind"):
         KDDETR(
             student=tiny_detector(teacher),
             teacher=tiny_detector(),
             sampler=sampler,
-            loss=DistillationLoss(),
-            placement=AtAnswers(),
+            loss=WeightedMeanLoss(),
+            query_placement=AtAnswers(),
         )
 
 
 def test_weight_0_is_the_plain_training_bit_for_bit():
     """Against the stock model that never heard of any of this, on its own BGR images."""
     stock = tiny_faster_rcnn()
-    model = pair(weight=0.0, placement=AtAnswers(), stock=lambda: copy.deepcopy(stock))
+    model = pair(weight=0.0, query_placement=AtAnswers(), stock=lambda: copy.deepcopy(stock))
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.01, momentum=0.9) for m in (stock, model)]
     stock.train()
     for i in range(3):
@@ -107,13 +109,13 @@ def test_weight_0_is_the_plain_training_bit_for_bit():
 
 
 def test_distillation_leaves_the_models_own_losses_as_they_are():
-    with_points, without = step(pair(placement=AtAnswers())), step(pair(weight=0.0))
+    with_points, without = step(pair(query_placement=AtAnswers())), step(pair(weight=0.0))
     for name, value in without.items():
         assert torch.equal(with_points[name], value)
 
 
 def test_the_backbones_run_once_an_image_whoever_asks():
-    model, runs = pair(placement=AtAnswers()), {"student": [], "teacher": [], "proposals": []}
+    model, runs = pair(query_placement=AtAnswers()), {"student": [], "teacher": [], "proposals": []}
     for key, module in (
         ("student", model.student.stock.backbone),
         ("teacher", model.teacher.backbone),
@@ -137,8 +139,8 @@ def test_unlabelled_images_are_distilled():
 def asked(model, batch=None):
     batch = batch or tiny_batch(SIZES)
     return (
-        Encoded(model.teacher, model.teacher.encode(batch)),
-        Encoded(model.student, model.student.encode(batch)),
+        EncodedDetector(model.teacher, model.teacher.encode(batch)),
+        EncodedDetector(model.student, model.student.encode(batch)),
     )
 
 
@@ -152,10 +154,10 @@ def test_the_students_proposals_go_through_the_teachers_positional_path(family):
         assert torch.equal(points.boxes, own) and points.groups == {"student": 5}
         answers = teacher.decode(points)
         # A query that the teacher makes of the same box itself.
-        same = teacher.decode(teacher.fresh_queries(own))
+        same = teacher.decode(teacher.make_queries(own))
         if family != "dino":  # its content is drawn from what it has learned
             assert torch.equal(answers.logits, same.logits)
-        moved = teacher.decode(teacher.fresh_queries((own * 0.5).contiguous()))
+        moved = teacher.decode(teacher.make_queries((own * 0.5).contiguous()))
         assert not torch.allclose(answers.logits, moved.logits)
 
 
@@ -170,7 +172,7 @@ def test_student_sampler_takes_what_there_is_and_wants_some():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_specific_points_can_be_the_best_few(family):
     teacher = tiny_detector(family).eval()
-    asked = Encoded(teacher, teacher.encode(tiny_batch()))
+    asked = EncodedDetector(teacher, teacher.encode(tiny_batch()))
     all_of_them, few = (SpecificSampler(count=n)(asked, asked) for n in (None, 2))
     assert few.groups == {"specific": 2} and all_of_them.groups == {"specific": 6}
     assert torch.equal(few.boxes, all_of_them.boxes[:, :2])
@@ -207,7 +209,7 @@ def test_jitter_stays_within_its_bounds():
 
 
 def test_placement_moves_the_student_and_not_the_teacher():
-    model = pair(sampler=SpecificSampler(), placement=AtAnswers(shift=0, scale=0))
+    model = pair(sampler=SpecificSampler(), query_placement=AtAnswers(shift=0, scale=0))
     seen = {}
     for name in ("teacher", "student"):
         detector = getattr(model, name)
@@ -228,10 +230,10 @@ def test_a_transformer_can_be_asked_at_answers_too(family):
     """Whose learned content is of another width than its teacher's, and stays its own."""
     model = KDDETR(
         student=tiny_detector(family),
-        teacher=tiny_detector(family, width=32).eval(),
+        teacher=tiny_detector(family, embed_dim=32).eval(),
         sampler=SpecificSampler(),
-        loss=DistillationLoss(),
-        placement=AtAnswers(),
+        loss=WeightedMeanLoss(),
+        query_placement=AtAnswers(),
     ).train()
     losses = step(model)
     assert model.projection is None and losses["kd_specific/class"] > 0
@@ -256,7 +258,7 @@ def test_the_box_of_the_teachers_class_is_compared():
     top = teacher.logits[-1].argmax(-1)
     wanted = per_class[0].gather(2, top[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
     points = Queries(torch.rand(2, 6, 4), groups=groups)
-    loss = DistillationLoss()
+    loss = WeightedMeanLoss()
     found = loss(Predictions(logits, per_class[..., 0, :], per_class), teacher, points)
     expected = loss(Predictions(logits, wanted[None]), teacher, points)
     assert found == expected
@@ -272,7 +274,7 @@ def test_a_region_detector_teaches_a_transformer(family):
         student=tiny_detector(family),
         teacher=RegionDetector(stock, num_queries=7),
         sampler=JointSampler([GeneralSampler(count=4), SpecificSampler()]),
-        loss=DistillationLoss(),
+        loss=WeightedMeanLoss(),
     ).train()
     losses = step(model)
     assert all(torch.isfinite(value) for value in losses.values())
@@ -293,13 +295,18 @@ def test_classes_given_an_object_are_what_the_kl_compares():
     """A softmax with background: its background takes no part in the published KL."""
     scores = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
     teacher = torch.randn(1, 2, 5, 3, generator=torch.Generator().manual_seed(1))
-    loss = DistillationLoss()
+    loss = WeightedMeanLoss()
     boxes = torch.rand(1, 2, 5, 4)
     z = scores[..., :-1] - scores[..., -1:]
-    found = loss.terms(Predictions(z, boxes), Predictions(teacher, boxes))["class"]
-    plain = loss.terms(Predictions(scores[..., :-1], boxes), Predictions(teacher, boxes))["class"]
+    found = loss.losses_of_group(Predictions(z, boxes), Predictions(teacher, boxes))["class"]
+    plain = loss.losses_of_group(Predictions(scores[..., :-1], boxes), Predictions(teacher, boxes))[
+        "class"
+    ]
     torch.testing.assert_close(found, plain)
-    background = DistillationLoss(class_gap="kl_background", temperature=1.0, foreground=False)
-    got = background.terms(Predictions(z, boxes), Predictions(teacher, boxes))["class"]
+    background = WeightedMeanLoss(
+        class_loss=KLWithBackground(temperature=1.0), weighting=EqualWeight()
+    )
+    got = background.losses_of_group(Predictions(z, boxes), Predictions(teacher, boxes))["class"]
     p, q = F.pad(teacher, (0, 1)).softmax(-1), scores.softmax(-1)
-    torch.testing.assert_close(got, (p * (p / q).log()).mean((-1, -2, -3)))
+    expected = background.class_loss.weight * (p * (p / q).log()).mean()
+    torch.testing.assert_close(got, expected)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kddetr import KDDETR
-from kddetr.losses import DistillationLoss
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
 
@@ -16,7 +16,7 @@ def test_points_of_odd_images_give_finite_gaps(family, sizes):
         student=tiny_detector(family, seed=1),
         teacher=tiny_detector(family, seed=2),
         sampler=JointSampler(samplers=[GeneralSampler(count=4), SpecificSampler()]),
-        loss=DistillationLoss(),
+        loss=WeightedMeanLoss(),
     ).train()
     losses = model(tiny_batch(sizes, boxes=(2, 0)[: len(sizes)]))
     assert all(torch.isfinite(value) for value in losses.values()), losses

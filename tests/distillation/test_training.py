@@ -18,9 +18,9 @@ from kddetr.engine import (
     step_schedule,
     train_defaults,
 )
-from kddetr.losses import DistillationLoss
+from kddetr.errors import UsageError
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from kddetr.structures import UsageError
 from tests.tiny import tiny_batch, tiny_detector
 
 FAMILY = "dab_deformable_detr"
@@ -33,7 +33,7 @@ def config(tmp_path):
 
     def make(folder, *, distil=True, family=FAMILY, width=16, **train):
         checkpoint = tmp_path / f"teacher_{family}.pth"
-        detector = {"family": family, "decoder_layers": 3, "width": width}
+        detector = {"family": family, "decoder_layers": 3, "embed_dim": width}
         torch.save({"model": tiny_detector(seed=2, **detector).state_dict()}, checkpoint)
         student = L(tiny_detector)(family=family, seed=1, dropout=0.1)
         dataset = L(get_detection_dataset_dicts)(names=name, filter_empty=False)
@@ -71,7 +71,7 @@ def config(tmp_path):
                 sampler=L(JointSampler)(
                     samplers=[L(GeneralSampler)(count=4), L(SpecificSampler)()]
                 ),
-                loss=L(DistillationLoss)(),
+                loss=L(WeightedMeanLoss)(),
             )
         return OmegaConf.create(cfg, flags={"allow_objects": True})
 
@@ -100,7 +100,7 @@ def assert_equal(a, b):
 @pytest.mark.parametrize("family, width", [(FAMILY, 16), ("dino", 32)])
 def test_resumed_is_uninterrupted_and_the_file_is_a_plain_detectors(config, family, width):
     """Also with denoising, and with a projection between two widths."""
-    pair = {"family": family, "width": width}
+    pair = {"family": family, "embed_dim": width}
     whole = config("whole", **pair)
     trained(whole)
     keep = {"checkpointer": {"period": 1, "max_to_keep": 1}, **pair}
@@ -168,7 +168,7 @@ def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):
     torch.save(tiny_detector(FAMILY, num_classes=4).state_dict(), tmp_path / "four.pth")
     cfg.model.teacher.model.decoder_layers = 2
     cfg.model.teacher.checkpoint = str(tmp_path / "four.pth")
-    with pytest.raises(UsageError, match="teacher knows 4 classes and the student 3"):
+    with pytest.raises(UsageError, match="teacher has 4 classes and the student 3"):
         Trainer(cfg)
 
 

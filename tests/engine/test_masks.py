@@ -29,9 +29,9 @@ from kddetr.engine import (
     step_schedule,
     train_defaults,
 )
-from kddetr.losses import DistillationLoss
+from kddetr.errors import UsageError
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, SpecificSampler
-from kddetr.structures import UsageError
 from tests.stock_models import tiny_faster_rcnn
 from tests.tiny import tiny_detector
 
@@ -95,8 +95,8 @@ def distilled(weight: float) -> DictConfig:
         student=alone(),
         teacher=L(tiny_detector)(family="dab_detr"),
         sampler=L(SpecificSampler)(),
-        placement=L(AtAnswers)(),
-        loss=L(DistillationLoss)(),
+        query_placement=L(AtAnswers)(),
+        loss=L(WeightedMeanLoss)(),
         weight=weight,
     )
 

@@ -19,7 +19,7 @@ from kddetr.detectors import (
     deformable_detr,
     dino,
 )
-from kddetr.detectors.denoising import Noise
+from kddetr.detectors.detr.denoising import Noise
 from tests.golden_numbers.files import Golden
 
 
@@ -86,9 +86,9 @@ def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer
         backbone=GivenFeatures(res5=channels),
         num_classes=c["classes"],
         num_queries=c["queries"],
-        width=c["d_model"],
-        heads=c["heads"],
-        hidden=c["ffn"],
+        embed_dim=c["d_model"],
+        num_heads=c["heads"],
+        feedforward_dim=c["ffn"],
         encoder_layers=c["enc_layers"],
         temperature=c["temperature"],
         offset=c["pos_offset"],
@@ -107,9 +107,9 @@ def check_fixed(config: dict) -> None:
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
     """The whole detector of a ``deformable_detr_*.npz``."""
     c = z.config
-    model = deformable_detr(
-        **deformable_sizes(z), refine=c["with_box_refine"], two_stage=c["two_stage"]
-    )
+    refined = "two_stage" if c["two_stage"] else "refine"
+    variant = refined if c["with_box_refine"] else "plain"
+    model = deformable_detr(**deformable_sizes(z), variant=variant)
     names = TWO_STAGE_DETREX if c["two_stage"] else DEFORMABLE_DETREX
     return filled(model, one_set_of_heads(rename(z.state(), names), model))
 
@@ -140,10 +140,10 @@ def deformable_sizes(z: Golden) -> dict:
         "in_features": names,
         "extra_levels": c["levels"] - len(names),
         "num_queries": c["queries"],
-        "width": c["d_model"],
-        "heads": c["heads"],
-        "points": c["points"],
-        "hidden": c["ffn"],
+        "embed_dim": c["d_model"],
+        "num_heads": c["heads"],
+        "num_sampling_points": c["points"],
+        "feedforward_dim": c["ffn"],
         "encoder_layers": c["enc_layers"],
         "decoder_layers": c["dec_layers"],
         "dropout": c["dropout"],

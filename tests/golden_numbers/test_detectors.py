@@ -13,11 +13,12 @@ from kddetr.checkpoint.published.deformable_names import (
     TWO_STAGE_DETREX,
 )
 from kddetr.checkpoint.published.names import rename
-from kddetr.detectors.encoder import cell_centres
-from kddetr.detectors.matcher import Target
-from kddetr.detectors.memory import FeatureLevels
-from kddetr.detectors.position_encoding import proposal_sine_embedding
-from kddetr.detectors.proposals import initial_proposals
+from kddetr.detectors.detr.attention import GroupMask
+from kddetr.detectors.detr.encoder import cell_centres
+from kddetr.detectors.detr.matcher import Target
+from kddetr.detectors.detr.memory import FeatureLevels
+from kddetr.detectors.detr.position_encoding import proposal_sine_embedding
+from kddetr.detectors.detr.proposals import initial_proposals
 from tests.golden_numbers.files import ATOL, RTOL, Golden
 from tests.golden_numbers.models import (
     feature_names,
@@ -161,7 +162,7 @@ def test_denoising(run):
         return
     z.check("out/dn_query_label", noised.queries.content)
     z.check("out/dn_query_bbox", torch.logit(noised.queries.boxes))
-    z.check("out/dn_attn_mask", run.asked.hidden())
+    z.check("out/dn_attn_mask", GroupMask(run.asked).masks[0])
     assert set(noised.queries.groups.values()) == {int(z["out/dn_single_padding"])}
     z.check("out/dn_logits", run.denoised.logits)
     z.check("out/dn_boxes", run.denoised.boxes)

@@ -4,8 +4,15 @@ import pytest
 import torch
 
 from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
-from kddetr.detectors.matcher import Target
-from kddetr.losses import DistillationLoss, foreground_weight
+from kddetr.detectors.detr.matcher import Target
+from kddetr.losses import (
+    EqualWeight,
+    ForegroundWeight,
+    GIoULoss,
+    KLDivergence,
+    L1Loss,
+    PublishedLoss,
+)
 from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
 from tests.golden_numbers.models import golden_step_detector
@@ -14,16 +21,24 @@ from tests.golden_numbers.test_detectors import check_parameter_gradients
 TERMS = {"cls": "class", "bbox": "bbox", "giou": "giou"}
 
 
-def published_loss(config: dict, weights: dict, **options) -> DistillationLoss:
-    return DistillationLoss(
-        class_weight=weights["cls"],
-        box_weight=weights["bbox"],
-        giou_weight=weights["giou"],
-        temperature=config["T"],
-        reduction="published",
-        eps=config["iou_eps"],
+def published_loss(config: dict, weights: dict, **options) -> PublishedLoss:
+    return PublishedLoss(
+        class_loss=KLDivergence(weight=weights["cls"], temperature=config["T"]),
+        box_losses=[
+            L1Loss(weight=weights["bbox"]),
+            GIoULoss(weight=weights["giou"], eps=config["iou_eps"]),
+        ],
         **options,
     )
+
+
+def each_layer(loss: PublishedLoss, student: Predictions, teacher: Predictions) -> dict:
+    """The losses of every student layer by itself, (L,) by term."""
+    layers = [
+        loss.losses_of_group(Predictions(logits[None], boxes[None]), teacher.last().detach())
+        for logits, boxes in zip(student.logits, student.boxes, strict=True)
+    ]
+    return {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
 
 
 def test_published_reduction():
@@ -52,14 +67,17 @@ def test_published_reduction():
     losses = loss(joined["student"], joined["teacher"], Queries(boxes, groups=groups))
     for name in groups:
         teacher = inputs["teacher"][name]
-        z.check(f"out/{name}/foreground_weight", foreground_weight(teacher))
-        terms = loss.terms(inputs["student"][name], teacher)
+        z.check(f"out/{name}/foreground_weight", ForegroundWeight()(teacher))
+        terms = each_layer(loss, inputs["student"][name], teacher)
         for theirs, ours in TERMS.items():
-            z.check_relative(f"loss/{name}/{theirs}_per_student_layer", terms[ours])
+            z.check_relative(
+                f"loss/{name}/{theirs}_per_student_layer", terms[ours] / weights[theirs]
+            )
             unweighted = losses[f"kd_{name}/{ours}"] / weights[theirs]
             z.check_relative(f"loss/{name}/{theirs}", unweighted)
-        plain = published_loss(z.config, weights, foreground=False)
-        unweighted = plain.terms(inputs["student"][name], teacher)["class"][-1]
+        plain = published_loss(z.config, weights, weighting=EqualWeight())
+        last = each_layer(plain, inputs["student"][name], teacher)["class"][-1]
+        unweighted = last / weights["cls"]
         z.check_relative(f"loss/{name}/cls_unweighted_mean_last_layer", unweighted)
     total = sum(losses.values())
     z.check_relative("loss/total_weighted", total)
@@ -84,7 +102,7 @@ def test_one_complete_step(grouped):
         general = z["in/general_points_unact"].sigmoid()[None]
         sets = [
             teacher.queries(teacher_memory).named("specific"),
-            teacher.fresh_queries(teacher_memory, general).named("general"),
+            teacher.make_queries(teacher_memory, general).named("general"),
         ]
     passes = [Queries.join(sets)] if grouped else sets
     loss = published_loss(c, c["kd_weights"])

@@ -5,20 +5,21 @@ import torch
 from torch import nn
 
 from kddetr.boxes import box_giou, box_iou, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from kddetr.detectors import deformable_attention
-from kddetr.detectors.criterion import SetCriterion
-from kddetr.detectors.deformable_attention import DeformableAttention, sample_values_torch
-from kddetr.detectors.denoising import ContrastiveDenoising, Noise
-from kddetr.detectors.encoder import cell_centres
-from kddetr.detectors.matcher import HungarianMatcher, Target
-from kddetr.detectors.memory import FeatureLevels, Memory
-from kddetr.detectors.position_encoding import (
+from kddetr.detectors.detr import deformable_attention
+from kddetr.detectors.detr.attention import GroupMask
+from kddetr.detectors.detr.criterion import SetCriterion
+from kddetr.detectors.detr.deformable_attention import DeformableAttention, sample_values_torch
+from kddetr.detectors.detr.denoising import ContrastiveDenoising, Noise
+from kddetr.detectors.detr.encoder import cell_centres
+from kddetr.detectors.detr.matcher import HungarianMatcher, Target
+from kddetr.detectors.detr.memory import FeatureLevels, Memory
+from kddetr.detectors.detr.position_encoding import (
     ImageSineEmbedding,
     anchor_sine_embedding,
     proposal_sine_embedding,
 )
-from kddetr.detectors.postprocess import select_detections
-from kddetr.detectors.proposals import ProposalHead, initial_proposals
+from kddetr.detectors.detr.postprocess import select_detections
+from kddetr.detectors.detr.proposals import ProposalHead, initial_proposals
 from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
 from tests.golden_numbers.models import recorded_noise
@@ -88,10 +89,10 @@ def test_deformable_attention_module(reference):
     z = Golden("msdeform_module")
     shapes = [tuple(s) for s in z["in/spatial_shapes"].tolist()]
     module = DeformableAttention(
-        width=z.config["d_model"],
-        heads=z.config["heads"],
+        embed_dim=z.config["d_model"],
+        num_heads=z.config["heads"],
         levels=len(shapes),
-        points=z.config["points"],
+        num_sampling_points=z.config["points"],
     )
     z.check("in/sampling_offsets_bias_default", module.sampling_offsets.bias)
     module.load_state_dict(z.state())
@@ -129,7 +130,11 @@ def test_proposals_of_the_grid():
     width = memory.shape[-1]
     seen = []
     head = ProposalHead(
-        width=width, count=3, class_head=nn.Identity(), box_head=nn.Identity(), class_agnostic=True
+        embed_dim=width,
+        count=3,
+        class_head=nn.Identity(),
+        box_head=nn.Identity(),
+        class_agnostic=True,
     )
     head.output.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     head.features(Memory(memory, memory, z["in/mask"], shapes, z["out/valid_ratios"]), usable)
@@ -142,7 +147,7 @@ def test_denoising_queries(case):
     name, counts, number = z.config["cases"][case]
     denoising = ContrastiveDenoising(
         num_classes=z.config["classes"],
-        width=z.config["d_model"],
+        embed_dim=z.config["d_model"],
         number=number,
         label_noise=z.config["label_noise_ratio"],
         box_noise=z.config["box_noise_scale"],
@@ -163,8 +168,8 @@ def test_denoising_queries(case):
     z.check(f"out/{name}/query_bbox_unact", torch.logit(made.queries.boxes))
     own = torch.rand(len(targets), z.config["queries"], 4)
     content = torch.zeros(*own.shape[:2], z.config["d_model"])
-    hidden = made.join(Queries(own, content=content)).hidden()
-    z.check(f"out/{name}/attn_mask", hidden)
+    (attn_mask,) = GroupMask(made.join(Queries(own, content=content))).masks
+    z.check(f"out/{name}/attn_mask", attn_mask)
     # A positive slot holds the box that it is matched with: without noise it is the box itself.
     still = Noise(noise.labels, noise.sign, torch.zeros_like(noise.part))
     places = denoising(targets, still).queries.boxes
@@ -176,14 +181,14 @@ def test_denoising_queries(case):
 
 
 def test_denoising_without_boxes_is_one_empty_group():
-    denoising = ContrastiveDenoising(num_classes=3, width=4)
+    denoising = ContrastiveDenoising(num_classes=3, embed_dim=4)
     nothing = Target(torch.empty(0, dtype=torch.int64), torch.empty(0, 4))
     made = denoising([nothing, nothing])
     assert made.groups == 1 and made.queries.content.shape == (2, 2, 4)
     assert not made.queries.content.any() and (made.queries.boxes == 0.5).all()
     assert len(made.slot) == 0
     with pytest.raises(ValueError, match="0 for no denoising"):
-        ContrastiveDenoising(num_classes=3, width=4, number=-1)
+        ContrastiveDenoising(num_classes=3, embed_dim=4, number=-1)
 
 
 def test_labels_are_replaced_as_often_as_the_recorded_draws_say():
@@ -194,7 +199,7 @@ def test_labels_are_replaced_as_often_as_the_recorded_draws_say():
         chosen[z[f"in/{name}/noise/label_chosen"]] = True
         assert torch.equal(replaced, chosen) and len(chosen) % sum(counts) == 0
     torch.manual_seed(0)
-    denoising = ContrastiveDenoising(num_classes=1000, width=2, label_noise=0.5)
+    denoising = ContrastiveDenoising(num_classes=1000, embed_dim=2, label_noise=0.5)
     labels = torch.zeros(5000, dtype=torch.int64)
     noise = denoising.draw(labels, groups=2)
     assert noise.labels.shape == (4, 5000)

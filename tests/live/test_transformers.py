@@ -137,8 +137,7 @@ def our_model(family: str) -> nn.Module:
     return deformable_detr(
         backbone=resnet(depth=50),
         num_classes=91,
-        refine=family != PLAIN,
-        two_stage=family == TWO_STAGE,
+        variant={PLAIN: "plain", REFINE: "refine", TWO_STAGE: "two_stage"}[family],
         eps=1e-5,
     ).eval()
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from kddetr import KDDETR
 from kddetr.engine import Trainer, load_config
-from kddetr.structures import Answerer
+from kddetr.structures import QueryableDetector
 from tests.tiny import FAMILIES, tiny_detector
 
 SMALL = "configs/quickstart/faster_rcnn_alone.py"
@@ -108,7 +108,7 @@ def test_a_transformer_can_be_measured_too(family):
 def test_the_stand_in_is_an_answerer_around_the_objects():
     boxes = torch.tensor([[[0.2, 0.3, 0.1, 0.1], [0.7, 0.6, 0.2, 0.3]]])
     teacher = FixedAnswers(boxes, 9, 5)
-    assert isinstance(teacher, Answerer)
+    assert isinstance(teacher, QueryableDetector)
     near = boxes[:, torch.arange(9) % 2]
     distance = (teacher.found[..., :2] - near[..., :2]).abs()
     assert (distance <= 0.2 * near[..., 2:] + 1e-6).all()

@@ -39,9 +39,9 @@ def detector(num_classes: int):
         backbone=resnet(depth=18, out_features=["res5"]),
         num_classes=num_classes,
         num_queries=c["queries"],
-        width=c["d_model"],
-        heads=c["heads"],
-        hidden=c["ffn"],
+        embed_dim=c["d_model"],
+        num_heads=c["heads"],
+        feedforward_dim=c["ffn"],
         encoder_layers=c["enc_layers"],
         decoder_layers=c["dec_layers"],
     )

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from training_runs import ROOT
 
 from kddetr.engine import build, load_config
+from kddetr.losses import BinaryCrossEntropy, KLDivergence, KLWithBackground
 from kddetr.points import AtAnswers, NearbySampler, SpecificSampler, StudentSampler
 
 
@@ -21,16 +22,19 @@ def test_a_form_is_what_its_words_say(name):
     if name == "alone":
         assert "teacher" not in model
         return
-    loss, placement = model.loss, model.placement
+    loss, query_placement = model.loss, model.query_placement
     where = {0.2: "at the answers, moved", 0.0: "at the answers", None: "at the points"}
-    assert form.regions == where[placement and placement.get("shift", AtAnswers().shift)]
-    assert form.box_terms == f"{loss.get('box_weight', 5):g}, {loss.get('giou_weight', 2):g}"
-    gap = {"kl": "KL", "kl_background": "KL with background", "bce": "BCE"}
-    words = gap[loss.get("class_gap", "kl")]
+    assert (
+        form.regions == where[query_placement and query_placement.get("shift", AtAnswers().shift)]
+    )
+    built = build(loss)
+    assert form.box_terms == ", ".join(f"{term.weight:g}" for term in built.box_losses)
+    kinds = {KLDivergence: "KL", KLWithBackground: "KL with background", BinaryCrossEntropy: "BCE"}
+    words = kinds[type(built.class_loss)]
     if words != "BCE":
-        words += f", T {loss.get('temperature', 10):g}"
-    if "class_weight" in loss:
-        words += f", weight {loss.class_weight:g}"
+        words += f", T {built.class_loss.temperature:g}"
+    if built.class_loss.weight != 10:
+        words += f", weight {built.class_loss.weight:g}"
     assert form.class_term == words
     samplers = build(model.sampler).samplers
     named = {

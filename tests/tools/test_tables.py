@@ -11,6 +11,7 @@ from paper import ABLATION, LINES
 from tables import Recipe, Results, ablation_table, find_runs, main_table, report, wanted
 
 from kddetr.engine import build, load_config
+from kddetr.losses import ForegroundWeight, PublishedLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,8 @@ def test_changes_of_the_ablation_do_what_they_say(point):
     if point.general:
         general, whole = sampler.samplers[0], build(load_config(str(ROOT / PAIR)).model.sampler)
         assert vars(general) == vars(whole.samplers[0])
-    assert loss.foreground is point.foreground and loss.reduction == "published"
+    assert isinstance(loss, PublishedLoss)
+    assert isinstance(loss.weighting, ForegroundWeight) is point.foreground
 
 
 def flags(command: str) -> tuple[str, list[str], dict[str, str]]:

@@ -1,8 +1,23 @@
 """KD-DETR for Detectron2: distil detection transformers at shared distillation points."""
 
-from . import data  # registers the bundled data sets
+from . import quickstart  # noqa: F401  (registers the bundled data sets)
 from .distiller import KDDETR
-from .structures import Answerer, Detector, PointSampler, Predictions, Queries
+from .structures import (
+    Detector,
+    EncodedDetector,
+    PointSampler,
+    Predictions,
+    Queries,
+    QueryableDetector,
+)
 
 __version__ = "0.1.0"
-__all__ = ["KDDETR", "Answerer", "Detector", "PointSampler", "Predictions", "Queries", "data"]
+__all__ = [
+    "KDDETR",
+    "Detector",
+    "EncodedDetector",
+    "PointSampler",
+    "Predictions",
+    "Queries",
+    "QueryableDetector",
+]

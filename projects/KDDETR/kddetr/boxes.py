@@ -1,33 +1,25 @@
 """Box arithmetic on normalised ``cxcywh`` boxes, as pure functions.
 
-The shared frame of the whole project is the unit square of each *unpadded* image, so a box means
-the same to every detector whatever it resized, padded or strided.
+All boxes of the project are in [0, 1] of each *unpadded* image, so a box means the same to every
+detector, however it resizes and pads the image and whatever its strides are.
 """
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
 # Added to the union and to the hull by DAB-DETR, DINO, detrex and the published KD-DETR code.
 IOU_EPS = 1e-6
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Centre form to corner form.
-
-    Args:
-        boxes: (..., 4) cx, cy, w, h in any unit.
-
-    Returns:
-        (..., 4) x0, y0, x1, y1 in the same unit.
-    """
-    centre, size = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+    """Centre and size to corners, (..., 4) to (..., 4), in any unit."""
+    return box_convert(boxes, "cxcywh", "xyxy")
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Corner form to centre form, (..., 4) to (..., 4)."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
+    """Corners to centre and size, (..., 4) to (..., 4), in any unit."""
+    return box_convert(boxes, "xyxy", "cxcywh")
 
 
 def box_iou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
@@ -40,21 +32,20 @@ def box_iou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
     Returns:
         (...) in [0, 1].
     """
-    a, b = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
-    intersection, union = _overlap(a, b)
+    intersection, union = _overlap(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))
     return intersection / (union + eps)
 
 
 def box_giou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
     """Generalised IoU (Rezatofighi et al., CVPR 2019) of corresponding boxes.
 
-    torchvision's version has no ``eps``, which the DAB-DETR line adds to union and hull (and the
-    Deformable DETR project does not: ``eps=0``), and computes all pairs where the losses need the
-    diagonal only.
+    The versions of libraries do not fit here. torchvision's pairwise one has no ``eps``, which the
+    DAB-DETR line adds to union and hull. The losses of torchvision and fvcore wait for the device
+    once a call, and fvcore's refuses boxes of negative size, which denoising makes.
 
     Args:
         a, b: broadcastable (..., 4) ``cxcywh``.
-        eps: added to the union and to the hull.
+        eps: added to the union and to the hull; 0 in the Deformable DETR project.
 
     Returns:
         (...) in [-1, 1].
@@ -66,15 +57,15 @@ def box_giou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
 
 
 def inverse_sigmoid(p: Tensor, *, eps: float = 1e-3) -> Tensor:
-    """The clamped logit of a probability.
+    """The logit of a probability, clamped.
 
     Args:
         p: any shape; values outside [0, 1] are clamped.
-        eps: smallest value of p and of 1 - p. 1e-3 in DAB-DETR, DINO and detrex, 1e-5 in the
+        eps: smallest value of p and of 1 - p: 1e-3 in DAB-DETR, DINO and detrex, 1e-5 in the
             Deformable DETR project.
 
     Returns:
-        logits of the same shape, within +-log(1 / eps).
+        logits of the same shape, between -log(1 / eps) and log(1 / eps).
     """
     p = p.clamp(0, 1)
     return torch.log(p.clamp(min=eps) / (1 - p).clamp(min=eps))

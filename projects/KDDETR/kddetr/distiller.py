@@ -1,7 +1,8 @@
 """KD-DETR (Wang et al., CVPR 2024): ask a frozen teacher and a trainable student the same extra
-queries, and add the gap between their answers to the student's loss.
+queries, and add the difference between their predictions to the student's loss.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,56 +10,63 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
+from .errors import UsageError
 from .structures import (
-    Answerer,
     Detector,
-    Encoded,
-    Placement,
+    DistillationLoss,
+    EncodedDetector,
     PointSampler,
     Predictions,
     Queries,
-    UsageError,
+    QueryableDetector,
+    QueryPlacement,
 )
 
 
 class ContentProjection(nn.ModuleDict):
-    """Carries the learned parts of a teacher's queries to a student's width."""
+    """Linear layers that project the learned embeddings of a teacher's queries to a student's
+    width.
+    """
 
     @classmethod
-    def between(cls, teacher: Answerer, student: Detector) -> "ContentProjection | None":
-        """None where nothing has to be projected: equal widths, or one of them has boxes alone."""
-        theirs, ours = teacher.query_parts, student.query_parts
-        different = [n for n in theirs if n in ours and theirs[n] != ours[n]]
-        return cls({n: nn.Linear(theirs[n], ours[n]) for n in different}) if different else None
+    def between(cls, teacher: QueryableDetector, student: Detector) -> "ContentProjection | None":
+        """None where there is nothing to project: equal widths, or a detector that has only
+        boxes.
+        """
+        wide, narrow = teacher.query_parts, student.query_parts
+        different = [n for n in wide if n in narrow and wide[n] != narrow[n]]
+        return cls({n: nn.Linear(wide[n], narrow[n]) for n in different}) if different else None
 
     def forward(self, points: Queries) -> Queries:
-        """The same points with (B, N, teacher's C) parts as (B, N, student's C)."""
+        """The same points, their embeddings (B, N, C of the teacher) as (B, N, C of the
+        student).
+        """
         return replace(points, **{n: project(getattr(points, n)) for n, project in self.items()})
 
 
 @META_ARCH_REGISTRY.register()
 class KDDETR(nn.Module):
-    """The Detectron2 meta-architecture that trains a student beside its teacher.
+    """The Detectron2 meta-architecture that trains a student with the help of a teacher.
 
-    The teacher is present but not ours to train or save: always in eval mode, without gradients,
-    absent from ``parameters()``, ``modules()`` and ``state_dict()``, hence from the optimiser, from
-    DistributedDataParallel and from every checkpoint; ``.to()`` moves it along. What is saved,
-    evaluated and shipped is :attr:`deployable`, the student itself.
+    The teacher is always in evaluation mode and without gradients. It is not a registered
+    submodule, so it is absent from ``parameters()``, ``modules()`` and ``state_dict()``, and
+    therefore from the optimiser, from DistributedDataParallel and from every checkpoint; ``.to()``
+    moves it along. What is saved, evaluated and shipped is :attr:`deployable`, the student itself.
+
+    Teacher and student may differ in family, width, number of layers and number of queries: the
+    student converts the points to its own kind, see :meth:`Detector.convert_queries`. Where both
+    have learned content of different widths, a linear :attr:`projection` lies between them. It is
+    trained, saved for resuming, and not part of the student.
 
     Args:
         student: the detector to train.
         teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`.
-        sampler: chooses the points.
-        loss: compares the answers, see :class:`kddetr.losses.DistillationLoss`.
-        placement: where the student is asked, see :class:`kddetr.points.AtAnswers`; None: at the
-            points, like the teacher.
-        weight: of the whole distillation loss, fixed from here on; at 0 the teacher is not even
-            asked, and training is the plain student's, bit for bit.
-
-    Teacher and student may differ in family, width, layers and number of queries: the student
-    adopts the points, see :meth:`Detector.adopt`. Where both have learned content of different
-    width a linear projection lies between, :attr:`projection`, which is trained, kept for resuming
-    and no part of the student.
+        sampler: chooses the distillation points, see :mod:`kddetr.points`.
+        loss: compares the predictions, see :mod:`kddetr.losses`.
+        query_placement: where the student is asked, see :class:`kddetr.points.AtAnswers`; None: at
+            the points themselves, like the teacher.
+        weight: of the whole distillation loss. It cannot be changed later. At 0 the teacher is
+            never asked, and training is that of the plain student, bit for bit.
 
     Raises:
         UsageError: teacher and student have different numbers of classes, or their queries are of
@@ -69,47 +77,48 @@ class KDDETR(nn.Module):
         self,
         *,
         student: Detector,
-        teacher: Answerer,
+        teacher: QueryableDetector,
         sampler: PointSampler,
-        loss: nn.Module,
-        placement: Placement | None = None,
+        loss: DistillationLoss,
+        query_placement: QueryPlacement | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__()
         if student.num_classes != teacher.num_classes:
             raise UsageError(
-                f"The teacher knows {teacher.num_classes} classes and the student"
-                f" {student.num_classes}: put kddetr.checkpoint.Vocabulary around the teacher,"
-                " which finds the student's classes by name, or set the student's num_classes to"
-                " the teacher's."
+                f"The teacher has {teacher.num_classes} classes and the student"
+                f" {student.num_classes}: wrap the teacher in kddetr.teachers.Vocabulary, which"
+                " selects the student's classes by name, or set the student's num_classes to the"
+                " teacher's."
             )
-        asked = teacher.query_parts if placement is None else {}  # placed queries are boxes
+        # A query placement makes boxes without embeddings.
+        asked = teacher.query_parts if query_placement is None else {}
         if ("position" in asked) != ("position" in student.query_parts):
             raise UsageError(
-                "The queries of a one-stage Deformable DETR are learned embeddings, those of the"
-                " other detectors are boxes, and what the student is asked is not of its kind:"
-                " take a teacher and a student of one kind, or ask a student of boxes where the"
-                " teacher's answers are (placement=AtAnswers())."
+                "The queries of a one-stage Deformable DETR are learned embeddings and those of the"
+                " other detectors are boxes, so the student cannot be asked these points: take a"
+                " teacher and a student of the same kind, or ask a student whose queries are boxes"
+                " at the teacher's answers (query_placement=AtAnswers())."
             )
         self.student = student
-        # Past nn.Module's registration, so that nothing that walks modules finds the teacher.
+        # Bypasses nn.Module's registration, so that nothing that walks the modules finds the
+        # teacher.
         object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
         self.sampler = sampler
         self.loss = loss
-        self.placement = placement
+        self.query_placement = query_placement
         self._weight = weight
-        # Placed queries are boxes alone: there is nothing to carry over.
-        carries = bool(weight) and placement is None
-        self.projection = ContentProjection.between(teacher, student) if carries else None
+        projects = bool(weight) and query_placement is None
+        self.projection = ContentProjection.between(teacher, student) if projects else None
 
     @property
     def deployable(self) -> Detector:
-        """The plain detector inside."""
+        """The student: the detector that is saved and evaluated."""
         return self.student
 
     @property
     def weight(self) -> float:
-        """Of the distillation loss; what has to be trained beside the student depends on it."""
+        """Weight of the distillation loss; read-only, because it decides what has to be trained."""
         return self._weight
 
     @property
@@ -126,32 +135,47 @@ class KDDETR(nn.Module):
             return self.student(inputs)
         memory = self.student.encode(inputs)
         losses = self.student.losses(memory, inputs)
-        if self.weight:
-            points, wanted = self.ask_teacher(inputs, memory)
-            asked = points if self.placement is None else self.placement(points, wanted)
-            if self.projection is not None:
-                asked = self.projection(asked)
-            answers = self.student.decode(memory, self.student.adopt(memory, asked))
-            gaps = self.loss(answers, wanted, points)
-            losses = losses | {name: self.weight * gap for name, gap in gaps.items()}
-        return losses
+        if not self.weight:
+            return losses
+        points, targets = self.ask_teacher(inputs, memory)
+        asked = points
+        if self.query_placement is not None:
+            asked = self.query_placement(points, targets)
+        if self.projection is not None:
+            asked = self.projection(asked)
+        predictions = self.student.decode(memory, self.student.convert_queries(memory, asked))
+        return self._add(losses, self.loss(predictions, targets, points))
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
-        """Fresh distillation points and what the teacher sees there.
+        """New distillation points and the teacher's predictions there.
 
-        Ground truth is not looked at: points need no annotation.
+        Ground truth is not used: distillation points need no annotation.
 
         Args:
-            inputs: images.
-            memory: the student's, of the same images.
+            inputs: the images.
+            memory: the student's memory of the same images.
         """
-        teacher = Encoded(self.teacher, self.teacher.encode(inputs))
-        points = self.sampler(teacher, Encoded(self.student, memory))
+        teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs))
+        points = self.sampler(teacher, EncodedDetector(self.student, memory))
         return points, teacher.decode(points)
 
-    def _apply(self, fn, *args, **kwargs):
-        """Moving or casting this module moves and casts the teacher."""
+    def _add(self, losses: dict[str, Tensor], distilled: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The student's losses together with the weighted distillation losses."""
+        total = dict(losses)
+        for name, value in distilled.items():
+            # The log sums losses by the part before the "/".
+            name = name if "/" in name else f"kd/{name}"
+            if name in total:
+                raise UsageError(
+                    f"The distillation loss returns {name!r}, which is the name of a loss of the"
+                    " student, and would replace it: return it under another name."
+                )
+            total[name] = self.weight * value
+        return total
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":
+        """Moving or casting this module also moves and casts the teacher."""
         super()._apply(fn, *args, **kwargs)
         self.teacher._apply(fn, *args, **kwargs)
         return self

@@ -1,14 +1,15 @@
-"""What several training processes agree on."""
+"""Numbers that all training processes agree on."""
 
 from detectron2.utils import comm
 from torch import Tensor, distributed
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
-    """The mean of a number over all processes, without a gradient.
+    """The mean of a scalar over all processes, without a gradient.
 
-    DistributedDataParallel averages gradients, so a sum divided by the mean normaliser is, over
-    all processes, the sum over all images divided by the normaliser of all images.
+    It serves as a normaliser. DistributedDataParallel averages the gradients of the processes. So
+    when each process divides its sum by the mean normaliser, the result is the sum over all images
+    divided by the normaliser of all images.
     """
     value = value.detach().clone()
     if comm.get_world_size() > 1:

@@ -1,41 +1,48 @@
-"""The vocabulary of the project: read this first.
+"""The vocabulary of the project; read this file first.
 
-A detector encodes an image once and can then be asked, as often as one likes, what it sees at given
-queries. Its own queries, denoising queries and distillation points are three uses of one decoder.
+A detector encodes each image once. Its decoder then answers any number of object queries about the
+encoded images. The detector's own queries, denoising queries and distillation points are three uses
+of that one decoder.
 
-Shape letters: B images, N queries, L decoder layers, K foreground classes, C model width.
+Shape letters: B images, N queries, L decoder layers, K foreground classes, C embedding width.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from .errors import UsageError
+
 
 @dataclass(frozen=True)
 class Queries:
-    """Questions to a decoder: where to look and, where the family has it, with what in mind.
+    """Object queries of a batch: a reference box each and, for some detectors, learned embeddings.
 
     Attributes:
-        boxes: (B, N, 4) ``cxcywh`` in [0, 1] of each *unpadded* image, the one shared frame; or
-            (B, N, 2), the centre alone, where a query has a place but no size yet (the first
-            layer of Deformable DETR).
-        content: (B, N, C) embedding the decoder starts from; None: it starts from zero.
-        position: (B, N, C) positional embedding that goes with the query, where it is learned and
-            not computed from the box (one-stage Deformable DETR); None otherwise.
-        groups: name to number of queries, in order, of consecutive groups that must not see one
-            another in self-attention; empty: all queries are one group.
-        sees: exceptions to that, group to the other groups it may look at all the same: a
-            denoising group sees the detector's own queries, which do not see it.
+        boxes: (B, N, 4) reference boxes ``cxcywh`` in [0, 1] of each *unpadded* image; or (B, N,
+            2), only the centre, where a query has no size yet (one-stage Deformable DETR).
+        content: (B, N, C) content embedding that the decoder starts from; None: it starts from
+            zero.
+        position: (B, N, C) positional embedding, where it is learned and not computed from the box
+            (one-stage Deformable DETR); None otherwise.
+        groups: name and number of queries of consecutive groups, in order. Queries of different
+            groups do not attend to one another. Empty: all queries are one group.
+        attends_to: exceptions to that rule: a group's name and the other groups that it does attend
+            to. A denoising group attends to the detector's own queries, but not the reverse.
+
+    Raises:
+        ValueError: the shapes do not go together, or the groups do not add up to N queries.
     """
 
     boxes: Tensor
     content: Tensor | None = None
     position: Tensor | None = None
     groups: Mapping[str, int] = field(default_factory=dict)
-    sees: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    attends_to: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.boxes.dim() != 3 or self.boxes.shape[-1] not in (2, 4):
@@ -46,92 +53,103 @@ class Queries:
             value = getattr(self, name)
             if value is not None and value.shape[:2] != self.boxes.shape[:2]:
                 raise ValueError(
-                    f"Queries.{name} of shape {tuple(value.shape)} does not go with boxes of shape "
-                    f"{tuple(self.boxes.shape)}: the first two sizes must agree."
+                    f"Queries.{name} has the shape {tuple(value.shape)} and boxes has the shape"
+                    f" {tuple(self.boxes.shape)}: their first two sizes must be equal."
                 )
         if self.groups and sum(self.groups.values()) != self.boxes.shape[1]:
             raise ValueError(
-                f"Queries.groups {dict(self.groups)} do not sum to {self.boxes.shape[1]} queries."
+                f"Queries.groups {dict(self.groups)} add up to {sum(self.groups.values())} queries,"
+                f" but there are {self.boxes.shape[1]}."
             )
-        unknown = {*self.sees, *(n for names in self.sees.values() for n in names)}
-        if unknown := unknown - self.groups.keys():
-            raise ValueError(f"Queries.sees names {sorted(unknown)}, which are no groups.")
+        named = {*self.attends_to, *(n for names in self.attends_to.values() for n in names)}
+        if unknown := named - self.groups.keys():
+            raise ValueError(f"Queries.attends_to names {sorted(unknown)}, which are not groups.")
 
     def __len__(self) -> int:
         return self.boxes.shape[1]
 
     def named(self, name: str) -> "Queries":
-        """The same queries as one group of that name."""
-        return replace(self, groups={name: len(self)}, sees={})
+        """The same queries as a single group with that name."""
+        return replace(self, groups={name: len(self)}, attends_to={})
 
     def first(self, count: int | None) -> "Queries":
-        """The first of them as one group; None, or more than there are: all."""
-        return replace(self, groups={}, sees={})._map(lambda t: t[:, :count])
+        """The first ``count`` queries as a single group; None, or a count above N, keeps all."""
+        return replace(self, groups={}, attends_to={})._map(lambda t: t[:, :count])
 
-    def hidden(self) -> Tensor | None:
-        """(N, N) bool, True where the query of the row may not look at that of the column.
+    def boxes_only(self) -> "Queries":
+        """The same queries without learned embeddings.
 
-        None where the groups alone say it: no group sees another one.
+        Raises:
+            UsageError: the queries have a centre but no size.
         """
-        if not self.sees:
-            return None
-        names = list(self.groups)
-        blind = torch.ones(len(names), len(names), dtype=torch.bool)
-        for i, name in enumerate(names):
-            for other in (name, *self.sees.get(name, ())):
-                blind[i, names.index(other)] = False
-        group = torch.arange(len(names)).repeat_interleave(torch.tensor(list(self.groups.values())))
-        blind, group = (t.to(self.boxes.device) for t in (blind, group))
-        return blind[group][:, group]
+        self.require_sizes()
+        return replace(self, content=None, position=None)
+
+    def require_sizes(self) -> None:
+        """Check that the queries are boxes.
+
+        Raises:
+            UsageError: they have a centre but no size.
+        """
+        if self.boxes.shape[-1] != 4:
+            raise UsageError(
+                "These points have a centre but no size, like all queries of a one-stage Deformable"
+                " DETR, and this detector needs boxes: take the points of a detector whose queries"
+                " are boxes (DAB-DETR, DINO, two-stage Deformable DETR)."
+            )
 
     def detach(self) -> "Queries":
-        """The same queries, cut from the graph that made them."""
+        """The same queries without a gradient."""
         return self._map(Tensor.detach)
 
     def select(self, images: Sequence[int]) -> "Queries":
-        """The queries of the images with those indices."""
+        """The queries of the images with these indices."""
         return self._map(lambda t: t[list(images)])
 
-    def _map(self, function) -> "Queries":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
         return replace(self, **{n: t if t is None else function(t) for n, t in parts.items()})
 
     @staticmethod
     def join(parts: Sequence["Queries"]) -> "Queries":
-        """One set of queries whose groups are those of ``parts`` and stay blind to one another.
+        """One set of queries with the groups of all ``parts``, which do not attend to one another.
 
         Raises:
-            ValueError: a part is not a named group, two carry one name, or the parts are made of
-                different things (one has content, another has none).
+            ValueError: a part has no named group, two groups have the same name, or only some of
+                the parts have content or position embeddings.
         """
         groups: dict[str, int] = {}
-        sees: dict[str, Sequence[str]] = {}
+        attends_to: dict[str, Sequence[str]] = {}
         for part in parts:
             if not part.groups or groups.keys() & part.groups.keys():
                 raise ValueError(
-                    "Queries to join need distinct group names, got"
-                    f" {[dict(p.groups) for p in parts]}: name them with Queries.named()."
+                    "Queries can be joined when each part has groups with names of its own, and"
+                    f" these have {[dict(p.groups) for p in parts]}: name them with"
+                    " Queries.named()."
                 )
             groups.update(part.groups)
-            sees.update(part.sees)
+            attends_to.update(part.attends_to)
         joined = {}
         for name in ("boxes", "content", "position"):
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) != all(v is None for v in values):
-                raise ValueError(f"Only some of the queries to join have a {name}: give it to all.")
+                raise ValueError(
+                    f"Only some of the queries to join have a {name} embedding: give it to all."
+                )
             joined[name] = None if values[0] is None else torch.cat(values, dim=1)
-        return Queries(**joined, groups=groups, sees=sees)
+        return Queries(**joined, groups=groups, attends_to=attends_to)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a detector sees at its queries, after every decoder layer.
+    """What a detector predicts at each query, after every decoder layer.
 
     Attributes:
-        logits: (L, B, N, K) foreground classes, before the sigmoid (L = 1 for an R-CNN).
-        boxes: (L, B, N, 4) ``cxcywh`` in the same frame as ``Queries.boxes``; of a detector with a
-            box for every class, that of the class it holds for the likeliest.
-        class_boxes: (L, B, N, K, 4) those of all classes, where there is one for every class.
+        logits: (L, B, N, K) logits of the foreground classes, before the sigmoid. L = 1 for an
+            R-CNN.
+        boxes: (L, B, N, 4) ``cxcywh`` in the frame of ``Queries.boxes``. Where the detector
+            predicts a box for every class, this is the box of the most likely class.
+        class_boxes: (L, B, N, K, 4) the boxes of all classes, where there is one for every class.
     """
 
     logits: Tensor
@@ -143,15 +161,15 @@ class Predictions:
         return self.logits.shape[0]
 
     def last(self) -> "Predictions":
-        """The final layer alone, still with its leading axis (L = 1)."""
+        """The predictions of the last layer, with the layer axis kept (L = 1)."""
         return self._map(lambda t: t[-1:])
 
     def detach(self) -> "Predictions":
-        """The same answers, cut from the graph that made them."""
+        """The same predictions without a gradient."""
         return self._map(Tensor.detach)
 
     def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
-        """The answers of each group of queries, by name."""
+        """The predictions of each query group, by the group's name."""
         parts, start = {}, 0
         for name, size in groups.items():
             parts[name] = self._map(lambda t, at=start, n=size: t.narrow(2, at, n))
@@ -159,10 +177,10 @@ class Predictions:
         return parts
 
     def of_classes(self, classes: Tensor) -> "Predictions":
-        """The same answers with the boxes of those classes, where there is a choice.
+        """The same predictions with the boxes of the given classes, where there is one per class.
 
         Args:
-            classes: (B, N), or (L, B, N), in [0, K).
+            classes: (B, N) or (L, B, N) class indices in [0, K).
         """
         if self.class_boxes is None:
             return self
@@ -170,113 +188,156 @@ class Predictions:
         boxes = self.class_boxes.gather(3, index)[:, :, :, 0]
         return Predictions(self.logits, boxes, self.class_boxes)
 
-    def _map(self, function) -> "Predictions":
-        parts = (self.logits, self.boxes, self.class_boxes)
-        return Predictions(*(t if t is None else function(t) for t in parts))
-
-
-class UsageError(ValueError):
-    """Parts that do not go together; the message is one sentence that says what to do."""
+    def _map(self, function: Callable[..., Tensor]) -> "Predictions":
+        boxes_of_classes = None if self.class_boxes is None else function(self.class_boxes)
+        return Predictions(function(self.logits), function(self.boxes), boxes_of_classes)
 
 
 @runtime_checkable
-class Answerer(Protocol):
-    """Anything that encodes images once and then answers queries about them.
+class QueryableDetector(Protocol):
+    """A detector that encodes images once and then answers queries about them: what a teacher
+    needs.
 
     ``inputs`` is Detectron2's list of dicts: ``image`` (uint8, 3 x H x W, RGB, 0 to 255) and, where
-    ground truth is known, ``instances``. An image *without* ``instances`` is unlabelled and takes
-    no part in a ground-truth loss; one with zero instances is labelled background.
+    ground truth is known, ``instances``. An image without the key ``instances`` is unlabelled and
+    takes no part in a ground-truth loss; an image with zero instances is labelled as background.
 
-    A memory is opaque to everybody but the detector that made it.
+    Only the detector itself looks inside the memory that its ``encode`` returns.
+
+    A detector whose queries are not made of boxes (one-stage Deformable DETR) has one more method,
+    ``random_queries(memory, images, count)``: see :meth:`EncodedDetector.random_queries`.
     """
 
     num_classes: int
-    # Width of each learned part, "content" or "position", that its queries have beside their boxes.
+    # The learned embeddings, "content" or "position", that the queries have beside their boxes, and
+    # the width of each. Empty: the queries are boxes and nothing else.
     query_parts: Mapping[str, int]
 
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
-        """Everything that is computed once per image, whoever asks."""
+        """Everything that is computed once per image: the memory."""
 
     def queries(self, memory: Any) -> Queries:
-        """The detector's own queries: learned anchors, two-stage or RPN proposals."""
+        """The detector's own queries: learned anchors, or two-stage or RPN proposals."""
 
-    def fresh_queries(self, memory: Any, boxes: Tensor) -> Queries:
-        """Queries of this detector's kind that nobody learned, at ``boxes``.
+    def make_queries(self, memory: Any, boxes: Tensor) -> Queries:
+        """Queries of this detector's kind at the given boxes.
 
-        ``boxes`` is (B, N, 4), or (1, N, 4) for one set that all images share. A family whose
-        queries are not made of boxes draws them like a freshly initialised table.
+        Args:
+            memory: of B images.
+            boxes: (B, N, 4) ``cxcywh`` in [0, 1], or (1, N, 4) for one set that all images share.
+
+        Raises:
+            UsageError: the queries of this detector are not made of boxes.
         """
 
     def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """What do you see at these queries?"""
+        """The predictions at these queries, (L, B, N, ...)."""
 
 
 @runtime_checkable
-class Detector(Answerer, Protocol):
-    """An :class:`Answerer` that can also be trained, and asked another detector's queries."""
+class Detector(QueryableDetector, Protocol):
+    """A :class:`QueryableDetector` that can be trained and can take another detector's queries."""
 
-    def adopt(self, memory: Any, points: Queries) -> Queries:
-        """The same questions as queries of this detector's kind, in the same groups.
+    def convert_queries(self, memory: Any, points: Queries) -> Queries:
+        """Another detector's queries as queries of this detector's kind, in the same groups.
 
-        Boxes carry over as they are. Learned content carries over where this kind has content too;
-        what is computed from the box, each detector computes by its own path.
+        Boxes stay as they are. A learned content embedding is kept where this kind of query has one
+        too; what is computed from the box is computed by this detector itself.
 
         Raises:
-            UsageError: such queries cannot be asked here; the message says which detector could.
+            UsageError: these queries cannot be converted; the message says which detectors fit.
         """
 
     def losses(self, memory: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Weighted ground-truth losses, scalars by name, of the labelled images."""
+        """Weighted ground-truth losses of the labelled images, scalars by name."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A detector beside what it has encoded: somebody who can be asked about these images."""
+class EncodedDetector:
+    """A detector bound to images that it has encoded: what a sampler gets of teacher and
+    student.
+    """
 
-    detector: Answerer
+    detector: QueryableDetector
     memory: Any
 
     def queries(self) -> Queries:
-        """The detector's own."""
+        """The detector's own queries."""
         return self.detector.queries(self.memory)
 
-    def fresh_queries(self, boxes: Tensor) -> Queries:
-        """Queries of its kind at (B, N, 4) boxes, or (1, N, 4) that all images share."""
-        return self.detector.fresh_queries(self.memory, boxes)
+    def make_queries(self, boxes: Tensor) -> Queries:
+        """Queries at (B, N, 4) boxes, or (1, N, 4); see :meth:`QueryableDetector.make_queries`."""
+        return self.detector.make_queries(self.memory, boxes)
 
-    def queries_at(self, boxes: Tensor) -> Queries:
-        """:meth:`fresh_queries` for boxes that mean a place.
+    def random_queries(self, images: int, count: int) -> Queries:
+        """Queries with random embeddings, for a detector whose queries are not made of boxes.
+
+        They are distributed as in a freshly initialised detector of its kind. Their reference is
+        the one that this detector computes for them.
+
+        Args:
+            images: B, or 1 for one set that all images share.
+            count: N.
+
+        Returns:
+            (B, N, ...) queries.
 
         Raises:
-            UsageError: the detector does not make its queries of boxes.
+            UsageError: the detector's queries are made of boxes: use :meth:`make_queries`.
         """
-        if "position" in self.detector.query_parts:
+        draw = getattr(self.detector, "random_queries", None)
+        if draw is None:
             raise UsageError(
-                "A one-stage Deformable DETR makes its queries of learned embeddings and cannot be"
-                " asked at a box: take general and specific points, or another teacher."
+                f"The queries of a {type(self.detector).__name__} are made of boxes: draw the boxes"
+                " and use make_queries."
             )
-        return self.fresh_queries(boxes)
+        return draw(self.memory, images, count)
+
+    def fresh_queries(self, boxes: Tensor) -> Queries:
+        """Former name of :meth:`make_queries`, kept for samplers that were written for it."""
+        warnings.warn("fresh_queries is now called make_queries.", FutureWarning, stacklevel=2)
+        return self.make_queries(boxes)
 
     def decode(self, queries: Queries) -> Predictions:
-        """What it sees at them."""
+        """The predictions at these queries, (L, B, N, ...)."""
         return self.detector.decode(self.memory, queries)
 
 
 class PointSampler(Protocol):
-    """Chooses the distillation points: queries that are asked of both detectors."""
+    """Chooses the distillation points: queries that both detectors are asked."""
 
-    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
-        """Named groups of the *teacher's* kind of queries, (B, N, ...), without a graph."""
+    def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
+        """Named groups of queries of the *teacher's* kind, (B, N, ...), without a gradient."""
 
 
-class Placement(Protocol):
-    """Says where the student is asked, where that is not at the points themselves."""
+class QueryPlacement(Protocol):
+    """Chooses where the student is asked, where that is not at the points themselves."""
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
-        """Queries in the points' groups, (B, N, 4) boxes alone, without a graph: what a teacher has
-        learned to go with a box does not go with another one.
+        """Queries for the student, in the groups of the points, without a gradient.
+
+        They are (B, N, 4) boxes without embeddings, because an embedding that the teacher learned
+        for one box does not belong to another.
 
         Args:
-            points: what the teacher was asked.
-            answers: what it said.
+            points: the queries that the teacher was asked.
+            answers: the teacher's predictions there.
+        """
+
+
+class DistillationLoss(Protocol):
+    """Compares the student's predictions with the teacher's at the same points."""
+
+    def __call__(
+        self, student: Predictions, teacher: Predictions, points: Queries
+    ) -> dict[str, Tensor]:
+        """Weighted scalar losses by name.
+
+        The part of a name before a "/" is the group that the log sums it up under; a name without a
+        "/" is put into the group ``kd``.
+
+        Args:
+            student: predictions of all its layers at the points, with a gradient.
+            teacher: predictions at the points, without a gradient.
+            points: the queries; ``points.groups`` says which of them belong together.
         """

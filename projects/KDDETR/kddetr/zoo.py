@@ -1,10 +1,9 @@
 """Detectron2's model zoo, opened by a name that is in it."""
 
-import difflib
 from pathlib import Path
 from types import ModuleType
 
-from .structures import UsageError
+from .errors import UsageError, did_you_mean
 
 
 def zoo_with(name: str) -> ModuleType:
@@ -33,10 +32,8 @@ def zoo_with(name: str) -> ModuleType:
     )
     if name in known:
         return model_zoo
-    if close := difflib.get_close_matches(name, known, n=3, cutoff=0.5):
-        hint = f"did you mean {' or '.join(close)}?"
-    elif known:
-        hint = f"its {len(known)} names are like {known[len(known) // 2]}."
-    else:
-        hint = "this installation came without its configs."
+    other = "this installation came without its configs."
+    if known:
+        other = f"its {len(known)} names are like {known[len(known) // 2]}."
+    hint = did_you_mean(name, known, otherwise=other, count=3)
     raise UsageError(f"Detectron2's model zoo has no config {name!r}; {hint}")

@@ -1,39 +1,29 @@
 """Checkpoints: read safely, written atomically, loaded with a report of what fitted."""
 
+from ..errors import CheckpointError
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState, deployable, weight_owner
 from .coverage import Coverage, load_weights
-from .files import (
-    CheckpointError,
-    atomic_write,
-    local_file,
-    read_checkpoint,
-    weights_of,
-    whole_checkpoints,
-)
+from .files import atomic_write, local_file, read_checkpoint, weights_of, whole_checkpoints
 from .loading import load_pretrained
 from .published import adapted, converted
 from .swin_names import is_swin, swin_names
-from .vocabulary import Vocabulary, class_names, listed
 from .zoo import zoo_address
 
 __all__ = [
     "CheckpointError",
     "Checkpointer",
     "Coverage",
-    "Vocabulary",
     "WrapperState",
     "adapted",
     "asset",
     "atomic_write",
     "backbone_weights",
-    "class_names",
     "converted",
     "deployable",
     "detectron2_names",
     "is_swin",
-    "listed",
     "load_pretrained",
     "load_weights",
     "local_file",

@@ -9,7 +9,7 @@ import re
 import torch
 from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 
-from .files import CheckpointError
+from ..errors import CheckpointError
 
 __all__ = ["caffe2_names", "is_caffe2", "is_folded"]
 

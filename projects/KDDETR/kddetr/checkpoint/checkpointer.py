@@ -15,15 +15,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ..errors import CheckpointError
 from .coverage import load_weights
-from .files import (
-    CONTAINERS,
-    CheckpointError,
-    atomic_write,
-    read_checkpoint,
-    weights_of,
-    whole_checkpoints,
-)
+from .files import CONTAINERS, atomic_write, read_checkpoint, weights_of, whole_checkpoints
 from .published import adapted
 
 __all__ = ["Checkpointer", "WrapperState", "deployable", "weight_owner"]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .files import CheckpointError, shown
+from ..errors import CheckpointError
+from .files import shown
 
 __all__ = ["Coverage", "grouped", "load_weights"]
 

@@ -7,7 +7,6 @@ listed here are unpickled, and a write either happens completely or not at all.
 import argparse
 import collections
 import contextlib
-import difflib
 import os
 import pickle
 import re
@@ -24,6 +23,7 @@ from detectron2.utils.file_io import PathManager
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ..errors import CheckpointError, did_you_mean
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError, is_number
 
 __all__ = [
@@ -63,10 +63,6 @@ _DAMAGE = (
     zipfile.BadZipFile,
     SafetensorError,
 )
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged, unsafe to read, or does not fit the model."""
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -248,8 +244,7 @@ def local_file(path: str) -> str:
         return file
     folder, name = os.path.split(file)
     present = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
-    close = difflib.get_close_matches(name, present, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "check the path."
+    hint = did_you_mean(name, present, otherwise="check the path.", count=3)
     raise CheckpointError(f"The checkpoint {path} does not exist; {hint}")
 
 

@@ -8,9 +8,10 @@ import logging
 
 from torch import nn
 
+from ..errors import CheckpointError
 from .checkpointer import weight_owner
 from .coverage import load_weights
-from .files import CheckpointError, read_checkpoint, weights_of
+from .files import read_checkpoint, weights_of
 from .published import adapted
 
 __all__ = ["load_pretrained"]

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..errors import CheckpointError
 from .backbones import in_resnet
 from .caffe2_names import is_caffe2, is_folded
-from .files import CheckpointError
 
 __all__ = ["check_pixels", "check_pretraining"]
 

@@ -23,7 +23,7 @@ def is_swin(state: dict[str, torch.Tensor]) -> bool:
 
 
 def swin_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A bare Swin's state dict under the names of :func:`kddetr.detectors.swin`.
+    """A bare Swin's state dict under the names of :func:`kddetr.detectors.backbones.swin`.
 
     Args:
         state: names such as `layers.0.blocks.1.attn.qkv.weight`, `layers.1.downsample.norm.bias`:

@@ -24,7 +24,7 @@ def timm_weights(
 
     Args:
         state: timm's file of that network, any published Swin, or the state dict of a backbone.
-        model: a :func:`kddetr.detectors.timm_backbone`, or a detector that contains one.
+        model: a :func:`kddetr.detectors.backbones.timm_backbone`, or a detector that contains one.
 
     Returns:
         None when `state` is no such file, or `model` contains no or several such backbones.

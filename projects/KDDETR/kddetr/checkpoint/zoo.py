@@ -9,9 +9,8 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 from omegaconf import OmegaConf
 
-from ..structures import UsageError
+from ..errors import CheckpointError, UsageError
 from ..zoo import zoo_with
-from .files import CheckpointError
 
 __all__ = ["zoo_address"]
 

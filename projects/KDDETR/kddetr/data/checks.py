@@ -4,7 +4,6 @@ Detectron2 itself says it with a traceback: a missing image in the middle of tra
 test set at the first evaluation.
 """
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
 
+from ..errors import DatasetError, did_you_mean
 from .coco import (
     broken,
     check_folder,
@@ -21,7 +21,7 @@ from .coco import (
     register_coco_format,
     where_to_put,
 )
-from .entries import DatasetError, check_for_metric
+from .entries import check_for_metric
 from .plausibility import check_boxes
 
 # A file larger than this (bytes) whose classes are known is not parsed only to be checked: COCO's
@@ -167,9 +167,8 @@ def _check_tail(path: Path) -> None:
 
 
 def _unknown_name(name: str) -> str:
-    close = difflib.get_close_matches(str(name), DatasetCatalog.list(), n=3)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = did_you_mean(str(name), DatasetCatalog.list(), otherwise="", count=3)
     return (
-        f"No data set is registered as {name!r}.{hint} Your own COCO-format folder needs no name: "
-        "see configs/common/data/custom.py."
+        f"No data set is registered as {name!r}; {hint} A COCO-format folder of your own needs no "
+        "registered name: see configs/common/data/custom.py."
     )

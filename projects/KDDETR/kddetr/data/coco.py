@@ -12,7 +12,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from .entries import DatasetError, check_annotation, check_ids, check_image
+from ..errors import DatasetError
+from .entries import check_annotation, check_ids, check_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 

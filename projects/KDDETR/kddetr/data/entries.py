@@ -7,9 +7,7 @@ into wrong boxes without a word.
 import math
 from collections.abc import Container, Sequence
 
-
-class DatasetError(ValueError):
-    """A data set that cannot be used, said in one sentence."""
+from ..errors import DatasetError
 
 
 def require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:

@@ -19,7 +19,7 @@ from detectron2.data import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from .entries import DatasetError
+from ..errors import DatasetError
 
 LABELED, UNLABELED = 0, 1  # the number of a stream is part of its seeds
 

@@ -17,7 +17,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
-from .entries import DatasetError
+from ..errors import DatasetError
 
 MIN_SIDE = 1e-3  # pixels; what is left of a box outside the crop has no side, up to rounding
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .entries import DatasetError
+from ..errors import DatasetError
 
 _log = logging.getLogger(__name__)
 

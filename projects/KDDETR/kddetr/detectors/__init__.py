@@ -2,22 +2,20 @@
 knows of any other use.
 """
 
-from .backbone import TinyConvNet, resnet
-from .cached import CachedEncoder
-from .criterion import SetCriterion
-from .dab_detr import dab_detr
-from .deformable_detr import deformable_detr
-from .dense import DenseQueryDetector
-from .detectron2_models import detectron2_detector, model_zoo_detector, zoo_config
-from .dino import dino
-from .matcher import HungarianMatcher
-from .regions import RegionDetector
-from .swin import swin
-from .timm_backbone import timm_backbone
-from .transformer import DetectionTransformer
+from .backbones.resnet import TinyConvNet, resnet
+from .backbones.swin import swin
+from .backbones.timm_backbone import timm_backbone
+from .detr.criterion import SetCriterion
+from .detr.dab_detr import dab_detr
+from .detr.deformable_detr import deformable_detr
+from .detr.dino import dino
+from .detr.matcher import HungarianMatcher
+from .detr.transformer import DetectionTransformer
+from .stock.dense import DenseQueryDetector
+from .stock.models import detectron2_detector, model_zoo_detector, zoo_config
+from .stock.regions import RegionDetector
 
 __all__ = [
-    "CachedEncoder",
     "DenseQueryDetector",
     "DetectionTransformer",
     "HungarianMatcher",

@@ -4,7 +4,7 @@ from typing import Any
 
 from detectron2.structures import Instances
 
-from ..structures import UsageError
+from ..errors import UsageError
 
 
 def check_images(inputs: list[dict[str, Any]]) -> None:

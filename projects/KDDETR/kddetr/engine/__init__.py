@@ -1,8 +1,8 @@
 """Training: strict configs, processes, the Trainer and its hooks, evaluation."""
 
+from ..errors import ConfigError
 from .config import apply_overrides, build, load_config, require_sections
 from .defaults import train_defaults
-from .errors import ConfigError
 from .evaluation import CocoEvaluator, coco_backend
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun

@@ -3,7 +3,6 @@ error that names the nearest known one, never a setting that silently does nothi
 """
 
 import builtins
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ import yaml
 from detectron2.config import LazyConfig, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ..errors import ConfigError, did_you_mean
 from .defaults import SECTIONS, train_defaults
-from .errors import ConfigError, nearest
 from .scaling import scale_to_batch
 from .schema import call_parameters, check_tree, check_values
 
@@ -181,9 +180,10 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         if index == len(parts) - 1 and (parameters is None or part in parameters):
             return
         known = {str(name) for name in node if name != "_target_"} | (parameters or set())
+        hint = did_you_mean(part, known)
         raise ConfigError(
-            f"Unknown key {key}: {path or 'the config'} has no '{part}'; {nearest(part, known)} "
-            f"(+{key}=... adds a key on purpose.)"
+            f"Unknown key {key}: {path or 'the config'} has no '{part}'; {hint} (+{key}=... adds a"
+            " key on purpose.)"
         )
 
 
@@ -198,9 +198,8 @@ def _existing(path: str) -> Path:
         names = (
             [name for name in os.listdir(folder) if name.endswith(".py")] if folder.is_dir() else []
         )
-        close = [str(folder / name) for name in difflib.get_close_matches(file.name, names, n=3)]
-        hint = f"did you mean {' or '.join(close)}?" if close else "check the path."
-        raise ConfigError(f"The config file {path} does not exist; {hint}")
+        hint = did_you_mean(file.name, names, otherwise="check the path.", count=3)
+        raise ConfigError(f"The config file {path} does not exist in its folder; {hint}")
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(
             f"The config file {path} must be a Python file or a run's own config.yaml."

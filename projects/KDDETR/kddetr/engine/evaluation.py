@@ -15,7 +15,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["CocoEvaluator", "coco_backend"]
 

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 
 from kddetr.checkpoint import Checkpointer, atomic_write
 
-from .errors import nearest
+from ..errors import did_you_mean
 
 __all__ = ["BestCheckpoint", "EvalHook", "PeriodicCheckpointer"]
 
@@ -67,7 +67,7 @@ class BestCheckpoint:
                 "train.best_metric=%s is no result of the evaluation, so no best checkpoint is "
                 "kept; %s",
                 self._metric,
-                nearest(self._metric, results),
+                did_you_mean(self._metric, results),
             )
         elif math.isfinite(value) and (self.value is None or value > self.value):
             self.value, self.iteration = float(value), iteration

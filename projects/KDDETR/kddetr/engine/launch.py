@@ -15,7 +15,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch as launch_gpus
 from detectron2.utils import comm
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["launch", "under_torchrun"]
 

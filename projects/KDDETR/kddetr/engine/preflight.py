@@ -15,16 +15,15 @@ from torch import nn
 
 from kddetr.checkpoint import (
     CheckpointError,
-    Vocabulary,
     deployable,
-    listed,
     local_file,
     weight_owner,
     whole_checkpoints,
 )
 from kddetr.data import check_dataset, check_same_classes, dataset_names
+from kddetr.teachers import Vocabulary, listed
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = [
     "check_config",

@@ -13,8 +13,8 @@ from typing import Any
 
 from detectron2.utils.registry import locate
 
+from ..errors import ConfigError, did_you_mean
 from .defaults import OPTIONAL, SECTIONS, train_defaults
-from .errors import ConfigError, nearest
 from .scaling import LEARNING_RATE_RULES
 
 __all__ = ["call_parameters", "check_tree", "check_values"]
@@ -37,13 +37,13 @@ def check_tree(tree: Mapping[str, Any], source: str, *, lenient: bool = False) -
         # Another name is a part that sections are made of, unless it looks like a section.
         if section not in SECTIONS and difflib.get_close_matches(section, SECTIONS, cutoff=0.6):
             raise ConfigError(
-                f"{source}: there is no section '{section}'; {nearest(section, SECTIONS)} "
+                f"{source}: there is no section '{section}'; {did_you_mean(section, SECTIONS)} "
                 "(If it is none, start its name with an underscore.)"
             )
     known = SECTIONS["dataloader"]
     for key in tree.get("dataloader") or ():
         if key not in known:
-            raise ConfigError(f"{source}: unknown key dataloader.{key}; {nearest(key, known)}")
+            raise ConfigError(f"{source}: unknown key dataloader.{key}; {did_you_mean(key, known)}")
     _check_train(tree.get("train") or {}, train_defaults(), "train", source, lenient)
     for section in ("model", "optimizer", "lr_multiplier", "dataloader"):
         _check_calls(tree.get(section), section, source, in_call=False)
@@ -118,7 +118,7 @@ def call_parameters(target: Callable | str) -> frozenset[str] | None:
 def _check_train(node: Any, known: Any, path: str, source: str, lenient: bool) -> None:
     for key, value in node.items():
         if key not in known:
-            message = f"{source}: unknown key {path}.{key}; {nearest(key, known)}"
+            message = f"{source}: unknown key {path}.{key}; {did_you_mean(key, known)}"
             if not lenient:
                 raise ConfigError(message)
             _log.warning(message)
@@ -157,7 +157,7 @@ def _check_arguments(node: Mapping[str, Any], target: Any, path: str, source: st
         if key != "_target_" and known is not None and key not in known:
             name = target if isinstance(target, str) else target.__qualname__
             raise ConfigError(
-                f"{source}: {path}.{key}: {name} has no such argument; {nearest(key, known)}"
+                f"{source}: {path}.{key}: {name} has no such argument; {did_you_mean(key, known)}"
             )
 
 

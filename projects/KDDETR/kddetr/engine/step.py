@@ -17,9 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from kddetr.checkpoint import CheckpointError
-
-from .errors import ConfigError
+from ..errors import CheckpointError, ConfigError, DivergedError
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
@@ -67,7 +65,7 @@ class StepTrainer(SimpleTrainer):
         """One iteration.
 
         Raises:
-            FloatingPointError: a loss or the gradient is not finite; the weights are untouched.
+            DivergedError: a loss or the gradient is not finite; the weights are untouched.
             ConfigError: the batch gave no loss at all.
         """
         start = time.perf_counter()
@@ -153,7 +151,7 @@ class StepTrainer(SimpleTrainer):
             return
         names = [str(image.get("file_name", image.get("image_id", "unnamed"))) for image in batch]
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
-        raise FloatingPointError(
+        raise DivergedError(
             f"Training stopped at iteration {self.iter}, before the weights were changed: "
             f"{', '.join(f'{name} is {value}' for name, value in bad.items())}; images "
             f"{', '.join(names)}; "

@@ -20,9 +20,9 @@ from torch import nn
 
 from kddetr.checkpoint import Checkpointer, WrapperState, deployable
 
+from ..errors import ConfigError
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
-from .errors import ConfigError
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .preflight import check_config, check_model, resolve_device
 from .seeding import seed_everything
@@ -135,7 +135,7 @@ class Trainer(DefaultTrainer):
         """Train to `train.max_iter`; return the results of the evaluation after it.
 
         Raises:
-            FloatingPointError: a loss became infinite or NaN.
+            DivergedError: a loss became infinite or NaN.
         """
         self._last_results: dict[str, Any] = {}
         TrainerBase.train(self, self.start_iter, self.max_iter)

@@ -1,16 +1,23 @@
-"""What it costs to answer differently from the teacher. A loss is any callable from the student's
-answers, the teacher's and the points to named, weighted scalars.
+"""Distillation losses: how far the student's predictions are from the teacher's at the same points.
+
+A loss is any callable of the kind :class:`~kddetr.structures.DistillationLoss`. The ones here are
+put together from a class loss, box losses and a weighting of the points.
 """
 
-from .distillation import DistillationLoss, foreground_weight
-from .gaps import bce_gap, giou_gap, kl_background_gap, kl_gap, l1_gap
+from ..structures import DistillationLoss
+from .point_loss import PublishedLoss, WeightedMeanLoss
+from .terms import BinaryCrossEntropy, GIoULoss, KLDivergence, KLWithBackground, L1Loss
+from .weighting import EqualWeight, ForegroundWeight
 
 __all__ = [
+    "BinaryCrossEntropy",
     "DistillationLoss",
-    "bce_gap",
-    "foreground_weight",
-    "giou_gap",
-    "kl_background_gap",
-    "kl_gap",
-    "l1_gap",
+    "EqualWeight",
+    "ForegroundWeight",
+    "GIoULoss",
+    "KLDivergence",
+    "KLWithBackground",
+    "L1Loss",
+    "PublishedLoss",
+    "WeightedMeanLoss",
 ]

@@ -1,5 +1,8 @@
-"""Where the distillation points come from. A sampler is any callable from the teacher and the
-student, each with what it has encoded, to named :class:`~kddetr.structures.Queries`.
+"""Distillation points: where teacher and student are compared.
+
+A sampler is any callable that gets the teacher and the student, each bound to the encoded images
+(:class:`~kddetr.structures.EncodedDetector`), and returns named groups of
+:class:`~kddetr.structures.Queries`.
 """
 
 from .general import GeneralSampler, normal_logit_boxes, uniform_boxes

@@ -1,19 +1,19 @@
-"""General points: drawn at random, anew at every step, never learned (KD-DETR, section 3.3).
+"""General points: drawn at random at every training step, never learned (KD-DETR, section 3.3).
 
-A sparse scan of the whole image, which also reaches background and objects that nobody labelled.
+They sample the whole image sparsely, so they also reach background and objects without a label.
 """
 
 import torch
 from torch import Tensor
 
-from ..structures import Encoded, Queries
+from ..structures import EncodedDetector, Queries
 
-# DAB-DETR divides by a query's width and height.
+# DAB-DETR divides by the width and height of a query's box, so they must not be close to 0.
 SMALLEST = 0.01
 
 
 def uniform_boxes(images: int, count: int) -> Tensor:
-    """Centres uniform over the image, sizes uniform from a hundredth of it to the whole.
+    """Boxes with centres uniform over the image and sizes uniform between 0.01 and 1.
 
     Returns:
         (images, count, 4) ``cxcywh`` in [0, 1].
@@ -24,10 +24,10 @@ def uniform_boxes(images: int, count: int) -> Tensor:
 
 
 def normal_logit_boxes(images: int, count: int) -> Tensor:
-    """N(0, 1) per coordinate, through a sigmoid, as the published code draws them.
+    """Boxes whose coordinates are the sigmoid of N(0, 1), as the published code draws them.
 
     Returns:
-        (images, count, 4) ``cxcywh`` in (0, 1), concentrated around one half.
+        (images, count, 4) ``cxcywh`` in (0, 1), concentrated around 0.5.
     """
     return torch.randn(images, count, 4).sigmoid()
 
@@ -38,18 +38,19 @@ DISTRIBUTIONS = {"uniform": uniform_boxes, "normal_logit": normal_logit_boxes}
 class GeneralSampler:
     """Random queries of the teacher's kind.
 
-    Drawn from PyTorch's global CPU generator, which the trainer seeds for every step and process:
-    a resumed run sees the points of the uninterrupted one, and every process sees others.
+    They are drawn from PyTorch's global CPU generator, which the trainer seeds for every step and
+    process: a resumed run draws the same points as the uninterrupted run, and each process draws
+    its own.
 
     Args:
-        count: points an image; the paper finds 300 best on COCO, 10 and 900 worse.
-        distribution: of the boxes: "uniform", or "normal_logit", the published code's. A teacher
-            whose queries are not made of boxes (one-stage Deformable DETR) draws embeddings
-            instead, and it makes no difference.
-        shared: one set for all images of the process, as published; else one for each image.
+        count: points an image. The paper finds 300 best on COCO, and 10 and 900 worse.
+        distribution: of the boxes: "uniform", or "normal_logit" as in the published code. It makes
+            no difference for a teacher whose queries are not made of boxes (one-stage Deformable
+            DETR), which draws embeddings instead.
+        shared: one set for all images of a process, as published; else one set for each image.
 
     Raises:
-        ValueError: an unknown distribution, or no points.
+        ValueError: an unknown distribution, or less than one point.
     """
 
     def __init__(
@@ -57,17 +58,20 @@ class GeneralSampler:
     ) -> None:
         if distribution not in DISTRIBUTIONS:
             raise ValueError(
-                f"Unknown distribution {distribution!r} of general points: use one of"
-                f" {', '.join(DISTRIBUTIONS)}."
+                f"The distribution of general points must be {' or '.join(DISTRIBUTIONS)}, not"
+                f" {distribution!r}."
             )
         if count < 1:
-            raise ValueError(f"{count} general points are none: use at least 1, or no sampler.")
+            raise ValueError(f"count of general points must be at least 1, not {count}.")
         self.count = count
-        self.draw = DISTRIBUTIONS[distribution]
+        self.draw_boxes = DISTRIBUTIONS[distribution]
         self.shared = shared
 
-    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
-        """(B, count, ...) queries, one group called "general"."""
+    def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
+        """(B, count, ...) queries in one group called "general"."""
         images = 1 if self.shared else len(teacher.queries().boxes)
-        boxes = self.draw(images, self.count)
-        return teacher.fresh_queries(boxes).named("general").detach()
+        if "position" in teacher.detector.query_parts:
+            queries = teacher.random_queries(images, self.count)
+        else:
+            queries = teacher.make_queries(self.draw_boxes(images, self.count))
+        return queries.named("general").detach()

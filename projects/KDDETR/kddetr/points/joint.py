@@ -1,21 +1,25 @@
-"""General to specific: several samplers side by side, whose points do not see one another."""
+"""Several samplers side by side, such as general and specific points."""
 
 from collections.abc import Sequence
 
-from ..structures import Encoded, PointSampler, Queries
+from ..structures import EncodedDetector, PointSampler, Queries
 
 
 class JointSampler:
-    """The points of all samplers, one group each.
+    """The points of all samplers, in groups that do not attend to one another.
 
     Args:
-        samplers: whose groups have different names.
+        samplers: their groups must have different names.
+
+    Raises:
+        ValueError: there is no sampler.
     """
 
     def __init__(self, samplers: Sequence[PointSampler]) -> None:
         if not samplers:
-            raise ValueError("A joint sampler needs samplers: give it at least one.")
+            raise ValueError("JointSampler needs at least one sampler.")
         self.samplers = list(samplers)
 
-    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
+    def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
+        """(B, N, ...) queries, the groups of the samplers in order."""
         return Queries.join([sampler(teacher, student) for sampler in self.samplers])

@@ -1,7 +1,7 @@
-"""Places beside the teacher's answers.
+"""Boxes near the teacher's answers.
 
-A region that lies exactly where the answer is has nothing to regress: its box target is "stay as
-you are". Moved a little it is what a two-stage detector meets in its own proposals.
+A region that lies exactly at the teacher's box has nothing to regress: its box target is "no
+change". Moved a little, it resembles what a two-stage detector meets in its own proposals.
 """
 
 from dataclasses import replace
@@ -9,19 +9,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..structures import Encoded, Predictions, Queries
+from ..structures import EncodedDetector, Predictions, Queries
 
 
 def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
-    """Boxes moved and resized at random.
+    """Boxes moved and resized at random, drawn from PyTorch's CPU generator.
 
     Args:
         boxes: (..., 4) ``cxcywh``.
-        shift: the centre moves by at most this part of the box's width and height, uniformly.
+        shift: the centre moves by at most this fraction of the box's width and height, uniformly.
         scale: width and height are multiplied by exp(u), u uniform in [-scale, scale].
 
     Returns:
-        (..., 4) ``cxcywh``; drawn from PyTorch's CPU generator, as general points are.
+        (..., 4) ``cxcywh``.
     """
     noise = (2 * torch.rand(boxes.shape) - 1).to(boxes)
     centre, size = boxes[..., :2], boxes[..., 2:]
@@ -31,26 +31,28 @@ def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
 
 
 class AtAnswers:
-    """Asks the student where the teacher's answers are, moved at random, not at the points.
+    """A query placement: the student is asked near the teacher's predicted boxes, not at the
+    points.
 
-    A region is then near the answer, which is no longer the very same question; for a detector that
-    only judges regions the answer is where there is something to judge.
+    Teacher and student are then no longer asked exactly the same query. It is meant for detectors
+    that classify and correct a given region, for which the teacher's box is where there is
+    something to find.
 
     Args:
-        shift, scale: see :func:`jittered`; 0: exactly at the answers.
+        shift, scale: see :func:`jittered`; 0 and 0 put the queries exactly at the teacher's boxes.
     """
 
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
         self.shift, self.scale = shift, scale
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
-        """Boxes alone, in the points' groups."""
+        """(B, N, 4) boxes without embeddings, in the groups of the points."""
         boxes = jittered(answers.boxes[-1].detach(), shift=self.shift, scale=self.scale)
         return replace(points, boxes=boxes, content=None, position=None)
 
 
 class NearbySampler:
-    """The teacher's answers to its own queries, moved at random, as new questions to both.
+    """The boxes that the teacher predicts at its own queries, moved at random, as points for both.
 
     Args:
         shift, scale: see :func:`jittered`.
@@ -59,8 +61,8 @@ class NearbySampler:
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
         self.shift, self.scale = shift, scale
 
-    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
-        """(B, N, ...) queries for the teacher's N, one group called "nearby"."""
+    def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
+        """(B, N, ...) queries, one for each of the teacher's N, in one group called "nearby"."""
         found = teacher.decode(teacher.queries()).boxes[-1]
         boxes = jittered(found, shift=self.shift, scale=self.scale)
-        return teacher.queries_at(boxes).named("nearby").detach()
+        return teacher.make_queries(boxes).named("nearby").detach()

@@ -1,24 +1,26 @@
-"""Specific points: the teacher's own queries, where its answers are most precise (KD-DETR, 3.3)."""
+"""Specific points: the teacher's own queries, where its predictions are most precise (KD-DETR,
+3.3).
+"""
 
-from ..structures import Encoded, Queries
+from ..structures import EncodedDetector, Queries
 
 
 class SpecificSampler:
-    """The teacher's learned queries, or its proposals of this very image.
+    """The teacher's learned queries, or its proposals for these images.
 
     Args:
-        count: only the first ones; None, as published: all. Proposals come best first (two-stage
-            Deformable DETR, DINO, R-CNNs), learned queries in no order.
+        count: take only the first ones; None: all, as published. Proposals come with the best first
+            (two-stage Deformable DETR, DINO, R-CNNs), learned queries come in no particular order.
 
     Raises:
-        ValueError: no points.
+        ValueError: less than one point.
     """
 
     def __init__(self, *, count: int | None = None) -> None:
         if count is not None and count < 1:
-            raise ValueError(f"{count} specific points are none: use at least 1, or no sampler.")
+            raise ValueError(f"count of specific points must be at least 1, not {count}.")
         self.count = count
 
-    def __call__(self, teacher: Encoded, student: Encoded) -> Queries:
-        """The teacher's N queries, one group called "specific"."""
+    def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
+        """The teacher's (B, N, ...) queries in one group called "specific"."""
         return teacher.queries().first(self.count).named("specific").detach()

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ...errors import CheckpointError
 from ..backbones import backbone_weights
 from ..caffe2_names import caffe2_names, is_caffe2
-from ..files import CheckpointError
 from ..pretraining import check_pixels, check_pretraining
 from .checks import check_backbone, check_classes, check_detector, check_sizes, check_width
 from .classes import count_classes, to_contiguous
@@ -103,10 +103,10 @@ def _fit_heads(state: State, own: State, source: str) -> State:
     elif theirs == 1:
         raise CheckpointError(
             f"{source} is a Deformable DETR without refinement, whose decoder layers share one "
-            "head, and the model refines its boxes with a head for each; set model.refine=False."
+            "head, and the model refines its boxes with a head for each; set model.variant=plain."
         )
     else:
-        advice = "set model.refine=True"
+        advice = "set model.variant=refine"
     if ours == 1:
         state = one_if_equal(state)
         if count_heads(state) != 1:

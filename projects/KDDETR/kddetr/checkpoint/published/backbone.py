@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import torch
 
+from ...errors import CheckpointError
 from ..backbones import detectron2_names
 from ..coverage import grouped
-from ..files import CheckpointError
 from ..swin_names import is_swin, swin_names
 from .classes import rows
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..files import CheckpointError
+from ...errors import CheckpointError
 from .backbone import described, same_backbone
 from .classes import count_classes, rows
 
@@ -62,7 +62,7 @@ def check_width(state: State, own: State, source: str) -> None:
     if theirs and ours and theirs != ours:
         raise CheckpointError(
             f"{source} is {theirs} wide and the model {ours}; set its "
-            f"width={theirs}, or take a file of the model's width."
+            f"embed_dim={theirs}, or take a file of the model's width."
         )
 
 

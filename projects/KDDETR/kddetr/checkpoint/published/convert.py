@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ...errors import CheckpointError
 from ..coverage import grouped
-from ..files import CheckpointError
 from .backbone import backbone_names, depth_of, split
 from .classes import count_classes, rows
 from .heads import count_heads, one_if_equal, spread

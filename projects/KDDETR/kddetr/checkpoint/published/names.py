@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..files import CheckpointError
+from ...errors import CheckpointError
 
 __all__ = ["Names", "Sizes", "join_parts", "rename", "sizes_of"]
 

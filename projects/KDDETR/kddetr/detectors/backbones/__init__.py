@@ -1,0 +1,1 @@
+"""Backbones: ResNets, Swin Transformers, any feature network of timm, and one for toy images."""

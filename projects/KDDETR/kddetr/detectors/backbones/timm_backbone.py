@@ -1,0 +1,220 @@
+"""Any network of timm that yields features as a Detectron2 backbone.
+
+Features are named by their strides as a ResNet's are: res2 to res5 have strides 4 to 32. timm is an
+optional extra, imported when a backbone is built, and only for the network: weights come through a
+checkpoint, as for every other model, and nothing is downloaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling.backbone import Backbone
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import did_you_mean
+
+
+def timm_backbone(
+    *,
+    name: str,
+    out_features: Sequence[str] = ("res3", "res4", "res5"),
+    freeze_at: int = 0,
+    frozen_norm: bool = True,
+    layer_norm: bool = False,
+    divisor: int | None = None,
+    checkpoint_activations: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> "TimmBackbone":
+    """A network of timm by its name, with random weights; later stages than needed are not built.
+
+    Args:
+        name: of the model, e.g. ``convnext_tiny``; a tag behind a dot changes nothing.
+        out_features: which features, ``res{i}`` for stride ``2 ** i``; of several with the same
+            stride the last.
+        freeze_at: 0 freezes nothing, 1 the stem, ``i`` the stem and the stages up to ``res{i}``.
+        frozen_norm: batch norms keep their statistics and weights, as in every published detector.
+        layer_norm: a LayerNorm of its own on each feature, as the published detectors have on Swin.
+        divisor: images are padded with zeros at the right and the bottom to its multiples, and
+            features cropped again to what the image covers, ceil(size / stride). None: the coarsest
+            stride of the network; 1 suits one that takes any size, such as a ResNet.
+        checkpoint_activations: compute activations again in the backward pass to save memory.
+        options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``. One made for
+            images of one size needs what lifts that, if it has it: ``{"dynamic_img_size": True}`` a
+            vision transformer, ``{"strict_img_size": False}`` a Swin of the second version.
+
+    Raises:
+        ImportError: timm is not installed.
+        ValueError: timm has no such model, the model no such feature; or ``freeze_at`` or
+            ``checkpoint_activations`` is asked of a network that has no stages to do it with.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        hint = did_you_mean(name, timm.list_models(), otherwise="see timm.list_models().", count=3)
+        raise ValueError(f"timm has no model {name!r}; {hint}")
+
+    if isinstance(options, DictConfig):  # whose lists torch does not take for lists
+        options = OmegaConf.to_container(options, resolve=True)
+
+    def network(**more: Any) -> nn.Module:
+        arguments = {**(options or {}), "pretrained": False, "features_only": True, **more}
+        return timm.create_model(name, **arguments)
+
+    with torch.device("meta"):  # what it has to offer is known only once it is built
+        offered = _by_name(network().feature_info.info)
+    absent = [feature for feature in out_features if feature not in offered]
+    if absent:
+        raise ValueError(f"{name} has no {', '.join(absent)}; choose among {', '.join(offered)}.")
+    indices = tuple(sorted(offered[feature] for feature in out_features))
+    return TimmBackbone(
+        network=network(out_indices=indices),
+        out_features=out_features,
+        freeze_at=freeze_at,
+        frozen_norm=frozen_norm,
+        layer_norm=layer_norm,
+        divisor=divisor,
+        checkpoint_activations=checkpoint_activations,
+    )
+
+
+class TimmBackbone(Backbone):
+    """A feature extractor of timm in Detectron2's form; arguments as of :func:`timm_backbone`.
+
+    Args:
+        network: of ``timm.create_model(..., features_only=True)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        out_features: Sequence[str],
+        freeze_at: int = 0,
+        frozen_norm: bool = True,
+        layer_norm: bool = False,
+        divisor: int | None = None,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        infos = network.feature_info.get_dicts()  # of the features it returns, in their order
+        self._place = _by_name(infos)
+        self._out_features = list(out_features)
+        self._out_feature_channels = {n: infos[i]["num_chs"] for n, i in self._place.items()}
+        self._out_feature_strides = {n: infos[i]["reduction"] for n, i in self._place.items()}
+        self._channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
+        self._divisor = divisor or max(info["reduction"] for info in network.feature_info.info)
+        if checkpoint_activations:
+            _checkpoint(network)
+        self._frozen = _modules_up_to(network, freeze_at)
+        self.timm = freeze_batch_norms(network) if frozen_norm else network
+        for child in self._frozen:
+            self.timm[child] = freeze_batch_norms(self.timm[child]).requires_grad_(False)
+        channels = self._out_feature_channels
+        self.norms = nn.ModuleDict(
+            {feature: nn.LayerNorm(channels[feature]) for feature in out_features if layer_norm}
+        )
+        self.train(self.training)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) of any size to features (B, C_i, ceil(H / s_i), ceil(W / s_i)) by name."""
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self._divisor, 0, -height % self._divisor))
+        maps = self.timm(x)
+        features = {}
+        for name in self._out_features:
+            feature = maps[self._place[name]]
+            if not self._channels_last:
+                feature = feature.permute(0, 2, 3, 1)
+            stride = self._out_feature_strides[name]
+            feature = feature[:, : -(-height // stride), : -(-width // stride)]
+            if name in self.norms:
+                feature = self.norms[name](feature)
+            features[name] = feature.permute(0, 3, 1, 2).contiguous()
+        return features
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """As usual, but what is frozen stays in evaluation mode: it drops no paths either."""
+        super().train(mode)
+        for child in self._frozen:
+            self.timm[child].eval()
+        return self
+
+
+def import_timm() -> ModuleType:
+    """The package timm.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            "This backbone is built by timm, which is not installed: pip install -e .[timm]"
+        ) from error
+    return timm
+
+
+def freeze_batch_norms(module: nn.Module) -> nn.Module:
+    """Put frozen batch norms in place of all others, with the same names; returns the module.
+
+    timm's own, which end in an activation, become timm's own frozen ones; the others Detectron2's,
+    which do not turn half precision into full.
+    """
+    from timm.layers import BatchNormAct2d, freeze_batch_norm_2d
+
+    if isinstance(module, BatchNormAct2d):
+        return freeze_batch_norm_2d(module)
+    if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
+        return FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+    for name, child in module.named_children():
+        if (frozen := freeze_batch_norms(child)) is not child:
+            setattr(module, name, frozen)
+    return module
+
+
+def _by_name(infos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Places in a list of timm's feature descriptions by name, for strides that are powers of 2."""
+    strides = [info["reduction"] for info in infos]
+    return {
+        f"res{s.bit_length() - 1}": i for i, s in enumerate(strides) if s.bit_count() == 1 and s > 1
+    }
+
+
+def _modules_up_to(network: nn.Module, freeze_at: int) -> list[str]:
+    """Children of the network that make up the stem and the stages up to ``res{freeze_at}``."""
+    if freeze_at == 0:
+        return []
+    children = [name for name, _ in network.named_children()]
+    ends = {}  # level of a feature -> the child that it comes out of
+    for info in network.feature_info.info:
+        module = info["module"]
+        child = module if module in children else module.replace(".", "_", 1)
+        if child in children:
+            ends[info["reduction"].bit_length() - 1] = child
+    returned = {info["reduction"].bit_length() - 1 for info in network.feature_info.get_dicts()}
+    if not isinstance(network, nn.ModuleDict) or returned - ends.keys():
+        raise ValueError(
+            f"timm gives this network ({type(network).__name__}) in one piece, of which no first "
+            "stages can be frozen; set freeze_at=0."
+        )
+    before = [level for level in ends if level <= freeze_at]
+    if before:
+        return children[: children.index(ends[max(before)]) + 1]
+    return children[: children.index(ends[min(ends)])]  # no feature comes out of the stem itself
+
+
+def _checkpoint(network: nn.Module) -> None:
+    """Switch activation checkpointing on, inside the stages where they can do it themselves."""
+    able = [part for part in network.modules() if hasattr(part, "grad_checkpointing")]
+    if not able:
+        raise ValueError(
+            f"timm's {type(network).__name__} has no activation checkpointing; "
+            "set checkpoint_activations=False."
+        )
+    for part in [part for part in able if part is not network] or able:
+        part.grad_checkpointing = True

@@ -1,0 +1,1 @@
+"""Detection transformers: DAB-DETR, Deformable DETR and DINO, put together around one decoder."""

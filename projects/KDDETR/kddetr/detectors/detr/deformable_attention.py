@@ -1,0 +1,166 @@
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR), in plain PyTorch.
+
+Where the library torch-ms-deform-attn is installed its kernel does the sampling (about four times
+faster on a CPU); the choice is made in :func:`sample_values` and nowhere else.
+
+Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels a head.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Shapes = Sequence[tuple[int, int]]
+
+
+def sample_values(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of bilinear samples of every level.
+
+    Args:
+        values: (B, S, H, D).
+        shapes: (height, width) of the M levels, whose cells are the S tokens in order.
+        locations: (B, N, H, M, P, 2) x, y in [0, 1] of the padded map; outside it values are 0.
+        weights: (B, N, H, M, P).
+
+    Returns:
+        (B, N, H * D), in float32 at least.
+    """
+    values, locations, weights = (
+        t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+        for t in (values, locations, weights)
+    )
+    kernel = _kernel(values.device.type)
+    with torch.autocast(values.device.type, enabled=False):
+        if kernel is None or 0 in (*values.shape, *locations.shape):
+            return sample_values_torch(values, shapes, locations, weights)
+        sizes = torch.tensor(list(shapes), dtype=torch.int64, device=values.device)
+        starts = F.pad(sizes.prod(1).cumsum(0)[:-1], (1, 0))
+        return kernel(
+            values.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous()
+        )
+
+
+def sample_values_torch(
+    values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """:func:`sample_values` by ``grid_sample``; runs wherever PyTorch does."""
+    batch, _, num_heads, depth = values.shape
+    queries = locations.shape[1]
+    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * H, N, M, P, 2)
+    sampled = []
+    for level, (height, width) in enumerate(shapes):
+        start = sum(h * w for h, w in shapes[:level])
+        map_ = values[:, start : start + height * width].permute(0, 2, 3, 1)
+        map_ = map_.reshape(batch * num_heads, depth, height, width)
+        sampled.append(
+            F.grid_sample(map_, grids[:, :, level], padding_mode="zeros", align_corners=False)
+        )
+    weights = weights.transpose(1, 2).reshape(batch * num_heads, 1, queries, -1)
+    out = (torch.cat(sampled, dim=-1) * weights).sum(-1)
+    return out.view(batch, num_heads * depth, queries).transpose(1, 2)
+
+
+@functools.cache
+def _kernel(device_type: str):
+    """The compiled sampler for that kind of device, or None; says once which one is used."""
+    try:
+        import torch_ms_deform_attn as library
+    except ImportError:
+        logger.info("Deformable attention on %s: plain PyTorch.", device_type)
+        return None
+    try:  # a library built without CUDA imports all the same: only a call tells
+        one = torch.ones(1, 1, 1, 1, device=device_type)
+        size = torch.ones(1, 2, dtype=torch.int64, device=device_type)
+        place = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
+        library.ms_deform_attn(one, size, size[:, 0] * 0, place, place[..., 0])
+    except RuntimeError as error:
+        logger.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
+        return None
+    logger.info(
+        "Deformable attention on %s: torch-ms-deform-attn %s.", device_type, library.__version__
+    )
+    return library.ms_deform_attn
+
+
+class DeformableAttention(nn.Module):
+    """Each query looks at a few learned places around its reference, on every level.
+
+    Encoder and decoder derive from it what references and values are.
+
+    Args:
+        embed_dim: C, a multiple of ``num_heads``.
+        num_heads: H.
+        levels: M.
+        points: P, per head and level.
+    """
+
+    def __init__(
+        self, *, embed_dim: int, num_heads: int, levels: int, num_sampling_points: int
+    ) -> None:
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")
+        self.num_heads, self.levels, self.num_sampling_points = (
+            num_heads,
+            levels,
+            num_sampling_points,
+        )
+        self.sampling_offsets = nn.Linear(embed_dim, num_heads * levels * num_sampling_points * 2)
+        self.attention_weights = nn.Linear(embed_dim, num_heads * levels * num_sampling_points)
+        self.value_proj = nn.Linear(embed_dim, embed_dim)
+        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Heads start out looking in different directions, point p at a distance of p cells."""
+        nn.init.zeros_(self.sampling_offsets.weight)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.num_sampling_points + 1).view(1, 1, -1, 1)
+        bias = direction.view(self.num_heads, 1, 1, 2) * distance
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def project(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """Values of the tokens, (B, S, C) to (B, S, H, D); padded tokens are 0."""
+        values = self.value_proj(tokens).masked_fill(padding[..., None], 0.0)
+        return values.unflatten(-1, (self.num_heads, -1))
+
+    def attend(self, queries: Tensor, references: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
+        """Look around the references.
+
+        Args:
+            queries: (B, N, C) that the offsets and weights are predicted from.
+            references: (B, N, M, 2) points or (B, N, M, 4) ``cxcywh`` boxes in [0, 1] of each
+                level's padded map.
+            values: (B, S, H, D) of :meth:`project`.
+            shapes: (height, width) of the levels.
+
+        Returns:
+            (B, N, C), without a residual.
+        """
+        batch, count = queries.shape[:2]
+        shape = (batch, count, self.num_heads, self.levels, self.num_sampling_points)
+        offsets = self.sampling_offsets(queries).view(*shape, 2).float()
+        weights = self.attention_weights(queries).view(*shape[:3], -1).softmax(-1).view(shape)
+        centre = references[:, :, None, :, None, :2].float()
+        if references.shape[-1] == 2:
+            sizes = offsets.new_tensor([(w, h) for h, w in shapes])
+            locations = centre + offsets / sizes[:, None]
+        else:
+            extent = references[:, :, None, :, None, 2:].float()
+            locations = centre + offsets / self.num_sampling_points * extent * 0.5
+        return self.output_proj(sample_values(values, shapes, locations, weights))

@@ -1,0 +1,94 @@
+"""Deformable DETR (Zhu et al., ICLR 2021) in its published variants, and DAB-Deformable-DETR."""
+
+from torch import nn
+
+from .criterion import SetCriterion
+from .decoder import AnchorPosition, Decoder, LearnedPosition
+from .heads import box_head, class_head
+from .matcher import HungarianMatcher
+from .proposals import ProposalHead
+from .queries import AnchorQueries, EmbeddingQueries, ProposalQueries
+from .settings import DeformableSettings, initialise, takes_settings
+from .transformer import DetectionTransformer
+
+VARIANTS = ("plain", "refine", "two_stage", "anchors")
+
+
+@takes_settings(DeformableSettings, feedforward_dim=1024, dropout=0.1)
+def deformable_detr(
+    settings: DeformableSettings,
+    *,
+    backbone: nn.Module,
+    num_classes: int,
+    variant: str = "refine",
+    num_queries: int = 300,
+    anchor_size: float | None = None,
+    criterion: SetCriterion | None = None,
+) -> DetectionTransformer:
+    """The published model. By default ``eps`` and ``num_detections`` are detrex's; the configs set
+    the authors' (1e-5 and 100).
+
+    Args:
+        settings: further keyword arguments, see :class:`DeformableSettings`.
+        backbone: a Detectron2 backbone.
+        num_classes: K.
+        variant: "plain": learned embeddings as queries, one head for all decoder layers. "refine":
+            the same with iterative box refinement and heads of their own for every layer.
+            "two_stage": refinement, and the encoder's best proposals as queries. "anchors":
+            refinement, and learned anchor boxes as queries (DAB-Deformable-DETR), where the
+            positional query is computed from the box in every layer, the heads get a norm, and the
+            box loss looks forward twice.
+        num_queries: N.
+        anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
+        criterion: ground-truth losses; default: term weights 2, 5, 2.
+
+    Raises:
+        ValueError: an unknown variant.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be {', '.join(VARIANTS)}, not {variant!r}.")
+    s, anchors = settings, variant == "anchors"
+    encoder, layers = s.encoder(), s.decoder()
+    position = AnchorPosition(embed_dim=s.embed_dim) if anchors else LearnedPosition()
+    initialise(*encoder.layers, *layers, position)
+    head_sets = 1 if variant == "plain" else s.decoder_layers
+    # A query that is only a centre starts with a small box: sigmoid(-2) = 0.12.
+    first_bias = -2.0 if variant in ("plain", "refine") else 0.0
+    decoder = Decoder(
+        layers=layers,
+        position=position,
+        class_heads=[class_head(s.embed_dim, num_classes) for _ in range(head_sets)],
+        box_heads=[
+            box_head(s.embed_dim, size_bias=0.0 if i else first_bias) for i in range(head_sets)
+        ],
+        embed_dim=s.embed_dim,
+        norm=nn.LayerNorm(s.embed_dim) if anchors else None,
+        refine=variant != "plain",
+        look_forward_twice=anchors,
+        eps=s.eps,
+        checkpoint_activations=s.checkpoint_activations,
+    )
+    neck = s.neck(backbone)
+    if anchors:
+        source = AnchorQueries(num_queries, size=anchor_size)
+    elif variant == "two_stage":
+        proposals = ProposalHead(
+            embed_dim=s.embed_dim,
+            count=num_queries,
+            class_head=class_head(s.embed_dim, num_classes),
+            box_head=box_head(s.embed_dim),
+            class_agnostic=True,
+        )
+        source = ProposalQueries(proposals, embed_dim=s.embed_dim)
+    else:
+        source = EmbeddingQueries(num_queries, embed_dim=s.embed_dim)
+    return DetectionTransformer(
+        backbone=backbone,
+        neck=neck,
+        encoder=encoder,
+        query_source=source,
+        decoder=decoder,
+        criterion=criterion or SetCriterion(matcher=HungarianMatcher(), class_weight=2.0),
+        num_classes=num_classes,
+        num_detections=s.num_detections,
+    )

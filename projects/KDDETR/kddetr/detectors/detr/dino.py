@@ -1,0 +1,89 @@
+"""DINO (Zhang et al., ICLR 2023): proposals as anchor boxes with learned content, contrastive
+denoising, and box losses that look forward twice, on Deformable DETR's encoder and attention.
+"""
+
+from torch import nn
+
+from .criterion import SetCriterion
+from .decoder import AnchorPosition, Decoder
+from .denoising import ContrastiveDenoising
+from .heads import box_head, class_head
+from .matcher import HungarianMatcher
+from .proposals import ProposalHead
+from .queries import MixedQueries
+from .settings import DeformableSettings, initialise, takes_settings
+from .transformer import DetectionTransformer
+
+
+@takes_settings(DeformableSettings)
+def dino(
+    settings: DeformableSettings,
+    *,
+    backbone: nn.Module,
+    num_classes: int,
+    num_queries: int = 900,
+    shared_heads: bool = False,
+    denoising_number: int = 100,
+    label_noise: float = 0.5,
+    box_noise: float = 1.0,
+    criterion: SetCriterion | None = None,
+) -> DetectionTransformer:
+    """The published model. Where the DINO project and detrex differ, the default is detrex's: heads
+    of their own for every layer, temperature 10000 and offset -0.5 (its 12-epoch recipe). The DINO
+    project, and the configs, have shared heads, temperature 20 and offset 0.
+
+    Args:
+        settings: further keyword arguments, see :class:`DeformableSettings`. With ``res2`` among
+            the features it is the 5-scale model.
+        backbone: a Detectron2 backbone.
+        num_classes: K.
+        num_queries: N, the number of proposals that become queries.
+        shared_heads: one class head and one box head for all decoder layers (the DINO project),
+            else one for each layer (detrex). The heads of the encoder's proposals are separate in
+            both.
+        denoising_number: denoising pairs an image; 0: no denoising.
+        label_noise, box_noise: see :class:`ContrastiveDenoising`.
+        criterion: ground-truth losses; default: term weights 1, 5, 2.
+    """
+    s = settings
+    encoder, layers = s.encoder(), s.decoder()
+    position = AnchorPosition(embed_dim=s.embed_dim, padded=True)
+    initialise(*encoder.layers, *layers, position)
+    head_sets = 1 if shared_heads else s.decoder_layers
+    decoder = Decoder(
+        layers=layers,
+        position=position,
+        class_heads=[class_head(s.embed_dim, num_classes) for _ in range(head_sets)],
+        box_heads=[box_head(s.embed_dim) for _ in range(head_sets)],
+        embed_dim=s.embed_dim,
+        norm=nn.LayerNorm(s.embed_dim),
+        look_forward_twice=True,
+        eps=s.eps,
+        checkpoint_activations=s.checkpoint_activations,
+    )
+    proposals = ProposalHead(
+        embed_dim=s.embed_dim,
+        count=num_queries,
+        class_head=class_head(s.embed_dim, num_classes),
+        box_head=box_head(s.embed_dim),
+        class_agnostic=False,
+    )
+    denoising = ContrastiveDenoising(
+        num_classes=num_classes,
+        embed_dim=s.embed_dim,
+        number=denoising_number,
+        label_noise=label_noise,
+        box_noise=box_noise,
+        eps=s.eps,
+    )
+    return DetectionTransformer(
+        backbone=backbone,
+        neck=s.neck(backbone),
+        encoder=encoder,
+        query_source=MixedQueries(proposals, embed_dim=s.embed_dim),
+        decoder=decoder,
+        criterion=criterion or SetCriterion(matcher=HungarianMatcher()),
+        num_classes=num_classes,
+        num_detections=s.num_detections,
+        denoising=denoising,
+    )

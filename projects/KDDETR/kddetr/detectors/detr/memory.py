@@ -1,0 +1,121 @@
+"""The memory of a detection transformer: the encoded tokens of a batch of images and their layout.
+
+Shape letters: B images, M feature levels, S tokens (all cells of all levels, fine to coarse, each
+level row by row), C embedding width.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded images.
+
+    Attributes:
+        tokens: (B, S, C).
+        position: (B, S, C) image position embedding of the tokens, without level embedding.
+        padding: (B, S) bool, True where a cell lies outside its image.
+        shapes: (H, W) of every level.
+        valid_ratios: (B, M, 2), valid part of each level's width and height, in (0, 1].
+        image_sizes: (h, w) in pixels of every unpadded network input.
+    """
+
+    tokens: Tensor
+    position: Tensor
+    padding: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    valid_ratios: Tensor
+    image_sizes: tuple[tuple[int, int], ...] = ()
+    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """``make()`` at the first call with this key, and the same value at every later call.
+
+        Decoder layers keep their projection of the memory here, and the proposal head its
+        proposals, so that further queries about the same images do not compute them again. Values
+        made with and without gradients are kept apart.
+        """
+        key = (key, torch.is_grad_enabled())
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def select(self, images: Sequence[int]) -> "Memory":
+        """The images with those indices."""
+        if list(images) == list(range(len(self.tokens))):
+            return self
+        images = list(images)
+        return replace(
+            self,
+            tokens=self.tokens[images],
+            position=self.position[images],
+            padding=self.padding[images],
+            valid_ratios=self.valid_ratios[images],
+            image_sizes=tuple(self.image_sizes[i] for i in images) if self.image_sizes else (),
+            _cache={},
+        )
+
+
+@dataclass(frozen=True)
+class FeatureLevels:
+    """Projected feature maps of a batch, before the encoder.
+
+    Attributes:
+        features: (B, C, H, W) of every level, fine to coarse.
+        paddings: (B, H, W) bool of every level, True outside the image.
+    """
+
+    features: Sequence[Tensor]
+    paddings: Sequence[Tensor]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        return tuple((f.shape[-2], f.shape[-1]) for f in self.features)
+
+    def flatten(self) -> tuple[Tensor, Tensor]:
+        """Tokens (B, S, C) and their padding (B, S)."""
+        tokens = torch.cat([f.flatten(2).transpose(1, 2) for f in self.features], dim=1)
+        return tokens, torch.cat([p.flatten(1) for p in self.paddings], dim=1)
+
+    def valid_ratios(self) -> Tensor:
+        """(B, M, 2): valid cells in the first row over W, in the first column over H."""
+        ratios = [
+            torch.stack([(~p[:, 0, :]).float().mean(1), (~p[:, :, 0]).float().mean(1)], dim=-1)
+            for p in self.paddings
+        ]
+        return torch.stack(ratios, dim=1)
+
+
+def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]) -> FeatureLevels:
+    """One padded batch out of batches of different size.
+
+    Args:
+        levels: parts, each with its images of one size.
+        order: for every part, the index in the batch of each of its images.
+
+    Returns:
+        The images of all parts, zeros right of and below the smaller ones, marked as padding.
+    """
+    if len(levels) == 1 and list(order[0]) == sorted(order[0]):
+        return levels[0]
+    total = sum(len(indices) for indices in order)
+    features, paddings = [], []
+    for level in range(len(levels[0].features)):
+        maps = [part.features[level] for part in levels]
+        height, width = (max(m.shape[d] for m in maps) for d in (-2, -1))
+        feature = maps[0].new_zeros(total, maps[0].shape[1], height, width)
+        padding = torch.ones(total, height, width, dtype=torch.bool, device=feature.device)
+        for part, indices, values in zip(levels, order, maps, strict=True):
+            h, w = values.shape[-2:]
+            feature[list(indices), :, :h, :w] = values
+            padding[list(indices), :h, :w] = part.paddings[level]
+        features.append(feature)
+        paddings.append(padding)
+    return FeatureLevels(features, paddings)

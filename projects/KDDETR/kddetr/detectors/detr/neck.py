@@ -1,0 +1,56 @@
+"""From backbone features to levels of the model's width."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+
+class FeatureProjection(nn.Module):
+    """A 1 x 1 convolution a level, and optional extra levels by strided 3 x 3 convolutions.
+
+    Args:
+        in_features: names of the backbone's outputs to use, fine to coarse.
+        in_channels: their channels.
+        embed_dim: C.
+        extra_levels: further levels, the first one computed from the *backbone's* last feature.
+        groups: groups of the GroupNorm behind each convolution; 0: none (DAB-DETR).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_features: Sequence[str],
+        in_channels: Sequence[int],
+        embed_dim: int,
+        extra_levels: int = 0,
+        groups: int = 32,
+    ) -> None:
+        super().__init__()
+        self.in_features = tuple(in_features)
+        self.levels = nn.ModuleList(
+            _projection(channels, embed_dim, groups, kernel=1) for channels in in_channels
+        )
+        self.extra = nn.ModuleList(
+            _projection(embed_dim if i else in_channels[-1], embed_dim, groups, kernel=3)
+            for i in range(extra_levels)
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Backbone features by name, (B, C_i, H_i, W_i), to (B, C, H_i, W_i), fine to coarse."""
+        inputs = [features[name] for name in self.in_features]
+        levels = [project(x) for project, x in zip(self.levels, inputs, strict=True)]
+        x = inputs[-1]
+        for project in self.extra:
+            x = project(x)
+            levels.append(x)
+        return levels
+
+
+def _projection(channels: int, embed_dim: int, groups: int, *, kernel: int) -> nn.Sequential:
+    stride, padding = (1, 0) if kernel == 1 else (2, 1)
+    convolution = nn.Conv2d(channels, embed_dim, kernel, stride=stride, padding=padding)
+    if not groups:
+        return nn.Sequential(convolution)
+    nn.init.xavier_uniform_(convolution.weight)
+    nn.init.zeros_(convolution.bias)
+    return nn.Sequential(convolution, nn.GroupNorm(groups, embed_dim))

@@ -1,0 +1,218 @@
+"""Query sources: where a detection transformer's own queries come from, and how it makes others.
+
+A query source is a module that maps a memory to the detector's own queries. Its ``make`` gives
+queries of this kind at given boxes, its ``convert`` turns another detector's queries into this
+kind, and its ``random`` draws queries for a kind that is not made of boxes. The same rule holds for
+all kinds: boxes stay as they are, a learned content embedding goes with its box where the kind has
+one, and what is computed from a box is computed by the detector that is asked.
+
+``parts`` gives the width of each learned embedding, "content" or "position", that the queries carry
+beside their boxes.
+
+Shape letters: B images, N queries, C embedding width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ...boxes import inverse_sigmoid
+from ...errors import UsageError
+from ...structures import Queries
+from .memory import Memory
+from .position_encoding import proposal_sine_embedding
+from .proposals import ProposalHead
+
+
+class QuerySource(nn.Module):
+    """The base of the query sources, for queries that are made of boxes."""
+
+    parts: Mapping[str, int] = {}
+
+    def make(self, memory: Memory, boxes: Tensor) -> Queries:
+        """Queries at (B, N, 4) boxes, or at (1, N, 4) boxes that all images share."""
+        raise NotImplementedError
+
+    def convert(self, memory: Memory, points: Queries) -> Queries:
+        """Another detector's queries as queries of this kind, in the same groups."""
+        raise NotImplementedError
+
+    def random(self, memory: Memory, images: int, count: int) -> Queries:
+        """(B, count, ...) queries with random embeddings, for a kind that is not made of boxes."""
+        raise UsageError(
+            "The queries of this detector are made of boxes: draw the boxes and use make_queries."
+        )
+
+
+class AnchorQueries(QuerySource):
+    """Learned anchor boxes, whose content starts from zero (DAB-DETR).
+
+    Args:
+        count: N.
+        size: initial width and height, as a fraction of the image's; None: the sigmoid of N(0, 1),
+            as published. Short trainings on small objects gain much from anchors of the objects'
+            size.
+    """
+
+    def __init__(self, count: int, *, size: float | None = None) -> None:
+        super().__init__()
+        self.anchors = nn.Parameter(torch.randn(count, 4))
+        with torch.no_grad():
+            # Centres uniform over the image: detrex's default and an option of the authors'
+            # project.
+            self.anchors[:, :2] = inverse_sigmoid(torch.rand(count, 2))
+            if size is not None:
+                self.anchors[:, 2:] = inverse_sigmoid(torch.tensor(size))
+
+    def forward(self, memory: Memory) -> Queries:
+        """The anchors as (B, N, 4) boxes."""
+        boxes = self.anchors.float().sigmoid()
+        return Queries(boxes.expand(len(memory.tokens), -1, -1))
+
+    def make(self, memory: Memory, boxes: Tensor) -> Queries:
+        """Boxes without embeddings."""
+        return Queries(_for_all_images(boxes, memory))
+
+    def convert(self, memory: Memory, points: Queries) -> Queries:
+        """The boxes of the points, without their embeddings."""
+        return points.boxes_only()
+
+
+class EmbeddingQueries(QuerySource):
+    """Learned content and positional embeddings; the reference point is a linear function of the
+    latter (one-stage Deformable DETR).
+
+    Args:
+        count: N.
+        embed_dim: C.
+    """
+
+    def __init__(self, count: int, *, embed_dim: int) -> None:
+        super().__init__()
+        self.parts = {"content": embed_dim, "position": embed_dim}
+        self.embedding = nn.Embedding(count, 2 * embed_dim)
+        self.reference = nn.Linear(embed_dim, 2)
+        nn.init.xavier_uniform_(self.reference.weight)
+        nn.init.zeros_(self.reference.bias)
+
+    def forward(self, memory: Memory) -> Queries:
+        """Content and position (B, N, C) and centres (B, N, 2)."""
+        return self._queries(self.embedding.weight.expand(len(memory.tokens), -1, -1))
+
+    def make(self, memory: Memory, boxes: Tensor) -> Queries:
+        """Not possible.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "A one-stage Deformable DETR makes its queries of learned embeddings and cannot be"
+            " asked at a box: take general and specific points, or another teacher."
+        )
+
+    def random(self, memory: Memory, images: int, count: int) -> Queries:
+        """Embeddings drawn from N(0, 1), as in a new table, with the centres computed from them."""
+        table = torch.randn(images, count, self.embedding.weight.shape[1])
+        return self._queries(_for_all_images(table, memory))
+
+    def convert(self, memory: Memory, points: Queries) -> Queries:
+        """The embeddings of another one-stage Deformable DETR, with the centres that they had
+        there.
+        """
+        if points.position is None or points.boxes.shape[-1] != 2:
+            raise UsageError(
+                "These points are boxes, and a one-stage Deformable DETR makes its queries of"
+                " learned embeddings: take the points of another one-stage Deformable DETR, or"
+                " build this one with variant=two_stage or variant=anchors."
+            )
+        return points
+
+    def _queries(self, embedding: Tensor) -> Queries:
+        position, content = embedding.chunk(2, dim=-1)
+        return Queries(self.reference(position).sigmoid(), content=content, position=position)
+
+
+class ProposalQueries(QuerySource):
+    """The best proposals; content and position are computed from the box (two-stage Deformable
+    DETR).
+
+    Args:
+        proposals: see :class:`ProposalHead`.
+        embed_dim: C.
+    """
+
+    def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
+        super().__init__()
+        self.proposals = proposals
+        self.features = embed_dim // 2
+        self.embed = nn.Linear(2 * embed_dim, 2 * embed_dim)
+        self.embed_norm = nn.LayerNorm(2 * embed_dim)
+        nn.init.xavier_uniform_(self.embed.weight)
+
+    def forward(self, memory: Memory) -> Queries:
+        """Boxes (B, N, 4), without a gradient, with their content and position (B, N, C)."""
+        return self.make(memory, self.proposals(memory).boxes.detach())
+
+    def make(self, memory: Memory, boxes: Tensor) -> Queries:
+        """Boxes with content and position computed as for proposals."""
+        boxes = _for_all_images(boxes, memory)
+        embedding = self.embed_norm(self.embed(proposal_sine_embedding(boxes, self.features)))
+        position, content = embedding.chunk(2, dim=-1)
+        return Queries(boxes, content=content, position=position)
+
+    def convert(self, memory: Memory, points: Queries) -> Queries:
+        """The boxes of the points, with embeddings computed by this detector."""
+        points.require_sizes()
+        own = self.make(memory, points.boxes)
+        return replace(points, content=own.content, position=own.position)
+
+
+class MixedQueries(QuerySource):
+    """The boxes of the best proposals with learned content: mixed query selection (DINO, section
+    3.4).
+
+    Args:
+        proposals: see :class:`ProposalHead`.
+        embed_dim: C.
+    """
+
+    def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
+        super().__init__()
+        self.parts = {"content": embed_dim}
+        self.proposals = proposals
+        self.content = nn.Parameter(torch.empty(proposals.count, embed_dim))
+        nn.init.xavier_uniform_(self.content)
+
+    def forward(self, memory: Memory) -> Queries:
+        """Boxes (B, N, 4), without a gradient, and content (B, N, C); the best proposal gets row
+        0.
+        """
+        boxes = self.proposals(memory).boxes.detach()
+        content = self.content[None, : boxes.shape[1]]
+        return Queries(boxes, content=_for_all_images(content, memory))
+
+    def make(self, memory: Memory, boxes: Tensor) -> Queries:
+        """Boxes, each with a random row of the learned content."""
+        rows = torch.randint(len(self.content), boxes.shape[:2])
+        content = self.content[rows.to(self.content.device)]
+        return Queries(_for_all_images(boxes, memory), content=_for_all_images(content, memory))
+
+    def convert(self, memory: Memory, points: Queries) -> Queries:
+        """The boxes of the points with the content that was learned for them, else with random
+        rows.
+
+        Content that was computed from the box together with a position (two-stage Deformable DETR)
+        has no meaning for this detector and is replaced.
+        """
+        points.require_sizes()
+        if points.content is not None and points.position is None:
+            return points
+        own = self.make(memory, points.boxes)
+        return replace(points, content=own.content, position=None)
+
+
+def _for_all_images(values: Tensor, memory: Memory) -> Tensor:
+    """(B, N, D), or (1, N, D) that all images share, as (B, N, D) on the memory's device."""
+    return values.to(memory.tokens.device).expand(len(memory.tokens), -1, -1)

@@ -1,0 +1,1 @@
+"""Detectron2's own detectors, wrapped so that they answer queries."""

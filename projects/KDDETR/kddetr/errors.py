@@ -1,0 +1,66 @@
+"""Every error that a user can put right, and the hint that names what was probably meant.
+
+The launcher prints the sentence of a :class:`UserError` and exits with code 2; anything else is a
+bug of this project and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something that the user can put right; the message is one sentence that says what to do."""
+
+    def __str__(self) -> str:
+        # A KeyError, which one of the errors below also is, would show the quoted repr instead.
+        return str(self.args[0]) if self.args else ""
+
+
+class UsageError(UserError, ValueError):
+    """Parts that do not go together, or an argument that a part cannot take."""
+
+
+class ConfigError(UserError, KeyError, ValueError):
+    """A mistake in a config file, a command line or an output folder.
+
+    It is a KeyError too, because it most often reports an unknown key.
+    """
+
+
+class DatasetError(UserError, ValueError):
+    """A data set that cannot be used."""
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A checkpoint that is missing, damaged, unsafe to read, or does not fit the model."""
+
+
+class DivergedError(UserError, FloatingPointError):
+    """A loss or a gradient became infinite or NaN; the weights are those of the step before."""
+
+
+def did_you_mean(
+    name: str, known: Iterable[str], *, otherwise: str | None = None, count: int = 1
+) -> str:
+    """The end of an error message: the known names that are closest to a wrong one, in any case.
+
+    Args:
+        name: what was given.
+        known: the names that would have been right.
+        otherwise: the hint where no known name is close; None: a list of the known names.
+        count: how many close names to give at most.
+
+    Returns:
+        ``did you mean dino_r50?``, or the other hint.
+    """
+    spelled = {name.lower(): name for name in sorted(set(known))}
+    close = difflib.get_close_matches(name.lower(), spelled, n=count, cutoff=0.55)
+    if close:
+        return f"did you mean {' or '.join(spelled[match] for match in close)}?"
+    if otherwise is not None:
+        return otherwise
+    if not spelled:
+        return "no name is known there."
+    names = list(spelled.values())
+    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+    return f"known are {listed}."

@@ -1,0 +1,199 @@
+"""The bundled data set on disk: PNG files and COCO JSON for train, val and test, made on the spot
+without a download.
+
+A folder is written under another name and renamed when it is whole, and carries the fingerprint of
+what it was made
+from: a second call finds it and does nothing, an unfinished or outdated folder is made anew.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..data.coco import load_registered, without_annotations
+from .digits import CLASS_NAMES, SPLITS, QuickstartSpec, opencv, render_image
+
+STAMP = "spec.json"
+JSON_FILES = ("train.json", "train_labeled.json", "train_unlabeled.json", "val.json", "test.json")
+
+
+def quickstart_root() -> Path:
+    """Return the folder ``quickstart`` in ``$DETECTRON2_DATASETS``, else in ``./datasets``."""
+    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser() / "quickstart"
+
+
+def register_quickstart(root: str | os.PathLike | None = None) -> None:
+    """Register quickstart_train, _train_labeled, _train_unlabeled, _val and _test; names that exist
+    are left alone.
+
+    Nothing is read before the data is asked for. ``root`` is `quickstart_root` by default.
+    """
+    root = Path(root) if root is not None else quickstart_root()
+    for file in JSON_FILES:
+        stem = file.removesuffix(".json")
+        name = f"quickstart_{stem}"
+        if name in DatasetCatalog.list():
+            continue
+        json_file, image_root = str(root / file), str(root / stem.split("_")[0])
+        DatasetCatalog.register(name, partial(_load, name, json_file, image_root))
+        MetadataCatalog.get(name).set(
+            json_file=json_file,
+            image_root=image_root,
+            evaluator_type="coco",
+            thing_classes=list(CLASS_NAMES),
+            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(CLASS_NAMES))},
+        )
+
+
+def _load(name: str, json_file: str, image_root: str) -> list[dict]:
+    records = load_registered(name, json_file, image_root)
+    return without_annotations(records) if name.endswith("_unlabeled") else records
+
+
+def make_quickstart_data(
+    root: str | os.PathLike,
+    *,
+    spec: QuickstartSpec | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write the data set to the folder ``root`` unless it is there already, whole and made from the
+    same spec.
+
+    The folder holds ``train/ val/ test/`` (PNG) and COCO files: ``train.json`` (all annotated),
+    ``train_labeled.json`` (its first images), ``train_unlabeled.json`` (the others, without a
+    single annotation), ``val.json``, ``test.json``.
+
+    Raises:
+        FileExistsError: ``root`` holds files that are not of this data set.
+        ModuleNotFoundError: scikit-learn or scikit-image is not installed.
+    """
+    root, spec = Path(root), spec or QuickstartSpec()
+    if _is_complete(root, spec):
+        return root
+    _refuse_foreign_files(root)
+    # A killed run leaves only this folder behind, never half a data set under the final name.
+    partial_root = root.with_name(f"{root.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial_root, ignore_errors=True)
+    for split, count in zip(SPLITS, spec.images, strict=True):
+        (partial_root / split).mkdir(parents=True)
+        drawn = _draw_split(spec, split, count, partial_root, progress)
+        _write_annotations(spec, split, drawn, partial_root)
+    stamp = {"fingerprint": spec.fingerprint(), "spec": dataclasses.asdict(spec)}
+    _write_json(partial_root / STAMP, stamp)
+    shutil.rmtree(root, ignore_errors=True)
+    try:
+        partial_root.rename(root)
+    except OSError:
+        if not _is_complete(root, spec):
+            raise
+        shutil.rmtree(partial_root)  # another process finished the same data set first
+    return root
+
+
+def _is_complete(root: Path, spec: QuickstartSpec) -> bool:
+    stamp = root / STAMP
+    if not stamp.is_file():
+        return False
+    try:
+        same = json.loads(stamp.read_text())["fingerprint"] == spec.fingerprint()
+    except (ValueError, KeyError):
+        return False
+    return (
+        same
+        and all((root / name).is_file() for name in JSON_FILES)
+        and all(
+            (root / split).is_dir() and len(list((root / split).glob("*.png"))) == count
+            for split, count in zip(SPLITS, spec.images, strict=True)
+        )
+    )
+
+
+def _refuse_foreign_files(root: Path) -> None:
+    if not root.exists():
+        return
+    foreign = {p.name for p in root.iterdir()} - {STAMP, *SPLITS, *JSON_FILES}
+    if foreign:
+        raise FileExistsError(
+            f"{root} holds other files ({min(foreign)}, ...), so the quickstart data is not "
+            "written there: name an empty or new folder."
+        )
+
+
+def _draw_split(spec: QuickstartSpec, split: str, count: int, root: Path, progress: bool) -> list:
+    every = 100 if sys.stdout.isatty() else 1000  # a log file has no line to overwrite
+    drawn = []
+    for index in range(count):
+        drawn.append(_draw_file(spec, split, root / split, index))
+        if progress and (len(drawn) % every == 0 or len(drawn) == count):
+            end = "\r" if sys.stdout.isatty() and len(drawn) < count else "\n"
+            print(f"quickstart data: {split} {len(drawn)}/{count} images", end=end, flush=True)
+    return drawn
+
+
+def _draw_file(spec: QuickstartSpec, split: str, folder: Path, index: int) -> list[dict]:
+    cv2 = opencv()
+    image, objects = render_image(spec, split, index)
+    # Noise hardly compresses: a higher level costs time and saves nothing.
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    ok, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
+    if not ok:
+        raise OSError(f"OpenCV could not encode {folder / _file_name(index)}.")
+    (folder / _file_name(index)).write_bytes(data.tobytes())
+    return objects
+
+
+def _file_name(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def _write_annotations(
+    spec: QuickstartSpec, split: str, drawn: list[list[dict]], root: Path
+) -> None:
+    size = spec.image_size
+    images = [
+        {"id": i + 1, "file_name": _file_name(i), "width": size, "height": size}
+        for i in range(len(drawn))
+    ]
+    annotations = []
+    for image, objects in zip(images, drawn, strict=True):
+        for thing in objects:
+            x0, y0, x1, y1 = thing["box"]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": thing["label"] + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                    "digit": thing["source"],
+                }
+            )
+
+    def write(name: str, chosen: list[dict], notes: list[dict]) -> None:
+        categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
+        description = {"description": "handwritten digits on photographs"}
+        document = {
+            "info": description,
+            "images": chosen,
+            "annotations": notes,
+            "categories": categories,
+        }
+        _write_json(root / f"{name}.json", document)
+
+    write(split, images, annotations)
+    if split == "train":
+        labeled = [a for a in annotations if a["image_id"] <= spec.labeled]
+        write("train_labeled", images[: spec.labeled], labeled)
+        write("train_unlabeled", images[spec.labeled :], [])
+
+
+def _write_json(path: Path, document: dict) -> None:
+    path.write_text(json.dumps(document))
