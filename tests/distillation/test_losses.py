@@ -163,3 +163,8 @@ def test_the_kl_of_a_single_class_is_refused():
         assert WeightedMeanLoss(class_loss=kind())(one, other, asked())["kd_general/class"] > 0
     boxes_only = WeightedMeanLoss(class_loss=KLDivergence(weight=0.0))(one, other, asked())
     assert boxes_only["kd_general/class"] == 0
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="different names, not class, bbox, bbox"):
+        WeightedMeanLoss(box_losses=[L1Loss(), L1Loss(weight=2.0)])
