@@ -1,8 +1,6 @@
 """What KDDETR promises about student, teacher and losses."""
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import nn
 
 from kddetr import KDDETR
 from kddetr.errors import UsageError
-from kddetr.points import JointSampler, SpecificSampler
 from tests.tiny import FAMILIES, assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -164,13 +161,3 @@ def test_a_distillation_loss_may_not_replace_a_loss_of_the_student():
     model.student.losses = lambda memory, inputs: {"aux/first": torch.zeros(())}
     with pytest.raises(UsageError, match="'aux/first', which is the name of a loss of the student"):
         model(tiny_batch())
-
-
-def test_the_sampler_in_the_readme_works():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = (b for b in re.findall(r"```python\n(.*?)```", readme, re.S) if "NearObjects" in b)
-    names = {"torch": torch}
-    exec(code, names)
-    near = names["NearObjects"](count=3)
-    losses = step(distiller(sampler=JointSampler([near, SpecificSampler()])), tiny_batch())
-    assert {"kd_near/class", "kd_specific/giou"} <= losses.keys()
