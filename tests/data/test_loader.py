@@ -130,7 +130,7 @@ def test_without_a_seed_the_processes_agree_on_one(monkeypatch):
         assert _take(_loader(seed=seed), 2) == _take(_loader(), 2)
 
 
-def test_the_loader_knows_its_sizes():
+def test_the_sizes_of_the_loader():
     loader = _loader(**UNLABELED)
     sizes = loader.total_batch_size, loader.dataset_size, loader.unlabeled_size
     assert sizes == (4, 10, 9)

@@ -116,7 +116,7 @@ def read_coco_json(json_file: str | os.PathLike) -> dict:
     """
     path = Path(json_file)
     if not path.is_file():
-        raise DatasetError(f"The annotation file {path} does not exist. {_where_to_put(path)}")
+        raise DatasetError(f"The annotation file {path} does not exist. {_advice(path)}")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -170,8 +170,9 @@ def check_paths(name: str, json_file: str, image_root: str | None) -> None:
         ("image folder", image_root, os.path.isdir),
     ):
         if path and not exists(path):
-            advice = _where_to_put(path, name)
-            raise DatasetError(f"Data set {name!r}: the {what} {path} does not exist. {advice}")
+            raise DatasetError(
+                f"Data set {name!r}: the {what} {path} does not exist. {_advice(path, name)}"
+            )
 
 
 def not_json(path: Path, reason: str) -> str:
@@ -179,15 +180,15 @@ def not_json(path: Path, reason: str) -> str:
     return f"{path} is truncated or not JSON ({reason}): copy or export it again."
 
 
-def _where_to_put(path: str | os.PathLike, name: str = "") -> str:
+def _advice(path: str | os.PathLike, name: str = "") -> str:
     """The sentence that says what to do about a missing file or folder of a data set."""
     if name.startswith("quickstart_"):
         return "Make the bundled data with: python tools/quickstart/make_data.py"
     if str(path).startswith("~"):
-        return "Write the full path, because ~ stands for no folder of this user."
+        return "Write the full path, because it begins with the home folder of an unknown user."
     root = os.environ.get("DETECTRON2_DATASETS")
     now = f"is {root}" if root else "is not set, so ./datasets is searched"
     return (
-        "Correct the path, or set DETECTRON2_DATASETS to the folder that the data sets lie in (it "
+        "Correct the path, or set DETECTRON2_DATASETS to the folder that holds the data sets (it "
         f"{now})."
     )
