@@ -1,15 +1,13 @@
 """The invariants of distillation at shared points."""
 
 import copy
-import re
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from kddetr import KDDETR, Queries
-from kddetr.losses import L1Loss, WeightedMeanLoss
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.structures import EncodedDetector
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
@@ -205,44 +203,3 @@ def test_samplers_refuse_nonsense():
         JointSampler([SpecificSampler(), SpecificSampler()])(asked, asked)
     with pytest.raises(ValueError, match="add up to 2 queries"):
         Queries(torch.rand(1, 3, 4), groups={"a": 2})
-
-
-def documented(name: str) -> type:
-    """The class of that name in docs/your_own.md, made by running its block of code."""
-    page = (Path(__file__).parents[2] / "docs" / "your_own.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (code,) = (block for block in blocks if f"class {name}" in block)
-    names: dict = {}
-    exec(code, names)
-    return names[name]
-
-
-def test_the_documents_sampler_works():
-    sampler = JointSampler([documented("NearObjects")(count=3), SpecificSampler()])
-    losses = step(distiller(sampler=sampler).train(), tiny_batch())
-    assert {"kd_near/class", "kd_specific/giou"} <= losses.keys()
-
-
-def test_the_documents_loss_works():
-    """It is computed for each group, and the weight is its factor."""
-    model, heavier = (distiller(loss=documented("LastBoxes")(weight=w)).train() for w in (2.0, 6.0))
-    light, heavy = step(model, tiny_batch()), step(heavier, tiny_batch())
-    named = {name for name in light if name.startswith("kd_")}
-    assert named == {"kd_general/bbox", "kd_specific/bbox"}
-    for name in named:
-        assert light[name] > 0 and heavy[name] == pytest.approx(3 * light[name])
-
-
-def test_the_documents_loss_term_works():
-    """Its weight is a factor of its loss, and the other terms are as without it."""
-    term = documented("SmoothL1")
-    found = [
-        step(distiller(loss=WeightedMeanLoss(box_losses=[L1Loss(), *extra])).train(), tiny_batch())
-        for extra in ([], [term(weight=1.0)], [term(weight=3.0)])
-    ]
-    without, once, thrice = found
-    assert once.keys() - without.keys() == {"kd_general/smooth", "kd_specific/smooth"}
-    for group in ("kd_general", "kd_specific"):
-        assert once[f"{group}/smooth"] > 0
-        assert thrice[f"{group}/smooth"] == pytest.approx(3 * once[f"{group}/smooth"])
-        assert once[f"{group}/bbox"] == without[f"{group}/bbox"]
