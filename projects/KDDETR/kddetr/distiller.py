@@ -4,7 +4,7 @@ queries, and add the difference between their predictions to the student's loss.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -73,6 +73,8 @@ class KDDETR(nn.Module):
             different kinds.
     """
 
+    teacher: QueryableDetector
+
     def __init__(
         self,
         *,
@@ -103,7 +105,8 @@ class KDDETR(nn.Module):
         self.student = student
         # Bypasses nn.Module's registration, so that nothing that walks the modules finds the
         # teacher.
-        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        frozen = cast(nn.Module, teacher).eval().requires_grad_(False)
+        object.__setattr__(self, "teacher", frozen)
         self.sampler = sampler
         self.loss = loss
         self.query_placement = query_placement
@@ -176,6 +179,6 @@ class KDDETR(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":
         """Moving or casting this module also moves and casts the teacher."""
-        super()._apply(fn, *args, **kwargs)
-        self.teacher._apply(fn, *args, **kwargs)
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self

@@ -108,7 +108,8 @@ class Queries:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
-        return replace(self, **{n: t if t is None else function(t) for n, t in parts.items()})
+        mapped: dict[str, Any] = {n: t if t is None else function(t) for n, t in parts.items()}
+        return replace(self, **mapped)
 
     @staticmethod
     def join(parts: Sequence["Queries"]) -> "Queries":
@@ -129,7 +130,7 @@ class Queries:
                 )
             groups.update(part.groups)
             attends_to.update(part.attends_to)
-        joined = {}
+        joined: dict[str, Any] = {}
         for name in ("boxes", "content", "position"):
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) != all(v is None for v in values):
@@ -238,6 +239,13 @@ class QueryableDetector(Protocol):
 class Detector(QueryableDetector, Protocol):
     """A :class:`QueryableDetector` that can be trained and can take another detector's queries."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    def __call__(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Losses by name in training; otherwise a dict with ``instances`` for each image."""
+
     def convert_queries(self, memory: Any, points: Queries) -> Queries:
         """Another detector's queries as queries of this detector's kind, in the same groups.
 
@@ -285,7 +293,7 @@ class EncodedDetector:
         Raises:
             UsageError: the detector's queries are made of boxes: use :meth:`make_queries`.
         """
-        draw = getattr(self.detector, "random_queries", None)
+        draw: Callable[..., Queries] | None = getattr(self.detector, "random_queries", None)
         if draw is None:
             raise UsageError(
                 f"The queries of a {type(self.detector).__name__} are made of boxes: draw the boxes"
