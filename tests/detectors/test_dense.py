@@ -394,5 +394,5 @@ def test_what_does_not_fit_is_refused_with_a_sentence():
         with pytest.raises(UsageError, match=reason) as error:
             DenseQueryDetector(stock)
         assert str(error.value).count(". ") == 0
-    assert not DenseQueryDetector(tiny_fcos(), input_format="RGB").flip
-    assert DenseQueryDetector(tiny_retinanet()).flip
+    assert not DenseQueryDetector(tiny_fcos(), input_format="RGB").takes_bgr
+    assert DenseQueryDetector(tiny_retinanet()).takes_bgr

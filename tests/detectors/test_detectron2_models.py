@@ -54,7 +54,7 @@ def shape_only(name: str, **options) -> torch.nn.Module:
 def test_a_model_of_the_zoo_by_name(name):
     """Weights of the names and shapes that Detectron2 itself gives them: its files fit."""
     detector = shape_only(name)
-    assert isinstance(detector, Detector) and detector.flip
+    assert isinstance(detector, Detector) and detector.takes_bgr
     assert isinstance(detector, DenseQueryDetector if "retina" in name else RegionDetector)
     cfg = model_zoo.get_config(name)
     with torch.device("meta"):
@@ -74,7 +74,7 @@ def test_a_model_of_the_zoo_by_name(name):
 def test_fcos_takes_bgr_though_it_does_not_say():
     # Its group norm cannot be built by release 0.6 on a recent PyTorch.
     detector = shape_only("COCO-Detection/fcos_R_50_FPN_1x.py", overrides=["model.head.norm", ""])
-    assert isinstance(detector, DenseQueryDetector) and detector.flip
+    assert isinstance(detector, DenseQueryDetector) and detector.takes_bgr
     mean = zoo_config("COCO-Detection/fcos_R_50_FPN_1x.py").model.pixel_mean
     assert mean[0] < mean[2], "ImageNet's blue is darker than its red"
 

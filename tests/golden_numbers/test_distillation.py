@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
-from kddetr.detectors.detr.matcher import Target
 from kddetr.losses import (
     EqualWeight,
     ForegroundWeight,
@@ -127,14 +126,10 @@ def test_one_complete_step(grouped):
     own = student.decode(memory, student.queries(memory))
     z.check("out/student_own_logits", own.logits)
     z.check("out/student_own_boxes", own.boxes)
-    pairs = zip(z.numbered("in/targets/labels"), z.numbered("in/targets/boxes"), strict=True)
-    targets = [Target(*pair) for pair in pairs]
+    targets = z.targets("in/targets")
     matches = student.criterion.matcher(own, targets)
     for layer in range(own.num_layers):
-        for i in range(len(targets)):
-            source, target = matches.of(layer, i)
-            assert torch.equal(source, z[f"loss/match_layer_{layer}/src_{i}"])
-            assert torch.equal(target, z[f"loss/match_layer_{layer}/tgt_{i}"])
+        z.check_matches(f"loss/match_layer_{layer}", matches, layer, len(targets))
     truth = student.criterion(own, targets)
     for name, value in truth.items():
         published = name.replace("loss_class", "loss_ce")

@@ -41,8 +41,8 @@ def dino(
         shared_heads: one class head and one box head for all decoder layers (the DINO project),
             else one for each layer (detrex). The heads of the encoder's proposals are separate in
             both.
-        denoising_number: denoising pairs an image; 0: no denoising.
-        label_noise, box_noise: see :class:`ContrastiveDenoising`.
+        denoising_number: the largest number of denoising pairs per image; 0: no denoising.
+        label_noise, box_noise: of the denoising queries, see :class:`ContrastiveDenoising`.
         criterion: ground-truth losses; default: term weights 1, 5, 2.
     """
     s = settings
