@@ -5,14 +5,19 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
+from kddetr.checkpoint.published.names import Names, rename
 from kddetr.detectors.detr.matcher import Matches, Target
 
 FOLDER = Path(os.environ.get("GOLDEN_DIR") or Path(__file__).parents[1] / "golden")
 ATOL = 1e-5  # activations, logits, boxes: absolute, float32
-RTOL = 1e-4  # losses and gradients: relative, with ATOL beside it
+RTOL = 1e-4  # losses: relative, in addition to ATOL; gradients: of the largest of the tensor
 PIXELS = 1e-2  # boxes in pixels: absolute
+ZERO = 1e-12  # a norm below this part of the model's largest is zero, in float64
+ROUNDED_ZERO = 1e-6  # the same where the terms of the sum were rounded to float32
 
 
 def golden_names(prefix: str) -> list[str]:
@@ -28,18 +33,25 @@ def golden_names(prefix: str) -> list[str]:
 
 
 class Golden:
-    """One file: tensors by key, the config that it was made with, and weights by name."""
+    """One file: tensors by key, the config that it was made with, and weights by name.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: of the file, without its ending.
+        dtype: of the floating-point tensors, float32 or float64.
+    """
+
+    def __init__(self, name: str, dtype: torch.dtype = torch.float32) -> None:
         with np.load(FOLDER / f"{name}.npz") as file:
             arrays = {key: file[key] for key in file.files}
         meta = json.loads(str(arrays.pop("meta/json")))
         self.config = meta["config"]
         self.aliases = meta.get("aliases", {})
         self.arrays = arrays
+        self.dtype = dtype
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        return torch.from_numpy(self.arrays[key].copy())
+        tensor = torch.from_numpy(self.arrays[key].copy())
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
@@ -102,8 +114,16 @@ class Golden:
         )
 
     def check_relative(self, key: str, actual: torch.Tensor) -> None:
-        """Losses and gradients: equal to 1e-4 relative plus 1e-5 absolute."""
+        """Losses: equal to 1e-4 relative plus 1e-5 absolute."""
         self.check(key, actual, rtol=RTOL)
+
+    def check_gradient(self, key: str, actual: torch.Tensor) -> None:
+        """Gradients of one tensor: equal to 1e-4 of the largest one.
+
+        A small element is often a sum of large terms. Its rounding goes with the large elements and
+        not with its own size.
+        """
+        self.check(key, actual, atol=RTOL * float(self[key].abs().max()))
 
     def check_pixels(self, key: str, actual: torch.Tensor) -> None:
         """Boxes in pixels: equal to 1e-2 absolute."""
@@ -122,6 +142,31 @@ class Golden:
             boxes, expected.sigmoid(), atol=ATOL, rtol=0, msg=lambda m: f"{key}: {m}"
         )
         self.check(key, torch.logit(boxes), where=expected.abs() < 3)
+
+    def check_parameter_gradients(self, model: nn.Module, names: Names) -> None:
+        """The norm of every parameter's gradient: equal to 1e-4 relative plus 1e-5 absolute.
+
+        Call it in float64. Some of these gradients are sums of many terms that nearly cancel (the
+        slope of a PReLU) or cancel completely (a bias before a norm). Rounding the terms to float32
+        then moves the sum by as much as the tolerance, so only the rounding that is in the file may
+        count.
+
+        Args:
+            model: after the backward pass.
+            names: the published names of the parameters.
+        """
+        recorded = zip(self.arrays["grad/param_names"], self.arrays["grad/param_l2"], strict=True)
+        expected = rename({str(name): float(norm) for name, norm in recorded}, names)
+        parameters = dict(model.named_parameters())
+        assert expected.keys() == parameters.keys()
+        largest = max(expected.values())
+        for name, norm in expected.items():
+            gradient = parameters[name].grad
+            actual = 0.0 if gradient is None else float(gradient.norm())
+            if actual < ZERO * largest:
+                assert norm < ROUNDED_ZERO * largest, name
+            else:
+                assert actual == pytest.approx(norm, rel=RTOL, abs=ATOL), name
 
     def check_matches(self, prefix: str, matches: Matches, layer: int, images: int) -> None:
         """Indices of the matched queries and boxes of every image in a layer, exactly."""

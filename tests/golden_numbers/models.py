@@ -183,6 +183,6 @@ def feature_names(z: Golden) -> list[str]:
 
 
 def filled(model: DetectionTransformer, state: dict) -> DetectionTransformer:
-    """Every weight given, none left over."""
-    model.load_state_dict(state, strict=True)
+    """The model in the dtype of the given weights and with all of them, and no others."""
+    model.to(next(iter(state.values())).dtype).load_state_dict(state, strict=True)
     return model

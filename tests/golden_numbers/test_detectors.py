@@ -1,4 +1,11 @@
-"""Every family from features to gradients: every stage, on two images of which one is padded."""
+"""Every family from features to gradients: every stage, on images of different sizes.
+
+The stages are compared in float64. Some of their numbers are badly conditioned, most of all
+gradients that are sums of terms which nearly cancel. In float32 the rounding here and the rounding
+in the file together come close to the tolerance, and the former depends on the machine. In float64
+only the rounding in the file is left. Predictions and losses are well conditioned and are compared
+in float32 too.
+"""
 
 import contextlib
 
@@ -12,13 +19,12 @@ from kddetr.checkpoint.published.deformable_names import (
     DINO_DETREX,
     TWO_STAGE_DETREX,
 )
-from kddetr.checkpoint.published.names import rename
-from kddetr.detectors.detr.attention import GroupMask
+from kddetr.detectors.detr.attention import GroupMask, QueryGeometry
 from kddetr.detectors.detr.encoder import cell_centres
 from kddetr.detectors.detr.memory import FeatureLevels
 from kddetr.detectors.detr.position_encoding import proposal_sine_embedding
 from kddetr.detectors.detr.proposals import initial_proposals
-from tests.golden_numbers.files import ATOL, RTOL, Golden, golden_names
+from tests.golden_numbers.files import ATOL, Golden, golden_names
 from tests.golden_numbers.models import (
     feature_names,
     golden_dab_detr,
@@ -26,15 +32,17 @@ from tests.golden_numbers.models import (
     golden_dino,
     recorded_noise,
 )
+from tests.in_double import precision
 
-FAMILIES = ("dab_detr", "deformable_detr", "dino")  # files of a family begin with its name
+FAMILIES = ("dab_detr", "deformable_detr", "dino")  # the file names of a family begin with it
+NAMES = [name for family in FAMILIES for name in golden_names(family)]
 
 
 class Run:
     """One forward pass of a golden detector, with the inputs and outputs of its layers."""
 
-    def __init__(self, name: str) -> None:
-        self.z = z = Golden(name)
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.z = z = Golden(name, dtype)
         self.dab = name.startswith("dab_detr")
         if self.dab:
             self.model, self.names = golden_dab_detr(z), DAB_DETR_DETREX
@@ -88,9 +96,10 @@ class Run:
         return [key] if self.dab else [f"{key}_{i}" for i in range(len(self.levels))]
 
 
-@pytest.fixture(scope="module", params=[n for f in FAMILIES for n in golden_names(f)])
-def run(request) -> Run:
-    return Run(request.param)
+@pytest.fixture(scope="module", params=NAMES)
+def run(request):
+    with precision(torch.float64):
+        yield Run(request.param, torch.float64)
 
 
 def test_masks_are_those_of_the_image_sizes(run):
@@ -157,8 +166,6 @@ def test_denoising(run):
     z.check_logits_of_boxes("out/dn_query_bbox", denoising.queries.boxes)
     z.check("out/dn_attn_mask", GroupMask(run.queries).masks[0])
     assert set(denoising.queries.groups.values()) == {int(z["out/dn_single_padding"])}
-    z.check("out/dn_logits", run.denoised.logits)
-    z.check("out/dn_boxes", run.denoised.boxes)
 
 
 def test_decoder_layer_by_layer(run):
@@ -167,7 +174,7 @@ def test_decoder_layer_by_layer(run):
         z.check(f"out/dec_layer_{i}", out)
         z.check(f"out/dec_query_pos_{i}", geometry[i].embedding.expand_as(out))
         if run.dab:
-            z.check(f"out/dec_query_sine_{i}", geometry[i].sine)
+            check_query_sine(z, f"out/dec_query_sine_{i}", geometry[i])
         else:
             ratios = run.memory.valid_ratios[:, None]
             ratios = ratios.repeat(1, 1, 1, geometry[i].boxes.shape[-1] // 2)
@@ -182,10 +189,33 @@ def test_decoder_layer_by_layer(run):
         z.check("out/inter_references", entering, first=len(entering))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_predictions_and_losses_in_float32(name):
+    run = Run(name, torch.float32)
+    test_predictions_and_detections(run)
+    test_matching_and_losses(run)
+
+
+def check_query_sine(z: Golden, key: str, geometry: QueryGeometry) -> None:
+    """Equal to 1e-5 absolute before the division by the width or height of the box, and after it
+    where that is at least 0.5.
+
+    The division by a small width enlarges the rounding as much as the sine: at 27, which recorded
+    sines reach, 1e-5 is only three times the rounding of one float32 operation.
+    """
+    width, height = geometry.boxes[..., 2:].chunk(2, dim=-1)
+    size = torch.cat([height, width], dim=-1).repeat_interleave(geometry.sine.shape[-1] // 2, -1)
+    torch.testing.assert_close(geometry.sine * size, z[key] * size, atol=ATOL, rtol=0)
+    z.check(key, geometry.sine, where=size >= 0.5)
+
+
 def test_predictions_and_detections(run):
     z = run.z
     z.check("out/logits", run.predictions.logits)
     z.check("out/boxes", run.predictions.boxes)
+    if run.denoising is not None:
+        z.check("out/dn_logits", run.denoised.logits)
+        z.check("out/dn_boxes", run.denoised.boxes)
     detections = run.model.detections(run.predictions.last(), run.sizes)
     for i, detected in enumerate(detections):
         z.check(f"out/det_scores_{i}", detected.scores)
@@ -211,15 +241,12 @@ def test_matching_and_losses(run):
 
 def test_gradients(run):
     z = run.z
-    run.model.zero_grad()
-    for feature in run.features.values():
-        feature.grad = None
     weighted_sum(z, training_losses(run)).backward()
     for name, feature in run.features.items():
-        z.check_relative("grad/in_feat" if run.dab else f"grad/feat_{name}", feature.grad)
+        z.check_gradient("grad/in_feat" if run.dab else f"grad/feat_{name}", feature.grad)
     if run.dab:
-        z.check_relative("grad/anchor_box_embed", run.model.query_source.anchors.grad)
-    check_parameter_gradients(z, run.model, run.names)
+        z.check_gradient("grad/anchor_box_embed", run.model.query_source.anchors.grad)
+    z.check_parameter_gradients(run.model, run.names)
 
 
 def training_losses(run: Run) -> dict[str, torch.Tensor]:
@@ -239,22 +266,6 @@ def weighted_sum(z: Golden, losses: dict[str, torch.Tensor]) -> torch.Tensor:
         suffix = "_dn" if "dn" in rest else ""
         total = total + z.config["loss_weights"][f"loss_{term}{suffix}"] * value
     return total
-
-
-def check_parameter_gradients(z, model, rules, prefix: str = "grad") -> None:
-    """The norm of every parameter's gradient, by the published name of the parameter."""
-    parameters = dict(model.named_parameters())
-    recorded = zip(
-        (str(n) for n in z.arrays[f"{prefix}/param_names"]),
-        z.arrays[f"{prefix}/param_l2"].tolist(),
-        strict=True,
-    )
-    expected = rename(dict(recorded), rules)
-    assert expected.keys() == parameters.keys()
-    for name, norm in expected.items():
-        gradient = parameters[name].grad
-        actual = 0.0 if gradient is None else float(gradient.double().norm())
-        assert actual == pytest.approx(norm, rel=RTOL, abs=ATOL), name
 
 
 def test_images_of_a_padded_batch_are_what_they_are_alone(run, monkeypatch):

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from kddetr.checkpoint.published import converted
 from kddetr.detectors import dab_detr, deformable_detr, resnet
-from tests.live.in_double import precision
+from tests.in_double import precision
 
 pytestmark = pytest.mark.live
 
