@@ -1,4 +1,4 @@
-"""Detectors of a few thousand weights and batches of a few pixels, for tests of properties."""
+"""Detection transformers with a few thousand weights and batches of small images, for tests."""
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -15,8 +15,6 @@ FAMILIES = (
     "dab_deformable_detr",
     "dino",
 )
-
-
 VARIANTS = {  # of deformable_detr, by family
     "deformable_detr_plain": "plain",
     "deformable_detr": "refine",
@@ -26,14 +24,14 @@ VARIANTS = {  # of deformable_detr, by family
 
 
 def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> DetectionTransformer:
-    """A detector of the family whose every weight is random, heads and offsets too."""
+    """A detector of the family with random weights, also where they would start at zero."""
     torch.manual_seed(seed)
     common = {
         "backbone": TinyConvNet(
             channels=[4, 6, 8],
             blocks=[0, 1, 0],
             out_features=["stage1", "stage2"],
-            norm="FrozenBN",  # statistics of a batch would make an image depend on its company
+            norm="FrozenBN",  # batch statistics would make an image depend on the other images
         ),
         "num_classes": CLASSES,
         "num_queries": 6,
@@ -69,7 +67,7 @@ def tiny_batch(
     boxes: tuple[int, ...] = (3, 2),
     seed: int = 0,
 ) -> list[dict]:
-    """Images of those sizes (h, w), with that many random boxes each; None: unlabelled."""
+    """Random images of the given sizes (h, w), each with so many random boxes; None: unlabelled."""
     generator = torch.Generator().manual_seed(seed)
     batch = []
     for i, ((height, width), count) in enumerate(zip(sizes, boxes, strict=True)):
