@@ -1,4 +1,4 @@
-"""An R-CNN of Detectron2 answers a query as its own heads would answer a proposal with that box. Its
+"""An R-CNN of Detectron2 answers a query as its heads would answer a proposal with that box. Its
 losses and detections stay those of Detectron2.
 """
 
@@ -200,6 +200,11 @@ def test_odd_boxes_become_regions_of_the_image(detector):
     assert tiny.tolist() == [[0, 0, 1, 1]]
     with pytest.raises(UsageError, match="not finite"):
         answers(detector, torch.full((2, 1, 4), float("nan")))
+
+
+def test_no_query_gets_no_answer(detector):
+    found = answers(detector, torch.empty(2, 0, 4))
+    assert found.logits.shape[1:] == (2, 0, CLASSES) and found.boxes.shape[1:] == (2, 0, 4)
 
 
 def test_an_ordinary_box_stays_as_it_is():

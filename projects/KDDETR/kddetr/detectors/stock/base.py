@@ -120,6 +120,24 @@ class StockDetector(nn.Module):
         return [x | {"image": x["image"].flip(0)} for x in inputs] if self.takes_bgr else inputs
 
 
+def check_forward(stock: nn.Module, base: type[nn.Module], instead: str) -> None:
+    """Check that a model trains like its base class in Detectron2, whose training this wraps.
+
+    Args:
+        stock: the model.
+        base: the class whose ``forward`` it must have.
+        instead: the models to take otherwise, for the message.
+
+    Raises:
+        UsageError: the model has a ``forward`` of its own.
+    """
+    if type(stock).forward is not base.forward:
+        raise UsageError(
+            f"A {type(stock).__name__} has a training forward of its own, which this wrapper would"
+            f" not run: take {instead} whose forward is Detectron2's."
+        )
+
+
 def box_queries(boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Queries:
     """Queries at boxes in pixels, without a gradient.
 

@@ -23,7 +23,7 @@ from ...boxes import box_iou, xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
 from ..batch import BatchMemory
-from .base import StockDetector, box_queries, box_scale, finite
+from .base import StockDetector, box_queries, box_scale, check_forward, finite
 
 SMALLEST = 1.0  # pixels; smaller widths and heights of a query's box are rounded up to it
 REACH = 8  # strides; the largest half side of the objects that a level of FCOS learns
@@ -329,11 +329,7 @@ def _check_kind(stock: nn.Module) -> None:
             f"For a {name} it is not known which prediction is responsible for a box: take a"
             " RetinaNet or FCOS, or an R-CNN."
         )
-    if type(stock).forward is not DenseDetector.forward:
-        raise UsageError(
-            f"A {name} has a training forward of its own, which this wrapper would not run: take a"
-            " RetinaNet or FCOS whose forward is Detectron2's."
-        )
+    check_forward(stock, DenseDetector, "a RetinaNet or FCOS")
     if not isinstance(stock.anchor_generator, DefaultAnchorGenerator):
         raise UsageError(
             f"The anchors of this {name} come from a {type(stock.anchor_generator).__name__}: take"

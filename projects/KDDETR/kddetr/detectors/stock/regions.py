@@ -24,7 +24,7 @@ from ...boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
 from ..batch import BatchMemory
-from .base import StockDetector, box_queries, box_scale, finite
+from .base import StockDetector, box_queries, box_scale, check_forward, finite
 
 EMPTY = 1e-3  # pixels; a side shorter than this has nothing to pool and becomes one pixel long
 
@@ -274,9 +274,9 @@ def _predictions(
     """
     scores, deltas = output
     sigmoid = getattr(predictor, "use_sigmoid_ce", False)  # Detectron2 after 0.6
-    logits = foreground_logits(scores, sigmoid=sigmoid).view(1, *shape, -1)
+    logits = foreground_logits(scores, sigmoid=sigmoid).unflatten(0, shape)[None]
     corners = predictor.box2box_transform.apply_deltas(deltas, Boxes.cat(regions).tensor)
-    corners = corners.view(*shape, -1, 4)
+    corners = corners.unflatten(0, shape).unflatten(-1, (-1, 4))
     boxes = xyxy_to_cxcywh(corners / box_scale(sizes, corners)[:, :, None])[None]
     if boxes.shape[3] == 1:
         return Predictions(logits, boxes[:, :, :, 0])
@@ -291,8 +291,4 @@ def _check_heads(stock: nn.Module) -> None:
             f"A {name} has {other}, but only Detectron2's StandardROIHeads, CascadeROIHeads and"
             " Res5ROIHeads can be asked at regions: take a Faster, Mask, Keypoint or Cascade R-CNN."
         )
-    if type(stock).forward is not GeneralizedRCNN.forward:
-        raise UsageError(
-            f"A {name} has a training forward of its own, which this wrapper would not run: take a"
-            " GeneralizedRCNN."
-        )
+    check_forward(stock, GeneralizedRCNN, "a GeneralizedRCNN")
