@@ -7,7 +7,7 @@ from kddetr.detectors import deformable_detr
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries
 from kddetr.teachers import CachedEncoder
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 
 def close(a, b, atol=1e-5):
@@ -185,6 +185,15 @@ def test_a_detector_makes_queries_at_boxes_or_random_ones(detector):
             detector.random_queries(memory, 1, 5)
     for name, width in detector.query_parts.items():
         assert getattr(made, name).shape == (2, 5, width)
+
+
+def test_no_query_gets_no_answer(detector):
+    memory = detector.encode(tiny_batch())
+    own = detector.queries(memory)
+    found = detector.decode(memory, own.first(0))
+    assert found.logits.shape == (2, 2, 0, CLASSES) and found.boxes.shape == (2, 2, 0, 4)
+    joined = Queries.join([own.named("own"), own.first(0).named("none")])
+    close(detector.decode(memory, joined).logits, detector.decode(memory, own).logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

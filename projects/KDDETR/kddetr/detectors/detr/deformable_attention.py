@@ -63,7 +63,7 @@ def sample_values_torch(
         sampled.append(
             F.grid_sample(maps, grids[:, :, level], padding_mode="zeros", align_corners=False)
         )
-    weights = weights.transpose(1, 2).reshape(batch * num_heads, 1, num_queries, -1)
+    weights = weights.transpose(1, 2).flatten(0, 1).flatten(-2)[:, None]
     out = (torch.cat(sampled, dim=-1) * weights).sum(-1)
     return out.view(batch, num_heads * depth, num_queries).transpose(1, 2)
 
@@ -156,9 +156,11 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, N, C), without a residual.
         """
-        shape = (*queries.shape[:2], self.num_heads, self.num_levels, self.num_sampling_points)
-        offsets = self.sampling_offsets(queries).view(*shape, 2).float()
-        weights = self.attention_weights(queries).view(*shape[:3], -1).softmax(-1).view(shape)
+        samples = (self.num_levels, self.num_sampling_points)
+        offsets = self.sampling_offsets(queries).unflatten(-1, (self.num_heads, *samples, 2))
+        offsets = offsets.float()
+        weights = self.attention_weights(queries).unflatten(-1, (self.num_heads, -1))
+        weights = weights.softmax(-1).unflatten(-1, samples)
         centre = references[:, :, None, :, None, :2].float()
         if references.shape[-1] == 2:
             sizes = offsets.new_tensor([(w, h) for h, w in shapes])
