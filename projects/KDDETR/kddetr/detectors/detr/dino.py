@@ -28,9 +28,9 @@ def dino(
     box_noise: float = 1.0,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
-    """The published model. Where the DINO project and detrex differ, the default is detrex's: heads
-    of their own for every layer, temperature 10000 and offset -0.5 (its 12-epoch recipe). The DINO
-    project, and the configs, have shared heads, temperature 20 and offset 0.
+    """The published DINO. Where the DINO project and detrex differ, the default is detrex's:
+    separate heads for every layer, temperature 10000 and offset -0.5 (its 12-epoch recipe). The
+    DINO project, and the configs here, have shared heads, temperature 20 and offset 0.
 
     Args:
         settings: further keyword arguments, see :class:`DeformableSettings`. With ``res2`` among

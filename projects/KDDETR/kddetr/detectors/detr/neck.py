@@ -37,9 +37,7 @@ class FeatureProjection(nn.Module):
         )
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Backbone features (B, C_i, H_i, W_i) by name to levels (B, C, H_i, W_i), fine to
-        coarse.
-        """
+        """Features (B, C_i, H_i, W_i) by name to levels (B, C, H_i, W_i), fine to coarse."""
         inputs = [features[name] for name in self.in_features]
         levels = [project(x) for project, x in zip(self.levels, inputs, strict=True)]
         x = inputs[-1]
