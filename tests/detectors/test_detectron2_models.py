@@ -1,4 +1,4 @@
-"""Detectron2's models by their names in its zoo, or built: as the zoo has them, or refused."""
+"""Detectron2's models, by name or built: wrapped without any change, or refused with a reason."""
 
 import builtins
 
@@ -52,9 +52,9 @@ def shape_only(name: str, **options) -> torch.nn.Module:
     ],
 )
 def test_a_model_of_the_zoo_by_name(name):
-    """Weights of the names and shapes that Detectron2 itself gives them: its files fit."""
+    """The weights have the names and shapes that Detectron2 gives them, so its files fit."""
     detector = shape_only(name)
-    assert isinstance(detector, Detector) and detector.flip
+    assert isinstance(detector, Detector) and detector.takes_bgr
     assert isinstance(detector, DenseQueryDetector if "retina" in name else RegionDetector)
     cfg = model_zoo.get_config(name)
     with torch.device("meta"):
@@ -71,21 +71,21 @@ def test_a_model_of_the_zoo_by_name(name):
     assert shape_only(name, num_classes=7).num_classes == 7
 
 
-def test_fcos_takes_bgr_though_it_does_not_say():
+def test_fcos_takes_bgr_without_an_attribute_that_says_so():
     # Its group norm cannot be built by release 0.6 on a recent PyTorch.
     detector = shape_only("COCO-Detection/fcos_R_50_FPN_1x.py", overrides=["model.head.norm", ""])
-    assert isinstance(detector, DenseQueryDetector) and detector.flip
+    assert isinstance(detector, DenseQueryDetector) and detector.takes_bgr
     mean = zoo_config("COCO-Detection/fcos_R_50_FPN_1x.py").model.pixel_mean
     assert mean[0] < mean[2], "ImageNet's blue is darker than its red"
 
 
 @pytest.mark.parametrize("name", [f"{MASK}.yaml", f"{MASK}.py"])
-def test_mask_heads_stay_unless_they_are_not_wanted(name):
+def test_mask_heads_stay_unless_boxes_only(name):
     assert heads(shape_only(name)) == HEADS | {"mask_pooler", "mask_head"}
     assert heads(shape_only(name, boxes_only=True)) == HEADS
 
 
-def test_keypoint_heads_too():
+def test_keypoint_heads_stay_unless_boxes_only():
     for name in ("keypoint_rcnn_R_50_FPN_1x.yaml", "keypoint_rcnn_R_50_FPN_1x.py"):
         assert heads(shape_only(f"COCO-Keypoints/{name}")) > HEADS
         assert heads(shape_only(f"COCO-Keypoints/{name}", boxes_only=True)) == HEADS
@@ -126,24 +126,27 @@ def test_wrong_overrides(name, overrides, words):
         ("COCO-Detection/faster_rcnn_r50_FPN_1x.yml", "did you mean COCO-Detection/faster"),
         ("../../engine/defaults.py", "no config"),
         ("q", r"its \d+ names are like"),
-        ("COCO-Detection/rpn_R_50_FPN_1x.yaml", "ProposalNetwork is no detector, it finds regions"),
-        ("Misc/semantic_R_50_FPN_1x.yaml", "SemanticSegmentor is no detector, it labels pixels"),
-        ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", "PanopticFPN trains in a way of"),
+        ("COCO-Detection/rpn_R_50_FPN_1x.yaml", "ProposalNetwork is not a detector, it predicts"),
+        ("Misc/semantic_R_50_FPN_1x.yaml", "SemanticSegmentor is not a detector, it labels"),
+        (
+            "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+            "PanopticFPN has a training",
+        ),
         ("common/optim.py", "defines no model"),
         ("Misc/torchvision_imagenet_R_50.py", "has no num_classes"),
     ],
 )
-def test_what_is_no_detector_is_refused_in_a_sentence(name, words):
+def test_names_of_other_models_are_refused_with_a_reason(name, words):
     with pytest.raises(UsageError, match=words):
         shape_only(name, num_classes=3)
 
 
 def test_other_modules_are_refused():
-    with pytest.raises(UsageError, match="A Linear is none of Detectron2's detectors"):
+    with pytest.raises(UsageError, match="A Linear cannot be asked at boxes"):
         detectron2_detector(torch.nn.Linear(2, 2))
 
 
-def test_without_a_zoo_it_says_what_to_install(monkeypatch):
+def test_without_a_zoo_the_error_says_what_to_install(monkeypatch):
     whole = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -167,7 +170,7 @@ def test_a_built_model_is_only_wrapped(kind):
     assert isinstance(detector, kinds.get(kind, RegionDetector))
 
 
-def test_one_from_a_yaml_file_trains():
+def test_a_model_of_a_yaml_file_trains():
     torch.manual_seed(0)
     detector = model_zoo_detector(FASTER, num_classes=CLASSES, overrides=SMALL_ZOO)
     assert detector.training and detector.device.type == "cpu"
@@ -180,7 +183,7 @@ def test_one_from_a_yaml_file_trains():
 
 
 def test_a_config_of_calls_alone_is_written_and_read_again(tmp_path):
-    """Built shapes among the arguments would not be, by another release."""
+    """A config with built shapes in it could not be read by another release of Detectron2."""
     cfg = zoo_config("COCO-Detection/retinanet_R_50_FPN_1x.py")
     path = str(tmp_path / "config.yaml")
     LazyConfig.save(LazyConfig.apply_overrides(cfg, ["train=null", "dataloader=null"]), path)
@@ -190,7 +193,7 @@ def test_a_config_of_calls_alone_is_written_and_read_again(tmp_path):
             assert instantiate(model).head.bbox_pred.out_channels == 4 * 9
 
 
-def test_keypoint_heads_train_as_ever_and_are_no_matter_to_queries():
+def test_keypoint_heads_train_and_take_no_part_in_answers():
     torch.manual_seed(0)
     small = [
         "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS",

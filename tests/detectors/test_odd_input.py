@@ -64,7 +64,7 @@ def assert_detects(detector, batch) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_odd_sizes_alone_and_in_company(detector, size):
+def test_odd_sizes_alone_and_in_a_batch(detector, size):
     """The smallest images have fewer tokens than a two-stage detector has queries."""
     for sizes in ((size,), (size, USUAL)):
         batch = tiny_batch(sizes, boxes=(2, 3)[: len(sizes)])
@@ -73,7 +73,7 @@ def test_odd_sizes_alone_and_in_company(detector, size):
 
 
 def test_fewer_tokens_than_queries(detector):
-    """And fewer queries than boxes, each of which is still found by somebody or by nobody."""
+    """There are also fewer queries than boxes, so some boxes stay without a match."""
     batch = tiny_batch(((1, 1), (8, 8)), boxes=(9, 1))
     memory = detector.encode(batch)
     answers = detector.decode(memory, detector.queries(memory))
@@ -100,16 +100,16 @@ def test_constant_images(detector):
         [[0, 0, 56, 40]] * 9,
         [[3, 3, 3.001, 3.001]],
     ],
-    ids=["no size", "outside", "more than queries and all alike", "tiny"],
+    ids=["no size", "outside", "more equal boxes than queries", "tiny"],
 )
-def test_odd_boxes_that_no_mapper_has_dropped(detector, boxes):
+def test_odd_boxes_without_a_mapper_that_drops_them(detector, boxes):
     batch = tiny_batch((USUAL, USUAL), boxes=(len(boxes), 0))
     batch[0]["instances"].gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
     assert_trains(detector, batch)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (7, 5)], ids=str)
-def test_the_best_of_few_or_no_queries(size):
+def test_detections_from_few_or_no_queries(size):
     for queries, classes in ((0, 3), (1, 1), (4, 3)):
         logits, boxes = torch.randn(2, queries, classes), torch.rand(2, queries, 4)
         for found in select_detections(logits, boxes, [size, USUAL], count=5):
@@ -161,7 +161,7 @@ def odd_folder(tmp_path):
         MetadataCatalog.pop(name)
 
 
-def test_a_folder_of_oddities_from_preflight_to_metric(detector, odd_folder):
+def test_a_folder_of_odd_images_from_preflight_to_metric(detector, odd_folder):
     paths = odd_folder["mixed"]
     resize = ShortestEdge([16, 24], 48)
     crop = [T.RandomFlip(), T.RandomCrop("absolute_range", (8, 16)), resize]
@@ -174,7 +174,8 @@ def test_a_folder_of_oddities_from_preflight_to_metric(detector, odd_folder):
     loader = iter(build_train_loader(dataset=records, mapper=mapper, total_batch_size=7, seed=0))
     for _ in range(2):
         batch = next(loader)
-        assert sum(len(x["instances"]) for x in batch) >= 6  # all images but the crowds' have one
+        # One of the seven images has only crowds, which are left out.
+        assert sum(len(x["instances"]) for x in batch) >= 6
         assert_trains(detector, batch)
     mapper = DetectionMapper(is_train=False, augmentations=[resize])
     for name, paths in odd_folder.items():
@@ -187,4 +188,4 @@ def test_a_folder_of_oddities_from_preflight_to_metric(detector, odd_folder):
         elif name == "unlabelled":
             assert not results
         else:
-            assert results["bbox"]["AP"] != results["bbox"]["AP"]  # NaN: nothing is to be found
+            assert results["bbox"]["AP"] != results["bbox"]["AP"]  # NaN: there are no boxes

@@ -1,4 +1,4 @@
-"""What every detector of the family promises, whichever parts it is made of."""
+"""Properties that every detection transformer has."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from kddetr.detectors import deformable_detr
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 
 def close(a, b, atol=1e-5):
@@ -29,10 +29,10 @@ def test_is_a_detector(detector):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_batched_is_single_and_padded_is_unpadded(detector, training):
-    """An image gets the same answers alone and beside a larger one."""
+    """An image gets the same answers alone and in a padded batch."""
     detector.train(training)
     if getattr(detector.decoder.position, "padded", False):
-        detector.decoder.position.padded = False  # DINO's habit, and the only way padding comes in
+        detector.decoder.position.padded = False  # the only place where DINO depends on padding
     batch = tiny_batch(((40, 56), (56, 40), (33, 47), (40, 56)), boxes=(1, 1, 1, 1))
     together = answers(detector, batch)
     for i, x in enumerate(batch):
@@ -63,25 +63,25 @@ def test_own_queries_give_own_detections(detector):
 
 
 def test_grouped_is_separate(detector):
-    """Groups of one pass answer as if each had a pass of its own."""
+    """Groups of queries in one pass get the answers that each gets in a pass of its own."""
     batch = tiny_batch()
     memory = detector.encode(batch)
     own = detector.queries(memory).named("own")
     if "position" not in detector.query_parts:
-        fresh = detector.make_queries(memory, torch.rand(1, 5, 4)).named("fresh")
+        other = detector.make_queries(memory, torch.rand(1, 5, 4)).named("other")
     else:
-        fresh = detector.random_queries(memory, 1, 5).named("fresh")
-    joined = Queries.join([own, fresh])
+        other = detector.random_queries(memory, 1, 5).named("other")
+    joined = Queries.join([own, other])
     split = detector.decode(memory, joined).split(joined.groups)
-    for part in (own, fresh):
+    for part in (own, other):
         (name,) = part.groups
         alone = detector.decode(memory, part)
         close(split[name].logits, alone.logits)
         close(split[name].boxes, alone.boxes)
 
 
-def test_a_second_question_changes_no_gradient(detector):
-    """Projections of the memory are shared between questions; gradients add up all the same."""
+def test_decoding_one_memory_twice_gives_the_same_gradients(detector):
+    """Two passes share the projections of the memory, and their gradients add up."""
     batch = tiny_batch()
 
     def gradients(share):
@@ -100,11 +100,9 @@ def test_a_second_question_changes_no_gradient(detector):
         torch.testing.assert_close(shared, separate, atol=1e-5, rtol=1e-4)
 
 
-def test_every_parameter_learns(detector):
+def test_every_parameter_gets_a_gradient(detector):
     sum(detector.train()(tiny_batch()).values()).backward()
-    silent = [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None]
-    # Scaling the spatial query by content begins at the second layer, in DAB-DETR too.
-    assert silent == []
+    assert [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_images_without_boxes_and_without_labels(detector):
@@ -143,7 +141,7 @@ def test_bfloat16_on_cpu(detector):
     assert total.item() == pytest.approx(exact.item(), rel=0.1)
 
 
-def test_queries_of_another_kind_are_refused_in_one_sentence():
+def test_queries_of_another_kind_are_refused():
     anchors, embeddings = tiny_detector("dab_detr"), tiny_detector("deformable_detr")
     batch = tiny_batch()
     for asked, asking in ((anchors, embeddings), (embeddings, anchors)):
@@ -158,21 +156,48 @@ def test_queries_of_another_kind_are_refused_in_one_sentence():
         embeddings.decode(embeddings.encode(batch), wide.queries(wide.encode(batch)))
 
 
-def test_own_queries_are_adopted_unchanged(detector):
+def test_own_queries_are_converted_to_themselves(detector):
     memory = detector.encode(tiny_batch())
     own = detector.queries(memory).named("own")
-    adopted = detector.convert_queries(memory, own)
-    assert adopted.groups == own.groups
+    converted = detector.convert_queries(memory, own)
+    assert converted.groups == own.groups
     for name in ("boxes", "content", "position"):
-        mine, theirs = getattr(own, name), getattr(adopted, name)
-        assert (mine is None) == (theirs is None)
-        if mine is not None:
-            close(mine, theirs)
+        before, after = getattr(own, name), getattr(converted, name)
+        assert (before is None) == (after is None)
+        if before is not None:
+            close(after, before)
+
+
+def test_a_detector_makes_queries_at_boxes_or_random_ones(detector):
+    """Each kind does one of the two and refuses the other."""
+    memory = detector.encode(tiny_batch())
+    boxes = torch.rand(1, 5, 4)
+    if "position" in detector.query_parts:
+        made = detector.random_queries(memory, 1, 5)
+        assert made.boxes.shape == (2, 5, 2)
+        with pytest.raises(UsageError, match="take general and specific points"):
+            detector.make_queries(memory, boxes)
+    else:
+        made = detector.make_queries(memory, boxes)
+        close(made.boxes, boxes.expand(2, -1, -1))
+        with pytest.raises(UsageError, match="use make_queries"):
+            detector.random_queries(memory, 1, 5)
+    for name, width in detector.query_parts.items():
+        assert getattr(made, name).shape == (2, 5, width)
+
+
+def test_no_query_gets_no_answer(detector):
+    memory = detector.encode(tiny_batch())
+    own = detector.queries(memory)
+    found = detector.decode(memory, own.first(0))
+    assert found.logits.shape == (2, 2, 0, CLASSES) and found.boxes.shape == (2, 2, 0, 4)
+    joined = Queries.join([own.named("own"), own.first(0).named("none")])
+    close(detector.decode(memory, joined).logits, detector.decode(memory, own).logits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_recomputed_activations_change_nothing(family):
-    """Dropout draws the same numbers a second time."""
+def test_activation_checkpointing_changes_nothing(family):
+    """The recomputed layers draw the same random numbers for dropout."""
     detector = tiny_detector(family, dropout=0.3)
     batch = tiny_batch()
 
@@ -194,11 +219,11 @@ def test_an_unknown_variant_is_refused():
         deformable_detr(backbone=None, num_classes=1, variant="three_stage")
 
 
-def test_images_and_classes_that_cannot_be_meant(detector):
+def test_wrong_images_and_classes_are_refused(detector):
     for shape in ((1, 40, 40), (4, 40, 40), (40, 40), (3, 0, 40)):
         with pytest.raises(UsageError, match="RGB"):
             detector.encode([{"image": torch.zeros(shape, dtype=torch.uint8)}])
     batch = tiny_batch()
     batch[0]["instances"].gt_classes[0] = 3
-    with pytest.raises(UsageError, match="class 3 and this detector knows 3"):
+    with pytest.raises(UsageError, match="class 3, but this detector has 3 classes"):
         detector.train()(batch)

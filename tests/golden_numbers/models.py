@@ -118,7 +118,6 @@ def golden_dino(z: Golden) -> DetectionTransformer:
     """The whole detector of a ``dino_*.npz``."""
     c = z.config
     assert c["look_forward_twice"] and c["learnt_content_queries"]
-    assert c["anchor_temperature"] == 10000
     model = dino(
         **deformable_sizes(z),
         shared_heads=not c["separate_heads_per_layer"],
@@ -126,6 +125,7 @@ def golden_dino(z: Golden) -> DetectionTransformer:
         label_noise=c["label_noise_ratio"],
         box_noise=c["box_noise_scale"],
     )
+    model.decoder.position.temperature = c["anchor_temperature"]
     return filled(model, one_set_of_heads(rename(z.state(), DINO_DETREX), model))
 
 
@@ -169,11 +169,10 @@ def one_set_of_heads(state: dict, model: DetectionTransformer) -> dict:
 
 
 def recorded_noise(z: Golden, prefix: str, groups: int) -> Noise:
-    """The denoising noise in a file: rows are half groups, columns the boxes of all images."""
+    """The denoising noise in a file: rows are half groups, columns are the boxes of all images."""
 
     def rows(name: str) -> torch.Tensor:
-        values = z[f"{prefix}/{name}"]
-        return values.view(2 * groups, -1, *values.shape[1:])
+        return z[f"{prefix}/{name}"].unflatten(0, (2 * groups, -1))
 
     return Noise(rows("label_final"), rows("box_sign01") * 2 - 1, rows("box_part"))
 
@@ -184,6 +183,6 @@ def feature_names(z: Golden) -> list[str]:
 
 
 def filled(model: DetectionTransformer, state: dict) -> DetectionTransformer:
-    """Every weight given, none left over."""
-    model.load_state_dict(state, strict=True)
+    """The model in the dtype of the given weights and with all of them, and no others."""
+    model.to(next(iter(state.values())).dtype).load_state_dict(state, strict=True)
     return model

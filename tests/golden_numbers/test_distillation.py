@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
-from kddetr.detectors.detr.matcher import Target
 from kddetr.losses import (
     EqualWeight,
     ForegroundWeight,
@@ -16,9 +15,9 @@ from kddetr.losses import (
 from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
 from tests.golden_numbers.models import golden_step_detector
-from tests.golden_numbers.test_detectors import check_parameter_gradients
+from tests.in_double import precision
 
-TERMS = {"cls": "class", "bbox": "bbox", "giou": "giou"}
+TERMS = {"cls": "class", "bbox": "bbox", "giou": "giou"}  # name in the file: name here
 
 
 def published_loss(config: dict, weights: dict, **options) -> PublishedLoss:
@@ -33,7 +32,7 @@ def published_loss(config: dict, weights: dict, **options) -> PublishedLoss:
 
 
 def each_layer(loss: PublishedLoss, student: Predictions, teacher: Predictions) -> dict:
-    """The losses of every student layer by itself, (L,) by term."""
+    """The losses of each student layer, (L,) by term."""
     layers = [
         loss.losses_of_group(Predictions(logits[None], boxes[None]), teacher.last().detach())
         for logits, boxes in zip(student.logits, student.boxes, strict=True)
@@ -69,12 +68,11 @@ def test_published_reduction():
         teacher = inputs["teacher"][name]
         z.check(f"out/{name}/foreground_weight", ForegroundWeight()(teacher))
         terms = each_layer(loss, inputs["student"][name], teacher)
-        for theirs, ours in TERMS.items():
-            z.check_relative(
-                f"loss/{name}/{theirs}_per_student_layer", terms[ours] / weights[theirs]
-            )
-            unweighted = losses[f"kd_{name}/{ours}"] / weights[theirs]
-            z.check_relative(f"loss/{name}/{theirs}", unweighted)
+        for published, term in TERMS.items():
+            unweighted = terms[term] / weights[published]
+            z.check_relative(f"loss/{name}/{published}_per_student_layer", unweighted)
+            unweighted = losses[f"kd_{name}/{term}"] / weights[published]
+            z.check_relative(f"loss/{name}/{published}", unweighted)
         plain = published_loss(z.config, weights, weighting=EqualWeight())
         last = each_layer(plain, inputs["student"][name], teacher)["class"][-1]
         unweighted = last / weights["cls"]
@@ -83,67 +81,86 @@ def test_published_reduction():
     z.check_relative("loss/total_weighted", total)
     total.backward()
     for name in groups:
-        z.check_relative(f"grad/{name}/student_logits", inputs["student"][name].logits.grad)
-        z.check_relative(f"grad/{name}/student_boxes", inputs["student"][name].boxes.grad)
+        z.check_gradient(f"grad/{name}/student_logits", inputs["student"][name].logits.grad)
+        z.check_gradient(f"grad/{name}/student_boxes", inputs["student"][name].boxes.grad)
         assert inputs["teacher"][name].boxes.grad is None
 
 
-@pytest.mark.parametrize("grouped", [True, False])
-def test_one_complete_step(grouped):
-    """The points in one pass of groups, or each set in a pass of its own: the same numbers."""
-    z = Golden("kd_step_dab_detr")
-    c = z.config
-    student, teacher = (golden_step_detector(z, role) for role in ("student", "teacher"))
-    feature = z["in/student_feat"].requires_grad_()
-    padding = [z["in/mask"]]
-    memory = student.encode_features({"res5": feature}, padding)
-    with torch.no_grad():
-        teacher_memory = teacher.encode_features({"res5": z["in/teacher_feat"]}, padding)
-        general = z["in/general_points_unact"].sigmoid()[None]
-        sets = [
-            teacher.queries(teacher_memory).named("specific"),
-            teacher.make_queries(teacher_memory, general).named("general"),
-        ]
-    passes = [Queries.join(sets)] if grouped else sets
-    loss = published_loss(c, c["kd_weights"])
-    losses = {}
-    for points in passes:
-        with torch.no_grad():
-            wanted = teacher.decode(teacher_memory, points)
-        answers = student.decode(memory, points)
-        for name in points.groups:
-            for role, predictions in (("teacher", wanted), ("student", answers)):
-                part = predictions.split(points.groups)[name]
-                z.check(f"out/{role}_{name}_logits", part.logits)
-                z.check(f"out/{role}_{name}_boxes", part.boxes)
-        losses |= loss(answers, wanted, points)
-    for name in ("specific", "general"):
-        for theirs, ours in TERMS.items():
-            unweighted = losses[f"kd_{name}/{ours}"] / c["kd_weights"][theirs]
-            z.check_relative(f"loss/loss_kd_{name}_{theirs}", unweighted)
-    distilled = sum(losses.values())
-    z.check_relative("loss/kd_total_weighted", distilled)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("grouped", [True, False], ids=["one pass", "a pass for each group"])
+def test_one_complete_step(grouped, dtype):
+    with precision(dtype):
+        step = Step(Golden("kd_step_dab_detr", dtype), grouped=grouped)
+        distillation = step.distillation_loss()
+        detection = step.detection_loss()
+        total = detection + distillation
+        step.z.check_relative("loss/total", total)
+        total.backward()
+    step.z.check_gradient("grad/student_feat", step.student_feature.grad)
+    if dtype == torch.float64:
+        step.z.check_parameter_gradients(step.student, DAB_DETR_OFFICIAL)
 
-    own = student.decode(memory, student.queries(memory))
-    z.check("out/student_own_logits", own.logits)
-    z.check("out/student_own_boxes", own.boxes)
-    pairs = zip(z.numbered("in/targets/labels"), z.numbered("in/targets/boxes"), strict=True)
-    targets = [Target(*pair) for pair in pairs]
-    matches = student.criterion.matcher(own, targets)
-    for layer in range(own.num_layers):
-        for i in range(len(targets)):
-            source, target = matches.of(layer, i)
-            assert torch.equal(source, z[f"loss/match_layer_{layer}/src_{i}"])
-            assert torch.equal(target, z[f"loss/match_layer_{layer}/tgt_{i}"])
-    truth = student.criterion(own, targets)
-    for name, value in truth.items():
-        published = name.replace("loss_class", "loss_ce")
-        z.check_relative(f"loss/gt_{published}", value)
-    weights = {f"loss_{k}".replace("loss_ce", "loss_class"): v for k, v in c["gt_weights"].items()}
-    detected = sum(weights["_".join(k.split("_")[:2])] * v for k, v in truth.items())
-    z.check_relative("loss/gt_total_weighted", detected)
-    total = detected + distilled
-    z.check_relative("loss/total", total)
-    total.backward()
-    z.check_relative("grad/student_feat", feature.grad)
-    check_parameter_gradients(z, student, DAB_DETR_OFFICIAL)
+
+class Step:
+    """One complete distillation step; its methods compare their results with the file.
+
+    Args:
+        z: the file.
+        grouped: ask both groups of points in one pass, or each group in a pass of its own.
+    """
+
+    def __init__(self, z: Golden, *, grouped: bool) -> None:
+        self.z = z
+        self.student, self.teacher = (golden_step_detector(z, r) for r in ("student", "teacher"))
+        self.student_feature = z["in/student_feat"].requires_grad_()
+        padding = [z["in/mask"]]
+        self.memory = self.student.encode_features({"res5": self.student_feature}, padding)
+        with torch.no_grad():
+            features = {"res5": z["in/teacher_feat"]}
+            self.teacher_memory = self.teacher.encode_features(features, padding)
+            general = z["in/general_points_unact"].sigmoid()[None]
+            groups = [
+                self.teacher.queries(self.teacher_memory).named("specific"),
+                self.teacher.make_queries(self.teacher_memory, general).named("general"),
+            ]
+        self.passes = [Queries.join(groups)] if grouped else groups
+
+    def distillation_loss(self) -> torch.Tensor:
+        """The weighted sum of the distillation losses."""
+        z, weights = self.z, self.z.config["kd_weights"]
+        loss = published_loss(z.config, weights)
+        losses = {}
+        for points in self.passes:
+            with torch.no_grad():
+                teacher = self.teacher.decode(self.teacher_memory, points)
+            student = self.student.decode(self.memory, points)
+            for role, predictions in (("teacher", teacher), ("student", student)):
+                for name, part in predictions.split(points.groups).items():
+                    z.check(f"out/{role}_{name}_logits", part.logits)
+                    z.check(f"out/{role}_{name}_boxes", part.boxes)
+            losses |= loss(student, teacher, points)
+        for name in ("specific", "general"):
+            for published, term in TERMS.items():
+                unweighted = losses[f"kd_{name}/{term}"] / weights[published]
+                z.check_relative(f"loss/loss_kd_{name}_{published}", unweighted)
+        total = sum(losses.values())
+        z.check_relative("loss/kd_total_weighted", total)
+        return total
+
+    def detection_loss(self) -> torch.Tensor:
+        """The weighted sum of the ground-truth losses."""
+        z = self.z
+        own = self.student.decode(self.memory, self.student.queries(self.memory))
+        z.check("out/student_own_logits", own.logits)
+        z.check("out/student_own_boxes", own.boxes)
+        targets = z.targets("in/targets")
+        matches = self.student.criterion.matcher(own, targets)
+        for layer in range(own.num_layers):
+            z.check_matches(f"loss/match_layer_{layer}", matches, layer, len(targets))
+        total = 0
+        for name, value in self.student.criterion(own, targets).items():
+            published = name.replace("loss_class", "loss_ce")
+            z.check_relative(f"loss/gt_{published}", value)
+            total = total + z.config["gt_weights"][published.split("_")[1]] * value
+        z.check_relative("loss/gt_total_weighted", total)
+        return total

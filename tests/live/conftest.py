@@ -1,4 +1,4 @@
-"""Tests against other people's packages run only when asked for: `make test-live`."""
+"""Tests against other packages run only with ``make test-live``."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Importing transformers alone takes longer than most tests here."""
+    """Skip the tests that need other packages, which are slow to import."""
     reason = None
     if "live" not in config.option.markexpr:
         reason = "slow, and needs the extra `live`: run `make test-live`"

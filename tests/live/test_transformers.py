@@ -1,25 +1,26 @@
 """DAB-DETR and Deformable DETR at full size against the models of the transformers package.
 
-Every weight there is made random, goes through the converter into a model of ours, and both see one
-padded batch of two images of different sizes. Compared are the backbone's features and, from the
-same features on, the memory, the proposals and every decoder layer.
+The model of transformers gets random weights, the converter brings them into a model of this
+project, and both models get the same padded batch of two images. The backbone features are
+compared, and then memory, proposals and decoder layers, which both models compute from the features
+of transformers.
 
-In float64 all of it agrees to 1e-14. In float32, on three instruction sets, the largest differences
-were 1.1e-6 of the largest feature, 2.4e-6 in memory, 4.2e-6 in logits and 2.2e-6 in boxes. (Passed
-on, the rounding of a ResNet alone moves single numbers of the memory by 1.4e-5, which is why the
-rest starts from the same features.)
+In float64 all numbers agree to 1e-14. In float32, on three instruction sets, the largest
+differences were 1.1e-6 of the largest feature, 2.4e-6 in the memory, 4.2e-6 in logits and 2.2e-6 in
+boxes. The rounding of the ResNet alone would change single numbers of the memory by 1.4e-5: this is
+why the later stages start from the same features.
 
-What transformers does its own way, and how the comparison meets it:
+What differs in transformers, and what the comparison does about it:
 
-- The logit's clamp is 1e-5 in both of its detectors. Deformable DETR's authors use that too,
-  DAB-DETR's use 1e-3. Here it is set to 1e-5.
-- A new model with refinement shares one class head among its layers; the authors' has one a layer,
-  as every file of weights. They are separated before they are filled.
-- Backbone and projections see the padded batch there, as in every published implementation. Ours
-  pads features, so the comparison enters by `encode_features`.
-- Tokens that may not propose (two-stage) compete there with the score of an empty token, as with
-  the authors. Here they come last. None is chosen with these weights.
-- Cells of padding hold numbers that mean nothing and that nothing reads; they are not compared.
+- The clamp of the logit is 1e-5 in both detectors, as in the project of Deformable DETR. The
+  project of DAB-DETR has 1e-3. The models of this project are built with 1e-5.
+- A new model with refinement shares one class head among its layers. The authors' models, and all
+  published weights, have one for each layer. So the heads are separated before they are filled.
+- Backbone and projections process the padded batch, as in every published implementation. This
+  project pads features, so the comparison calls ``encode_features``.
+- Tokens without a usable box (two-stage) compete with the score of an empty token, as in the
+  authors' project. Here they are selected last. None of them is selected with these weights.
+- The numbers of padded cells have no meaning and are not compared.
 """
 
 import copy
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 
 from kddetr.checkpoint.published import converted
 from kddetr.detectors import dab_detr, deformable_detr, resnet
-from tests.live.in_double import precision
+from tests.in_double import precision
 
 pytestmark = pytest.mark.live
 
@@ -43,7 +44,7 @@ TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # absolute; of features
 PLAIN = "deformable_detr"
 REFINE = "deformable_detr_refine"
 TWO_STAGE = "deformable_detr_two_stage"
-# What it is called by the converter, and how many millions of parameters the published one has.
+# The name that the converter gives it, and millions of parameters of the published model.
 FAMILIES = {
     "dab_detr": ("DAB-DETR of Hugging Face", 43.67),
     PLAIN: ("Deformable DETR of Hugging Face", 40.07),
@@ -53,7 +54,7 @@ FAMILIES = {
 
 
 class Pair:
-    """Their model and ours with the same weights, and what both make of the same images."""
+    """The two models with the same weights, and their results for the same images."""
 
     def __init__(self, family: str, dtype: torch.dtype) -> None:
         self.family, self.dtype = family, dtype
@@ -80,15 +81,14 @@ class Pair:
         backbone = model.model.backbone
         backbone = getattr(backbone, "conv_encoder", backbone)
         backbone.register_forward_hook(take_features)
-        model.loss_function = take  # only a loss is given what the layers before the last one say
+        model.loss_function = take  # only the loss gets the predictions of all layers
         self.theirs = model(images, pixel_mask=mask, labels=[], output_hidden_states=True)
         self.their_features, self.their_layers = features, layers
 
     def _ask_ours(self, model: nn.Module, images: Tensor, mask: Tensor) -> None:
         self.features = model.backbone(images)
-        self.their_features = self.their_features[
-            -len(self.features) :
-        ]  # DAB-DETR's takes the last
+        # DAB-DETR uses only the last feature.
+        self.their_features = self.their_features[-len(self.features) :]
         features = dict(zip(self.features, self.their_features, strict=True))
         paddings = [
             ~F.interpolate(mask[None].to(images.dtype), size=level.shape[-2:])[0].bool()
@@ -100,7 +100,7 @@ class Pair:
         self.proposals = None if head is None else head(self.memory)
 
     def their_choice(self) -> Tensor:
-        """(B, N) tokens whose proposals are the queries there, best first."""
+        """(B, N) tokens whose proposals are the queries of transformers, best first."""
         scores = self.theirs.enc_outputs_class[..., 0]
         return scores.topk(self.predictions.logits.shape[2], dim=1).indices
 
@@ -110,7 +110,7 @@ class Pair:
 
 
 def their_model(family: str) -> nn.Module:
-    """At its published size, with nothing downloaded."""
+    """The model of transformers at its published size; nothing is downloaded."""
     from transformers import (
         DabDetrConfig,
         DabDetrForObjectDetection,
@@ -142,8 +142,8 @@ def our_model(family: str) -> nn.Module:
     ).eval()
 
 
-# Wider than the rest: references, so that the clamp of their logits is felt. Narrower: what is
-# added to a token or query, or else all of them become the same within six layers.
+# References get wider random weights, so that the clamp of their logits matters. What is added to a
+# token or a query gets narrower ones: otherwise all tokens become equal within six layers.
 GAINS = (
     (r"\breference_points\.weight$", 3.0),
     (r"\bbbox_\w+(\.\d+)?\.layers\.2\.weight$", 2.0),
@@ -153,7 +153,7 @@ GAINS = (
 
 @torch.no_grad()
 def make_random(model: nn.Module, seed: int) -> None:
-    """Every weight and statistic, those that start at 0 or 1 too; what is shared stays shared."""
+    """Make every weight and statistic random, in place; shared weights stay shared."""
     generator = torch.Generator().manual_seed(seed)
     done = set()
     for name, value in model.state_dict().items():
@@ -176,7 +176,7 @@ def make_random(model: nn.Module, seed: int) -> None:
 
 
 def batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(B, 3, H, W) normalised images with zeros around them, (B, H, W) int64, 1 on an image."""
+    """(B, 3, H, W) normalised images, padded with zeros, and (B, H, W) int64, 1 inside an image."""
     generator = torch.Generator().manual_seed(SEED)
     height, width = (max(side) for side in zip(*SIZES, strict=True))
     images = torch.zeros(len(SIZES), 3, height, width, dtype=dtype)
@@ -236,12 +236,12 @@ def test_every_decoder_layer(pair: Pair):
     assert len(logits) == len(boxes) == 6
     ours = (pair.predictions.logits, pair.predictions.boxes)
     if pair.family == TWO_STAGE:
-        # Scores that differ by rounding alone may change places: the queries go by their tokens.
+        # Rounding can change the order of equal scores, so the queries are ordered by their tokens.
         ours = [in_order_of(pair.proposals.selected, values) for values in ours]
         logits, boxes = (in_order_of(pair.their_choice(), values) for values in (logits, boxes))
     pair.check(ours[0], logits)
     pair.check(ours[1], boxes)
-    assert boxes[-1].std(1).mean() > 0.05, "the queries all say the same: nothing is compared"
+    assert boxes[-1].std(1).mean() > 0.05, "all queries predict the same: nothing is compared"
 
 
 def in_order_of(tokens: Tensor, values: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
-"""Detectors that answer any queries: transformers, and models of Detectron2. Nothing in this room
-knows of any other use.
+"""Detectors that answer any queries: detection transformers, and models of Detectron2.
+
+This package imports nothing from the packages for points, losses, teachers, distillation and
+training.
 """
 
 from .backbones.resnet import TinyConvNet, resnet

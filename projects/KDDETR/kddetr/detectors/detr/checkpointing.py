@@ -1,4 +1,4 @@
-"""Activation checkpointing: memory of one layer at a time, for a second forward pass of each."""
+"""Activation checkpointing: layers are computed again in the backward pass, to save memory."""
 
 import torch
 from torch import Tensor, nn
@@ -6,9 +6,13 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_layer(layer: nn.Module, *inputs, recompute: bool) -> Tensor:
-    """``layer(*inputs)``; with ``recompute`` nothing inside is kept for the backward pass.
+    """``layer(*inputs)``, by activation checkpointing (Chen et al., 2016) where asked.
 
-    Numbers and random draws are the same either way (Chen et al., 2016).
+    Args:
+        layer: the layer.
+        inputs: its inputs.
+        recompute: keep only the inputs for the backward pass and compute the layer again there. The
+            results and the random numbers are the same.
     """
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False)

@@ -1,5 +1,7 @@
 """Set-prediction loss against ground truth: focal class loss, L1 and GIoU on the matched pairs.
 
+The GIoU is this project's own; :func:`kddetr.boxes.box_giou` says why the libraries' do not fit.
+
 Shape letters: L decoder layers, B images, N queries, K classes, P matched pairs.
 """
 
@@ -16,14 +18,14 @@ from .matcher import HungarianMatcher, Matches, Target
 
 
 class SetCriterion(nn.Module):
-    """Weighted losses of every decoder layer, each matched for itself.
+    """Weighted losses of every decoder layer; the queries of each layer are matched separately.
 
     Args:
         matcher: assigns ground truth to queries.
-        class_weight, box_weight, giou_weight: 1, 5, 2 in DAB-DETR and DINO; Deformable DETR's
-            class weight is 2.
+        class_weight, box_weight, giou_weight: weights of the three losses. They are 1, 5, 2 in
+            DAB-DETR and DINO, and 2, 5, 2 in Deformable DETR.
         alpha, gamma: of the focal loss.
-        eps: of the GIoU.
+        eps: of the GIoU, see :func:`kddetr.boxes.box_giou`.
     """
 
     def __init__(
@@ -55,24 +57,24 @@ class SetCriterion(nn.Module):
         repeats: int = 1,
         suffix: str = "",
     ) -> dict[str, Tensor]:
-        """Losses by name; the last layer has no number, layer i before it ends in ``_i``.
+        """Scalar losses by name: ``loss_class`` of the last layer, ``loss_class_0`` of the first,
+        and so on.
 
-        Everything is divided by the number of ground-truth boxes, averaged over processes and at
-        least 1.
+        All are divided by the number of ground-truth boxes, averaged over processes and at least 1.
 
         Args:
             predictions: (L, B, N, ...).
-            targets: one an image.
-            matches: which query is to find which box; None: the matcher decides.
-            repeats: how often each box is to be found; divides the losses too.
-            suffix: put behind each ``loss_*``.
+            targets: ground truth of each image.
+            matches: which query has to find which box; None: the matcher decides.
+            repeats: the number of queries that have to find each box; the losses are divided by it.
+            suffix: added to each name, before the number of the layer.
         """
         if matches is None:
             matches = self.matcher(predictions, targets)
-        boxes = sum(len(target.labels) for target in targets)
         terms = self.terms(predictions, targets, matches)
-        count = torch.tensor(float(boxes), device=predictions.logits.device)
-        normaliser = mean_over_processes(count).clamp(min=1) * repeats
+        num_boxes = float(sum(len(target.labels) for target in targets))
+        num_boxes = torch.tensor(num_boxes, device=predictions.logits.device)
+        normaliser = mean_over_processes(num_boxes).clamp(min=1) * repeats
         losses = {}
         for name, weight in self.weights.items():
             *early, last = (weight * terms[name] / normaliser).unbind()
@@ -83,22 +85,20 @@ class SetCriterion(nn.Module):
     def terms(
         self, predictions: Predictions, targets: Sequence[Target], matches: Matches
     ) -> dict[str, Tensor]:
-        """Unweighted sums over queries or pairs, (L,) each, not yet divided by anything."""
+        """The three losses as sums over queries or matched pairs, (L,) each, without any weight."""
         logits, boxes = predictions.logits.float(), predictions.boxes.float()
         index = (matches.layer, matches.image, matches.query)
-        starts = (
-            torch.tensor([0] + [len(t.labels) for t in targets[:-1]]).cumsum(0).to(logits.device)
-        )
-        which = starts[matches.image] + matches.target
-        labels = torch.cat([t.labels for t in targets])[which]
-        wanted = torch.cat([t.boxes for t in targets])[which]
+        first = torch.tensor([0] + [len(t.labels) for t in targets[:-1]]).cumsum(0)
+        row = first.to(logits.device)[matches.image] + matches.target  # in the joined targets
+        labels = torch.cat([t.labels for t in targets])[row]
+        target_boxes = torch.cat([t.boxes for t in targets])[row]
 
         one_hot = torch.zeros_like(logits)
         one_hot[(*index, labels)] = 1
         focal = sigmoid_focal_loss(logits, one_hot, alpha=self.alpha, gamma=self.gamma)
-        pairs = boxes[index]
-        l1 = (pairs - wanted).abs().sum(-1)
-        giou = 1 - box_giou(pairs, wanted, eps=self.eps)
+        matched_boxes = boxes[index]
+        l1 = (matched_boxes - target_boxes).abs().sum(-1)
+        giou = 1 - box_giou(matched_boxes, target_boxes, eps=self.eps)
 
         def by_layer(values: Tensor) -> Tensor:
             zeros = values.new_zeros(predictions.num_layers)

@@ -25,7 +25,7 @@ def dab_detr(
     anchor_temperature: float = 10000.0,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
-    """The published model. Its attention to the image masks padding, as in the authors' project;
+    """The published DAB-DETR. Its attention to the image masks padding, as in the authors' project;
     detrex does not mask it.
 
     Args:

@@ -220,8 +220,8 @@ class Decoder(nn.Module):
         if x is None:
             x = memory.tokens.new_zeros(*queries.boxes.shape[:2], self.embed_dim)
         group_mask = GroupMask(queries)
-        # The next reference is the predicted box itself where both come from the same output and
-        # base.
+        # Without a norm, and without looking forward twice, the next reference is the predicted
+        # box: both are computed from the same output and the same reference.
         passes_predicted_box = self.norm is None and not self.look_forward_twice
         reference = queries.boxes
         logits, boxes = [], []

@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention (Zhu et al., Deformable DETR), in plain PyTorch.
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR).
 
-Where the library torch-ms-deform-attn is installed its kernel does the sampling (about four times
-faster on a CPU); the choice is made in :func:`sample_values` and nowhere else.
+The sampling is plain PyTorch, or a kernel of the library torch-ms-deform-attn where that is
+installed (about four times as fast on a CPU). :func:`sample_values` chooses.
 
 Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels a head.
 """
@@ -15,22 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Shapes = Sequence[tuple[int, int]]
 
 
 def sample_values(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples of every level.
+    """The weighted sum of bilinear samples from every level.
 
     Args:
         values: (B, S, H, D).
         shapes: (height, width) of the M levels, whose cells are the S tokens in order.
-        locations: (B, N, H, M, P, 2) x, y in [0, 1] of the padded map; outside it values are 0.
-        weights: (B, N, H, M, P).
+        locations: (B, N, H, M, P, 2) x, y as fractions of each level's padded map; samples outside
+            the map are 0.
+        weights: (B, N, H, M, P) attention weights.
 
     Returns:
-        (B, N, H * D), in float32 at least.
+        (B, N, H * D), in float32 where the inputs have a lower precision.
     """
     values, locations, weights = (
         t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
@@ -50,76 +51,79 @@ def sample_values(values: Tensor, shapes: Shapes, locations: Tensor, weights: Te
 def sample_values_torch(
     values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """:func:`sample_values` by ``grid_sample``; runs wherever PyTorch does."""
+    """:func:`sample_values` by ``grid_sample``, for every device."""
     batch, _, num_heads, depth = values.shape
-    queries = locations.shape[1]
+    num_queries = locations.shape[1]
     grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * H, N, M, P, 2)
     sampled = []
     for level, (height, width) in enumerate(shapes):
         start = sum(h * w for h, w in shapes[:level])
-        map_ = values[:, start : start + height * width].permute(0, 2, 3, 1)
-        map_ = map_.reshape(batch * num_heads, depth, height, width)
+        maps = values[:, start : start + height * width].permute(0, 2, 3, 1)
+        maps = maps.reshape(batch * num_heads, depth, height, width)
         sampled.append(
-            F.grid_sample(map_, grids[:, :, level], padding_mode="zeros", align_corners=False)
+            F.grid_sample(maps, grids[:, :, level], padding_mode="zeros", align_corners=False)
         )
-    weights = weights.transpose(1, 2).reshape(batch * num_heads, 1, queries, -1)
+    weights = weights.transpose(1, 2).flatten(0, 1).flatten(-2)[:, None]
     out = (torch.cat(sampled, dim=-1) * weights).sum(-1)
-    return out.view(batch, num_heads * depth, queries).transpose(1, 2)
+    return out.view(batch, num_heads * depth, num_queries).transpose(1, 2)
 
 
 @functools.cache
 def _kernel(device_type: str):
-    """The compiled sampler for that kind of device, or None; says once which one is used."""
+    """The library's kernel for a type of device, or None; logs which implementation is used."""
     try:
         import torch_ms_deform_attn as library
     except ImportError:
-        logger.info("Deformable attention on %s: plain PyTorch.", device_type)
+        _log.info("Deformable attention on %s: plain PyTorch.", device_type)
         return None
-    try:  # a library built without CUDA imports all the same: only a call tells
+    try:  # a library that was built without CUDA can be imported; only a call shows the difference
         one = torch.ones(1, 1, 1, 1, device=device_type)
         size = torch.ones(1, 2, dtype=torch.int64, device=device_type)
-        place = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
-        library.ms_deform_attn(one, size, size[:, 0] * 0, place, place[..., 0])
+        centre = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
+        library.ms_deform_attn(one, size, size[:, 0] * 0, centre, centre[..., 0])
     except RuntimeError as error:
-        logger.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
+        _log.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
         return None
-    logger.info(
+    _log.info(
         "Deformable attention on %s: torch-ms-deform-attn %s.", device_type, library.__version__
     )
     return library.ms_deform_attn
 
 
 class DeformableAttention(nn.Module):
-    """Each query looks at a few learned places around its reference, on every level.
+    """Attention of each query to a few learned sampling points around its reference, on every
+    level.
 
-    Encoder and decoder derive from it what references and values are.
+    It is the base class of the encoder's and the decoder's attention, which differ in their
+    references and values.
 
     Args:
         embed_dim: C, a multiple of ``num_heads``.
         num_heads: H.
-        levels: M.
-        points: P, per head and level.
+        num_levels: M.
+        num_sampling_points: P, per head and level.
+
+    Raises:
+        ValueError: ``embed_dim`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
-        self, *, embed_dim: int, num_heads: int, levels: int, num_sampling_points: int
+        self, *, embed_dim: int, num_heads: int, num_levels: int, num_sampling_points: int
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}.")
-        self.num_heads, self.levels, self.num_sampling_points = (
-            num_heads,
-            levels,
-            num_sampling_points,
-        )
-        self.sampling_offsets = nn.Linear(embed_dim, num_heads * levels * num_sampling_points * 2)
-        self.attention_weights = nn.Linear(embed_dim, num_heads * levels * num_sampling_points)
+        self.num_heads, self.num_levels = num_heads, num_levels
+        self.num_sampling_points = num_sampling_points
+        samples = num_heads * num_levels * num_sampling_points
+        self.sampling_offsets = nn.Linear(embed_dim, samples * 2)
+        self.attention_weights = nn.Linear(embed_dim, samples)
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Heads start out looking in different directions, point p at a distance of p cells."""
+        """Initial values: each head samples in another direction, point p at p cells' distance."""
         nn.init.zeros_(self.sampling_offsets.weight)
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -127,7 +131,7 @@ class DeformableAttention(nn.Module):
         distance = torch.arange(1, self.num_sampling_points + 1).view(1, 1, -1, 1)
         bias = direction.view(self.num_heads, 1, 1, 2) * distance
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).flatten())
+            self.sampling_offsets.bias.copy_(bias.expand(-1, self.num_levels, -1, -1).flatten())
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
@@ -135,16 +139,16 @@ class DeformableAttention(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def project(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """Values of the tokens, (B, S, C) to (B, S, H, D); padded tokens are 0."""
+        """Values of the tokens, (B, S, C) to (B, S, H, D); those of padded tokens are 0."""
         values = self.value_proj(tokens).masked_fill(padding[..., None], 0.0)
         return values.unflatten(-1, (self.num_heads, -1))
 
     def attend(self, queries: Tensor, references: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
-        """Look around the references.
+        """Sample the values around the references.
 
         Args:
-            queries: (B, N, C) that the offsets and weights are predicted from.
-            references: (B, N, M, 2) points or (B, N, M, 4) ``cxcywh`` boxes in [0, 1] of each
+            queries: (B, N, C), from which sampling offsets and attention weights are predicted.
+            references: (B, N, M, 2) points or (B, N, M, 4) ``cxcywh`` boxes, as fractions of each
                 level's padded map.
             values: (B, S, H, D) of :meth:`project`.
             shapes: (height, width) of the levels.
@@ -152,10 +156,11 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, N, C), without a residual.
         """
-        batch, count = queries.shape[:2]
-        shape = (batch, count, self.num_heads, self.levels, self.num_sampling_points)
-        offsets = self.sampling_offsets(queries).view(*shape, 2).float()
-        weights = self.attention_weights(queries).view(*shape[:3], -1).softmax(-1).view(shape)
+        samples = (self.num_levels, self.num_sampling_points)
+        offsets = self.sampling_offsets(queries).unflatten(-1, (self.num_heads, *samples, 2))
+        offsets = offsets.float()
+        weights = self.attention_weights(queries).unflatten(-1, (self.num_heads, -1))
+        weights = weights.softmax(-1).unflatten(-1, samples)
         centre = references[:, :, None, :, None, :2].float()
         if references.shape[-1] == 2:
             sizes = offsets.new_tensor([(w, h) for h, w in shapes])

@@ -25,8 +25,8 @@ def deformable_detr(
     anchor_size: float | None = None,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
-    """The published model. By default ``eps`` and ``num_detections`` are detrex's; the configs set
-    the authors' (1e-5 and 100).
+    """A published Deformable DETR. By default ``eps`` and ``num_detections`` are detrex's; the
+    configs set the values of the authors (1e-5 and 100).
 
     Args:
         settings: further keyword arguments, see :class:`DeformableSettings`.

@@ -1,12 +1,13 @@
-"""Contrastive denoising (DINO, section 3.3): besides its own queries a detector in training gets
-ground-truth boxes with noise, to be put right, and others with more noise, to be turned down.
+"""Contrastive denoising (DINO, section 3.3): ground-truth boxes with noise as additional queries in
+training.
 
-One group holds every box of an image twice, S positive slots and then S negative ones, S being the
-largest number of boxes in the batch; images with fewer boxes leave slots empty. Groups do not see
-one another, the detector's own queries see none of them, and they see the detector's own.
+The queries of a group are S positive slots and then S negative ones, where S is the largest number
+of boxes in an image of the batch. Each box of an image takes a positive slot, whose query learns to
+predict the box, and a negative slot with more noise, whose query learns to predict background. An
+image with fewer than S boxes has empty slots. The groups do not attend to one another. They attend
+to the detector's own queries, but not the reverse.
 
-Shape letters: B images, G groups, S boxes of the fullest image, T boxes of all images, K classes,
-C embedding width.
+Shape letters: B images, G groups, S slots, T boxes of all images, K classes, C embedding width.
 """
 
 from collections.abc import Sequence
@@ -19,18 +20,21 @@ from ...boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from ...structures import Queries
 from .matcher import Matches, Target
 
-OWN = "own"
+OWN = "own"  # name of the group of the detector's own queries
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The random part. Rows are half groups: positives of group 0, its negatives, positives of
-    group 1, ...; columns are the boxes of image 0, then of image 1, ...
+    """The random numbers of the denoising queries.
+
+    The rows are half groups: the positive slots of group 0, its negative slots, the positive slots
+    of group 1, and so on. The columns are the boxes of image 0, then of image 1, and so on.
 
     Attributes:
-        labels: (2G, T) int64, what each box is said to be.
-        sign: (2G, T, 4), -1 or 1, the direction in which each corner coordinate moves.
-        part: (2G, T, 4) in [0, 1), how far it moves; negatives move one half size further.
+        labels: (2G, T) int64 class indices after the noise.
+        sign: (2G, T, 4) -1 or 1, the direction in which each corner coordinate moves.
+        part: (2G, T, 4) in [0, 1), how far it moves in half widths or heights of the box. In
+            negative slots 1 is added to it.
     """
 
     labels: Tensor
@@ -40,11 +44,12 @@ class Noise:
 
 @dataclass(frozen=True)
 class DenoisingQueries:
-    """Noised boxes as queries, and what they should find.
+    """Ground-truth boxes with noise as queries, and the box that each has to predict.
 
     Attributes:
-        queries: (B, 2 * S * G, ...), one named group each.
-        image, slot, target: (G * T,) which positive slot of which image is which of its boxes.
+        queries: (B, 2 * S * G, ...) with G named groups.
+        image, slot, target: (G * T,) index of the image, of the query and of the box in the image,
+            for every positive slot that is not empty.
         groups: G.
     """
 
@@ -55,34 +60,35 @@ class DenoisingQueries:
     groups: int
 
     def join(self, own: Queries) -> Queries:
-        """These queries and then the detector's ``own``, which do not see them."""
+        """These queries and then the detector's ``own`` queries, which do not attend to them."""
         joined = Queries.join([self.queries, own.named(OWN)])
         return replace(joined, attends_to=dict.fromkeys(self.queries.groups, (OWN,)))
 
     def matches(self, layers: int) -> Matches:
-        """Every positive slot with its own box, in every layer."""
+        """The positive slots matched with their boxes, in every one of ``layers`` layers."""
         layer = torch.arange(layers, device=self.slot.device)
         repeated = (t.repeat(layers) for t in (self.image, self.slot, self.target))
         return Matches(layer.repeat_interleave(len(self.slot)), *repeated)
 
 
 class ContrastiveDenoising(nn.Module):
-    """Makes denoising queries of the ground truth.
+    """Makes denoising queries from the ground truth.
 
     Args:
         num_classes: K.
         embed_dim: C.
-        number: G * S at most, but at least one group; the fuller an image, the fewer groups. 0: no
-            denoising; the label embedding, which published weights have, is then there and not
-            trained.
-        label_noise: half of this share of the labels is replaced by a random class.
-        box_noise: 1 moves a corner by up to half the box's size (positives) or from half to the
-            whole of it (negatives). The configuration file of the DINO project says 0.4, and all
-            its published commands 1.
-        eps: of the clamped logit that boxes pass through.
+        number: the largest G * S. There is at least one group, and there are fewer groups where an
+            image has more boxes. 0: no denoising; then the label embedding exists, because
+            published weights have it, but is not trained.
+        label_noise: half of this fraction of the labels is replaced by random classes.
+        box_noise: with 1 a corner moves by up to half the size of its box (positive slots), or by
+            half to all of it (negative slots). The configuration file of the DINO project has 0.4,
+            but all its published commands have 1.
+        eps: of the clamped logit that the boxes pass through, see
+            :func:`kddetr.boxes.inverse_sigmoid`.
 
     Raises:
-        ValueError: a negative number.
+        ValueError: ``number`` is negative.
     """
 
     def __init__(
@@ -97,7 +103,9 @@ class ContrastiveDenoising(nn.Module):
     ) -> None:
         super().__init__()
         if number < 0:
-            raise ValueError(f"{number} denoising pairs: take at least 1, or 0 for no denoising.")
+            raise ValueError(
+                f"denoising_number must be at least 1, or 0 for no denoising, not {number}."
+            )
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
         self.label_embedding.requires_grad_(number > 0)
         self.number = number
@@ -106,11 +114,11 @@ class ContrastiveDenoising(nn.Module):
         self.eps = eps
 
     def forward(self, targets: Sequence[Target], noise: Noise | None = None) -> DenoisingQueries:
-        """Queries for a batch, one target an image; without any box one empty group.
+        """The denoising queries of a batch; without any box, one group with empty slots.
 
         Args:
-            targets: ground truth.
-            noise: drawn anew where None, from PyTorch's global CPU generator.
+            targets: ground truth of each image.
+            noise: None: drawn from PyTorch's global CPU generator.
         """
         counts = [len(target.labels) for target in targets]
         slots = max(1, *counts)
@@ -122,21 +130,21 @@ class ContrastiveDenoising(nn.Module):
         device = self.label_embedding.weight.device
         image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
         target = torch.cat([torch.arange(count) for count in counts]).to(device)
-        half = torch.arange(2 * groups, device=device)[:, None]
-        slot = half * slots + target  # (2G, T)
+        half_group = torch.arange(2 * groups, device=device)[:, None]
+        slot = half_group * slots + target  # (2G, T)
 
-        # An empty slot has no content and sits in the middle of the image.
+        # An empty slot has the content 0 and a box of half the image's size in its middle.
         total = 2 * slots * groups
         content = torch.zeros(len(counts), total, self.label_embedding.embedding_dim, device=device)
-        places = torch.full((len(counts), total, 4), 0.5, device=device)
-        where = (image.expand_as(slot), slot)
-        content = content.index_put(where, self.label_embedding(noise.labels).to(content.dtype))
+        references = torch.full((len(counts), total, 4), 0.5, device=device)
+        index = (image.expand_as(slot), slot)
+        content = content.index_put(index, self.label_embedding(noise.labels).to(content.dtype))
         moved = inverse_sigmoid(self.move(boxes, noise), eps=self.eps).sigmoid()
-        places = places.index_put(where, moved)
+        references = references.index_put(index, moved)
         names = {f"denoising_{i}": 2 * slots for i in range(groups)}
         positive = slot[0::2]
         return DenoisingQueries(
-            queries=Queries(places, content=content, groups=names),
+            queries=Queries(references, content=content, groups=names),
             image=image.repeat(groups),
             slot=positive.flatten(),
             target=target.repeat(groups),
@@ -144,7 +152,7 @@ class ContrastiveDenoising(nn.Module):
         )
 
     def draw(self, labels: Tensor, groups: int) -> Noise:
-        """Noise for the (T,) labels of a batch."""
+        """Random noise for the (T,) labels of a batch and their boxes."""
         shape = (2 * groups, len(labels))
         replaced = torch.rand(shape) < 0.5 * self.label_noise
         others = torch.randint(self.label_embedding.num_embeddings, shape)
@@ -158,8 +166,14 @@ class ContrastiveDenoising(nn.Module):
         )
 
     def move(self, boxes: Tensor, noise: Noise) -> Tensor:
-        """(T, 4) ``cxcywh`` boxes with their corners moved, (2G, T, 4); corners stay in the image,
-        and may have changed places: a width or height can be negative.
+        """The boxes with their corners moved and then clipped to the image.
+
+        Args:
+            boxes: (T, 4) ``cxcywh`` in [0, 1].
+            noise: see :class:`Noise`.
+
+        Returns:
+            (2G, T, 4) ``cxcywh``. A width or height is negative where two corners changed places.
         """
         distance = noise.part.clone()
         distance[1::2] += 1

@@ -28,9 +28,9 @@ def dino(
     box_noise: float = 1.0,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
-    """The published model. Where the DINO project and detrex differ, the default is detrex's: heads
-    of their own for every layer, temperature 10000 and offset -0.5 (its 12-epoch recipe). The DINO
-    project, and the configs, have shared heads, temperature 20 and offset 0.
+    """The published DINO. Where the DINO project and detrex differ, the default is detrex's:
+    separate heads for every layer, temperature 10000 and offset -0.5 (its 12-epoch recipe). The
+    DINO project, and the configs here, have shared heads, temperature 20 and offset 0.
 
     Args:
         settings: further keyword arguments, see :class:`DeformableSettings`. With ``res2`` among
@@ -41,8 +41,8 @@ def dino(
         shared_heads: one class head and one box head for all decoder layers (the DINO project),
             else one for each layer (detrex). The heads of the encoder's proposals are separate in
             both.
-        denoising_number: denoising pairs an image; 0: no denoising.
-        label_noise, box_noise: see :class:`ContrastiveDenoising`.
+        denoising_number: the largest number of denoising pairs per image; 0: no denoising.
+        label_noise, box_noise: of the denoising queries, see :class:`ContrastiveDenoising`.
         criterion: ground-truth losses; default: term weights 1, 5, 2.
     """
     s = settings

@@ -1,5 +1,5 @@
-"""Transformer encoders: dense attention with a content-scaled position (DAB-DETR), and multi-scale
-deformable attention (Deformable DETR, DINO).
+"""The transformer encoder, with dense attention and a position that is scaled by the content
+(DAB-DETR), or with multi-scale deformable attention (Deformable DETR, DINO).
 
 Shape letters: B images, M levels, S tokens, C embedding width.
 """
@@ -18,14 +18,15 @@ from .memory import FeatureLevels, Memory
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """What every encoder layer needs to know beside the tokens themselves.
+class TokenGeometry:
+    """Positions and layout of the tokens that enter an encoder layer.
 
     Attributes:
-        position: (B, S, C), what a layer adds to its queries.
-        padding: (B, S) bool.
+        position: (B, S, C) position embedding, which the layer adds to its queries.
+        padding: (B, S) bool, True where a token lies outside its image.
         shapes: (H, W) of the levels.
-        references: (B, S, M, 2) centre of each token's cell, on every level's padded map.
+        references: (B, S, M, 2) centre of each token's cell on every level, see
+            :func:`cell_centres`.
     """
 
     position: Tensor
@@ -35,7 +36,14 @@ class Tokens:
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each with a residual and a norm behind it."""
+    """Self-attention and a feed-forward network, each with residual and norm.
+
+    Args:
+        attention: among the tokens.
+        feed_forward: applied to each token by itself.
+        embed_dim: C.
+        dropout: of each residual branch.
+    """
 
     def __init__(
         self,
@@ -52,39 +60,40 @@ class EncoderLayer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x: Tensor, geometry: TokenGeometry) -> Tensor:
         """(B, S, C) to (B, S, C)."""
-        x = self.attention_norm(x + self.dropout(self.attention(x, tokens)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, geometry)))
         return self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
 
 
 class DenseTokenAttention(SelfAttention):
-    """Every token attends to every valid token."""
+    """Attention of every token to all tokens that are not padding."""
 
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x: Tensor, geometry: TokenGeometry) -> Tensor:
         """(B, S, C) to (B, S, C), without the residual."""
-        return self.attend(x, tokens.position, key_padding_mask=tokens.padding)
+        return self.attend(x, geometry.position, key_padding_mask=geometry.padding)
 
 
 class DeformableTokenAttention(DeformableAttention):
-    """Every token looks at a few places around its own cell, on every level."""
+    """Attention of every token to a few sampling points around its own cell, on every level."""
 
-    def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
+    def forward(self, x: Tensor, geometry: TokenGeometry) -> Tensor:
         """(B, S, C) to (B, S, C), without the residual."""
-        values = self.project(x, tokens.padding)
-        return self.attend(x + tokens.position, tokens.references, values, tokens.shapes)
+        values = self.project(x, geometry.padding)
+        return self.attend(x + geometry.position, geometry.references, values, geometry.shapes)
 
 
 class Encoder(nn.Module):
-    """Feature levels to :class:`Memory`.
+    """Encoder layers, which turn feature levels into a :class:`Memory`.
 
     Args:
-        layers: :class:`EncoderLayer`.
-        position_embedding: (B, H, W) padding to (B, H, W, C).
-        position_scale: predicts from the content how much of the position each layer adds, shared
-            by the layers (DAB-DETR); None: all of it.
-        levels: M, when each level has a learned embedding (Deformable DETR); 0: none.
+        layers: of :class:`EncoderLayer`.
+        position_embedding: maps the padding (B, H, W) of a level to (B, H, W, C).
         embed_dim: C.
+        position_scale: predicts from the tokens a factor for their position embedding, the same
+            network for all layers (DAB-DETR); None: no factor.
+        num_levels: M, where each level has a learned embedding (Deformable DETR, DINO); 0: no
+            level embedding.
         checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
     """
 
@@ -95,7 +104,7 @@ class Encoder(nn.Module):
         position_embedding: Callable[[Tensor], Tensor],
         embed_dim: int,
         position_scale: MLP | None = None,
-        levels: int = 0,
+        num_levels: int = 0,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
@@ -103,10 +112,17 @@ class Encoder(nn.Module):
         self.position_embedding = position_embedding
         self.position_scale = position_scale
         self.checkpoint_activations = checkpoint_activations
-        self.level_embedding = nn.Parameter(torch.randn(levels, embed_dim)) if levels else None
+        self.level_embedding = (
+            nn.Parameter(torch.randn(num_levels, embed_dim)) if num_levels else None
+        )
 
     def forward(self, levels: FeatureLevels, image_sizes: Sequence[tuple[int, int]] = ()) -> Memory:
-        """Encode; ``image_sizes`` (h, w) in pixels go into the memory unchanged."""
+        """Encode a batch of images.
+
+        Args:
+            levels: feature maps of the batch.
+            image_sizes: (h, w) in pixels of the unpadded images; only kept in the memory.
+        """
         x, padding = levels.flatten()
         position = torch.cat(
             [self.position_embedding(p).flatten(1, 2) for p in levels.paddings], dim=1
@@ -119,8 +135,8 @@ class Encoder(nn.Module):
             added = position + self.level_embedding.repeat_interleave(sizes, dim=0)
         for layer in self.layers:
             scaled = added if self.position_scale is None else added * self.position_scale(x)
-            tokens = Tokens(scaled, padding, levels.shapes, references)
-            x = run_layer(layer, x, tokens, recompute=self.checkpoint_activations)
+            geometry = TokenGeometry(scaled, padding, levels.shapes, references)
+            x = run_layer(layer, x, geometry, recompute=self.checkpoint_activations)
         return Memory(
             tokens=x,
             position=position,
@@ -132,14 +148,17 @@ class Encoder(nn.Module):
 
 
 def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Tensor:
-    """Centre of every cell as seen on every level.
+    """The centre of every cell, in the coordinates of every level.
+
+    The levels are padded by different parts of their size, so the same place in the image has
+    different coordinates on them.
 
     Args:
         shapes: (H, W) of the M levels.
-        valid_ratios: (B, M, 2).
+        valid_ratios: (B, M, 2), see :class:`Memory`.
 
     Returns:
-        (B, S, M, 2) x, y in units of each level's padded map; above 1 is possible on padding.
+        (B, S, M, 2) x, y as fractions of each level's padded map; they can be above 1 for padding.
     """
     centres = []
     for level, (height, width) in enumerate(shapes):

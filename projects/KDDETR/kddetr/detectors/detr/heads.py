@@ -1,27 +1,45 @@
-"""Small feed-forward parts: the MLP, class and box heads, and the transformer's feed-forward."""
+"""Feed-forward parts: MLP, class head, box head, and the feed-forward network of a layer.
+
+Shape letters: K classes, C embedding width.
+"""
 
 import math
 
 from torch import Tensor, nn
 
-PRIOR_PROBABILITY = 0.01
+PRIOR_PROBABILITY = 0.01  # of every class at the start of training
 
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU between them and nothing after the last."""
+    """Linear layers with a ReLU between every two of them.
 
-    def __init__(self, inputs: int, hidden_dim: int, outputs: int, *, layers: int) -> None:
-        widths = [inputs] + [hidden_dim] * (layers - 1) + [outputs]
+    Args:
+        in_dim, hidden_dim, out_dim: widths of the input, between the layers, and of the output.
+        layers: number of linear layers.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, layers: int) -> None:
+        dims = [in_dim] + [hidden_dim] * (layers - 1) + [out_dim]
         modules: list[nn.Module] = []
         for i in range(layers):
             if i:
                 modules.append(nn.ReLU())
-            modules.append(nn.Linear(widths[i], widths[i + 1]))
+            modules.append(nn.Linear(dims[i], dims[i + 1]))
         super().__init__(*modules)
 
 
 class FeedForward(nn.Module):
-    """The transformer's position-wise network; a PReLU has one learned slope (DAB-DETR)."""
+    """The feed-forward network of a transformer layer: it maps each token or query by itself.
+
+    Args:
+        embed_dim: C.
+        feedforward_dim: width between the two linear layers.
+        activation: "relu", or "prelu", which has one learned slope (DAB-DETR).
+        dropout: after the activation.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
 
     def __init__(
         self, *, embed_dim: int, feedforward_dim: int, activation: str, dropout: float = 0.0
@@ -41,19 +59,21 @@ class FeedForward(nn.Module):
 
 
 def class_head(embed_dim: int, num_classes: int) -> nn.Linear:
-    """Sigmoid class logits whose initial probability is 0.01 (Lin et al., focal loss)."""
+    """A linear layer from C to K class logits; every class starts at a probability of 0.01 (Lin et
+    al., Focal Loss).
+    """
     head = nn.Linear(embed_dim, num_classes)
     nn.init.constant_(head.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY))
     return head
 
 
 def box_head(embed_dim: int, *, size_bias: float = 0.0) -> MLP:
-    """A box as an offset, in logits, to the query's reference; starts at "no change".
+    """An MLP from C to the offset of a box, in logits, from its reference; the offset starts at 0.
 
     Args:
         embed_dim: C.
-        size_bias: initial bias of w and h; -2 where a query has no size of its own to start from
-            (the first head of one-stage Deformable DETR).
+        size_bias: initial offset of width and height; -2 where the reference has no size (the first
+            head of a one-stage Deformable DETR).
     """
     head = MLP(embed_dim, embed_dim, 4, layers=3)
     nn.init.zeros_(head[-1].weight)
@@ -63,7 +83,7 @@ def box_head(embed_dim: int, *, size_bias: float = 0.0) -> MLP:
 
 
 def xavier_(module: nn.Module) -> None:
-    """Xavier-uniform for every matrix below ``module``, as all three families start out."""
+    """Give every weight matrix in ``module`` Xavier-uniform initial values, in place."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)

@@ -1,5 +1,7 @@
 """One-to-one assignment of ground truth to queries (Carion et al., DETR), all layers at once.
 
+The GIoU is this project's own; :func:`kddetr.boxes.box_giou` says why the libraries' do not fit.
+
 Shape letters: L decoder layers, B images, N queries, K classes, T boxes of one image.
 """
 
@@ -29,7 +31,11 @@ class Target:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which query got which box; P pairs over all layers and images, as index vectors (P,)."""
+    """Which query is matched with which box: P pairs of all layers and images.
+
+    Attributes:
+        layer, image, query, target: (P,) int64 indices; ``target`` counts the boxes of the image.
+    """
 
     layer: Tensor
     image: Tensor
@@ -37,16 +43,16 @@ class Matches:
     target: Tensor
 
     def of(self, layer: int, image: int) -> tuple[Tensor, Tensor]:
-        """Query indices, ascending, and the ground-truth index of each."""
-        here = (self.layer == layer) & (self.image == image)
-        return self.query[here], self.target[here]
+        """The query indices of one layer and image, ascending, and the box index of each."""
+        selected = (self.layer == layer) & (self.image == image)
+        return self.query[selected], self.target[selected]
 
 
 class HungarianMatcher:
-    """Cheapest assignment by class, L1 and GIoU, solved by scipy.
+    """The assignment with the lowest sum of class, L1 and GIoU costs, solved by scipy.
 
     Args:
-        class_cost, box_cost, giou_cost: weights of the three terms.
+        class_cost, box_cost, giou_cost: weights of the three costs.
         alpha, gamma: of the focal class cost.
         eps: of the GIoU; 0 in the Deformable DETR project.
     """
@@ -66,18 +72,18 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> Matches:
-        """Match every layer and image for itself.
+        """Match the queries of every layer and image separately.
 
         Args:
             predictions: (L, B, N, K) logits and (L, B, N, 4) boxes.
-            targets: one an image.
+            targets: ground truth of each image.
         """
         costs = []
         for i, target in enumerate(targets):
             terms = self.costs(predictions.logits[:, i], predictions.boxes[:, i], target)
             cost = sum(w * t for w, t in zip(self.weights, terms, strict=True))
-            # A cost that is not a number must not stop the step here: the loss will be none
-            # either, and the trainer names the step, its loss terms and its images.
+            # NaN must not raise an error here: the loss will be NaN too, and then the trainer's
+            # message names the step, its loss terms and its images.
             costs.append(torch.nan_to_num(cost, nan=1e8, posinf=1e8, neginf=-1e8))
         return _assign(costs, predictions.logits.device)
 
@@ -92,7 +98,7 @@ class HungarianMatcher:
 
 
 def _assign(costs: Sequence[Tensor], device: torch.device) -> Matches:
-    """Solve the (L, N, T) costs of every image, after one transfer for all of them."""
+    """Solve the (L, N, T) costs of every image, which reach the CPU in a single transfer."""
     flat = torch.cat([c.flatten() for c in costs]).double().cpu()
     rows: list[tuple[int, int, int, int]] = []
     start = 0

@@ -11,19 +11,22 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..batch import BatchMemory
+
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Encoded images.
+class Memory(BatchMemory):
+    """The encoded images of a batch.
 
     Attributes:
         tokens: (B, S, C).
-        position: (B, S, C) image position embedding of the tokens, without level embedding.
+        position: (B, S, C) position embedding of the tokens, without the level embedding.
         padding: (B, S) bool, True where a cell lies outside its image.
         shapes: (H, W) of every level.
-        valid_ratios: (B, M, 2), valid part of each level's width and height, in (0, 1].
+        valid_ratios: (B, M, 2), the part of each level's width and height that lies inside the
+            image, in (0, 1].
         image_sizes: (h, w) in pixels of every unpadded network input.
     """
 
@@ -34,6 +37,9 @@ class Memory:
     valid_ratios: Tensor
     image_sizes: tuple[tuple[int, int], ...] = ()
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
 
     def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """``make()`` at the first call with this key, and the same value at every later call.
@@ -47,11 +53,7 @@ class Memory:
             self._cache[key] = make()
         return self._cache[key]
 
-    def select(self, images: Sequence[int]) -> "Memory":
-        """The images with those indices."""
-        if list(images) == list(range(len(self.tokens))):
-            return self
-        images = list(images)
+    def _select(self, images: list[int]) -> "Memory":
         return replace(
             self,
             tokens=self.tokens[images],
@@ -65,11 +67,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class FeatureLevels:
-    """Projected feature maps of a batch, before the encoder.
+    """Feature maps of a batch at the model's width, before the encoder.
 
     Attributes:
-        features: (B, C, H, W) of every level, fine to coarse.
-        paddings: (B, H, W) bool of every level, True outside the image.
+        features: (B, C, H, W) for every level, fine to coarse.
+        paddings: (B, H, W) bool for every level, True outside the image.
     """
 
     features: Sequence[Tensor]
@@ -77,6 +79,7 @@ class FeatureLevels:
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(H, W) of every level."""
         return tuple((f.shape[-2], f.shape[-1]) for f in self.features)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
@@ -85,7 +88,7 @@ class FeatureLevels:
         return tokens, torch.cat([p.flatten(1) for p in self.paddings], dim=1)
 
     def valid_ratios(self) -> Tensor:
-        """(B, M, 2): valid cells in the first row over W, in the first column over H."""
+        """(B, M, 2): the part of each level's width and height that lies inside the image."""
         ratios = [
             torch.stack([(~p[:, 0, :]).float().mean(1), (~p[:, :, 0]).float().mean(1)], dim=-1)
             for p in self.paddings
@@ -94,14 +97,15 @@ class FeatureLevels:
 
 
 def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]) -> FeatureLevels:
-    """One padded batch out of batches of different size.
+    """One padded batch made from several batches, each with images of one size.
 
     Args:
-        levels: parts, each with its images of one size.
-        order: for every part, the index in the batch of each of its images.
+        levels: the batches.
+        order: for every batch, the index that each of its images gets in the padded batch.
 
     Returns:
-        The images of all parts, zeros right of and below the smaller ones, marked as padding.
+        the images of all batches. Smaller ones have zeros to the right and below, which are marked
+        as padding.
     """
     if len(levels) == 1 and list(order[0]) == sorted(order[0]):
         return levels[0]

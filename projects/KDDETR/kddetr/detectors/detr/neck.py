@@ -1,4 +1,4 @@
-"""From backbone features to levels of the model's width."""
+"""The neck: projections of backbone features to levels of the model's width."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,14 +6,15 @@ from torch import Tensor, nn
 
 
 class FeatureProjection(nn.Module):
-    """A 1 x 1 convolution a level, and optional extra levels by strided 3 x 3 convolutions.
+    """A 1 x 1 convolution for each feature, and strided 3 x 3 convolutions for extra levels.
 
     Args:
-        in_features: names of the backbone's outputs to use, fine to coarse.
-        in_channels: their channels.
+        in_features: names of the backbone features to use, fine to coarse.
+        in_channels: number of channels of each feature.
         embed_dim: C.
-        extra_levels: further levels, the first one computed from the *backbone's* last feature.
-        groups: groups of the GroupNorm behind each convolution; 0: none (DAB-DETR).
+        extra_levels: number of coarser levels; the first one is computed from the last feature of
+            the *backbone*, every other one from the level before it.
+        groups: of the GroupNorm after each convolution; 0: no GroupNorm (DAB-DETR).
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class FeatureProjection(nn.Module):
         )
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Backbone features by name, (B, C_i, H_i, W_i), to (B, C, H_i, W_i), fine to coarse."""
+        """Features (B, C_i, H_i, W_i) by name to levels (B, C, H_i, W_i), fine to coarse."""
         inputs = [features[name] for name in self.in_features]
         levels = [project(x) for project, x in zip(self.levels, inputs, strict=True)]
         x = inputs[-1]

@@ -1,8 +1,8 @@
 """Sine embeddings of feature-map cells and of boxes.
 
-Several coordinate orders are in use in the field and are part of a checkpoint's meaning: cells are
-(y, x), boxes are (y, x, w, h) in DAB-DETR and DINO decoders and (x, y, w, h) where two-stage
-Deformable DETR makes queries of proposals.
+Trained weights work with one order of the coordinates only, and the published models differ: cells
+are embedded as y, x; boxes as y, x, w, h in the decoders of DAB-DETR and DINO, and as x, y, w, h
+where two-stage Deformable DETR makes queries from proposals.
 """
 
 import math
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 
 def sine_features(phase: Tensor, features: int, temperature: float) -> Tensor:
-    """Alternating sine and cosine of a phase at geometrically falling frequencies.
+    """Sines and cosines of a phase at frequencies that fall geometrically.
 
     Args:
         phase: (...) in radians.
-        features: how many per coordinate.
+        features: number of features, half of them sines and half cosines.
+        temperature: the ratio of the highest frequency to the lowest one is nearly this.
 
     Returns:
         (..., features): sin, cos, sin, cos, ...
@@ -28,12 +29,13 @@ def sine_features(phase: Tensor, features: int, temperature: float) -> Tensor:
 
 
 class ImageSineEmbedding(nn.Module):
-    """Position of each cell inside the valid part of its feature map (Carion et al., DETR).
+    """Sine embedding of each cell's position in the unpadded image (Carion et al., DETR).
 
     Args:
         features: per coordinate; the embedding is twice as wide.
-        temperature: 20 in DAB-DETR and DINO, 10000 in Deformable DETR.
-        offset: added to the cell count before normalising; 0 in DAB-DETR, -0.5 in Deformable DETR.
+        temperature: of :func:`sine_features`; 20 in DAB-DETR and DINO, 10000 in Deformable DETR.
+        offset: added to the number of a cell, counted from 1, before it is divided by the number of
+            cells; 0 in DAB-DETR and DINO, -0.5 (the cell's centre) in Deformable DETR.
     """
 
     def __init__(self, *, features: int, temperature: float, offset: float = 0.0) -> None:
@@ -43,9 +45,9 @@ class ImageSineEmbedding(nn.Module):
         self.offset = offset
 
     def forward(self, padding: Tensor) -> Tensor:
-        """(B, H, W) bool, True on padding, to (B, H, W, 2 * features): y features, then x.
+        """(B, H, W) bool, True on padding, to (B, H, W, 2 * features): y features, then x features.
 
-        Padded cells hold numbers without a meaning.
+        The embedding of a padded cell has no meaning.
         """
         valid = (~padding).float()
         coordinates = []
@@ -59,11 +61,12 @@ class ImageSineEmbedding(nn.Module):
 
 
 def anchor_sine_embedding(boxes: Tensor, features: int, *, temperature: float = 10000.0) -> Tensor:
-    """Sine embedding of anchors in the order y, x, w, h (DAB-DETR, DINO decoder).
+    """Sine embedding of boxes in the order y, x, w, h (decoders of DAB-DETR and DINO).
 
     Args:
         boxes: (..., 2) cx, cy or (..., 4) ``cxcywh`` in [0, 1].
         features: per coordinate.
+        temperature: of :func:`sine_features`.
 
     Returns:
         (..., 2 * features) or (..., 4 * features).
@@ -76,11 +79,12 @@ def anchor_sine_embedding(boxes: Tensor, features: int, *, temperature: float = 
 def proposal_sine_embedding(
     boxes: Tensor, features: int, *, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine embedding of proposals in the order x, y, w, h (two-stage Deformable DETR).
+    """Sine embedding of boxes in the order x, y, w, h (proposals of two-stage Deformable DETR).
 
     Args:
         boxes: (..., 4) ``cxcywh`` in [0, 1].
         features: per coordinate.
+        temperature: of :func:`sine_features`.
 
     Returns:
         (..., 4 * features).

@@ -1,4 +1,4 @@
-"""From the last layer's answers to detections: the best pairs of query and class, without NMS."""
+"""Detections from the predictions of a layer: the best pairs of query and class, without NMS."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from ...boxes import cxcywh_to_xyxy
 def select_detections(
     logits: Tensor, boxes: Tensor, image_sizes: Sequence[tuple[int, int]], *, count: int
 ) -> list[Instances]:
-    """The ``count`` highest scores over queries and classes; a query may appear more than once.
+    """The pairs of query and class with the highest scores; a query may appear more than once.
 
     Args:
         logits: (B, N, K).
         boxes: (B, N, 4) ``cxcywh`` in [0, 1] of the unpadded image.
         image_sizes: (h, w) in pixels of the unpadded network inputs.
-        count: detections an image, at most N * K.
+        count: number of detections per image; N * K where there are fewer pairs.
 
     Returns:
-        per image ``Instances`` of that size: ``pred_boxes`` (xyxy pixels, not clipped), ``scores``
-        in [0, 1] descending, ``pred_classes``.
+        ``Instances`` of each image: ``pred_boxes`` (``xyxy`` in pixels, not clipped), ``scores`` in
+        [0, 1], descending, and ``pred_classes``.
     """
     scores = logits.float().sigmoid().flatten(1)
     scores, index = scores.topk(min(count, scores.shape[1]), dim=1)

@@ -1,4 +1,4 @@
-"""Two-stage detection: every encoder token proposes a box, and the best proposals become queries.
+"""Two-stage detection: every token proposes a box, and the best proposals become queries.
 
 Shape letters: B images, S tokens, M levels, K classes, N selected proposals, C embedding width.
 """
@@ -14,18 +14,18 @@ from ...structures import Predictions
 from .matcher import Target
 from .memory import Memory
 
-BASE_SIZE = 0.05  # of a proposal on the finest level; it doubles from level to level
-MARGIN = 0.01  # a usable proposal has all four numbers inside (0.01, 0.99)
+BASE_SIZE = 0.05  # of a proposal on the finest level; it doubles from each level to the next
+MARGIN = 0.01  # all four numbers of a usable proposal lie in (0.01, 0.99)
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """What the encoder proposes.
+    """The boxes and class logits that the tokens propose.
 
     Attributes:
         logits: (B, S, K) class logits of all tokens.
-        unactivated: (B, S, 4) box logits of all tokens, +inf where a token may not propose.
-        selected: (B, N) indices of the best tokens, best first.
+        unactivated: (B, S, 4) box logits of all tokens, +inf where a token has no usable box.
+        selected: (B, N) indices of the tokens with the best scores, best first.
     """
 
     logits: Tensor
@@ -34,31 +34,33 @@ class Proposals:
 
     @property
     def boxes(self) -> Tensor:
-        """(B, N, 4) ``cxcywh`` in [0, 1] of the selected ones."""
-        return self.chosen(self.unactivated).sigmoid()
+        """(B, N, 4) boxes of the selected tokens, ``cxcywh`` in [0, 1]."""
+        return self.rows_of_selected(self.unactivated).sigmoid()
 
-    def chosen(self, values: Tensor) -> Tensor:
-        """The selected rows of (B, S, D), as (B, N, D)."""
+    def rows_of_selected(self, values: Tensor) -> Tensor:
+        """The rows of the selected tokens, (B, S, D) to (B, N, D)."""
         return values.gather(1, self.selected[..., None].expand(-1, -1, values.shape[-1]))
 
-    def everywhere(self) -> Predictions:
-        """The answers of all tokens, as one layer."""
+    def of_all_tokens(self) -> Predictions:
+        """The predictions of all tokens, (1, B, S, ...)."""
         return Predictions(self.logits[None], self.unactivated.sigmoid()[None])
 
-    def best(self) -> Predictions:
-        """The answers of the selected tokens, as one layer."""
-        return Predictions(self.chosen(self.logits)[None], self.boxes[None])
+    def of_selected_tokens(self) -> Predictions:
+        """The predictions of the selected tokens, (1, B, N, ...)."""
+        return Predictions(self.rows_of_selected(self.logits)[None], self.boxes[None])
 
 
 class ProposalHead(nn.Module):
-    """Class and box of every token, and the choice among them (Zhu et al., Deformable DETR).
+    """A class head and a box head for every token, and the selection of the best tokens (Zhu et
+    al., Deformable DETR).
 
     Args:
         embed_dim: C.
         count: N.
         class_head, box_head: of the tokens.
-        class_agnostic: the first class column says whether there is an object at all and decides
-            (Deformable DETR); else the best class does (DINO).
+        class_agnostic: the score of a token is its first class logit, which is trained to say
+            whether there is an object of any class (Deformable DETR). Otherwise the score is the
+            largest class logit (DINO).
     """
 
     def __init__(
@@ -80,32 +82,34 @@ class ProposalHead(nn.Module):
         nn.init.xavier_uniform_(self.output.weight)
 
     def forward(self, memory: Memory) -> Proposals:
-        """Computed once per memory, whoever asks.
+        """The proposals of the tokens, computed once per memory.
 
-        Tokens that may not propose are chosen last. The public implementations let them compete
-        with the score of an empty token; a trained model does not choose them either way, and an
-        untrained one gives an image other queries if it was padded. An image of few tokens has no
-        more proposals than tokens; one with fewer usable tokens than N (under about 200 pixels for
-        N = 900) gets boxes of the whole image for the rest.
+        Tokens without a usable box are selected last. The public implementations let them compete
+        with the score of an empty token. A trained model selects none of them either way, but an
+        untrained one then selects other queries for an image when it is padded.
+
+        An image with fewer than N tokens has as many proposals as tokens. Where fewer than N tokens
+        are usable (images under about 200 pixels for N = 900), the other proposals are boxes of the
+        whole image.
         """
         return memory.cached(id(self), lambda: self._propose(memory))
 
-    def pairs(
+    def predictions_and_targets(
         self, memory: Memory, targets: Sequence[Target]
     ) -> tuple[Predictions, Sequence[Target]]:
-        """Answers and ground truth of the encoder's own loss.
+        """The inputs of the criterion for the loss of the proposals.
 
-        All tokens against boxes that are just an object, column 0; or the selected tokens against
-        the real classes.
+        Class-agnostic: the predictions of all tokens, and targets that are all of class 0.
+        Otherwise: the predictions of the selected tokens, and the targets unchanged.
         """
         proposals = self(memory)
         if not self.class_agnostic:
-            return proposals.best(), targets
+            return proposals.of_selected_tokens(), targets
         objects = [Target(torch.zeros_like(t.labels), t.boxes) for t in targets]
-        return proposals.everywhere(), objects
+        return proposals.of_all_tokens(), objects
 
     def features(self, memory: Memory, usable: Tensor) -> Tensor:
-        """(B, S, C) that the heads look at; tokens that may not propose enter as 0."""
+        """The input of the heads, (B, S, C), made from tokens that are 0 where not ``usable``."""
         tokens = memory.tokens.masked_fill(~usable[..., None], 0.0)
         return self.norm(self.output(tokens))
 
@@ -122,20 +126,21 @@ class ProposalHead(nn.Module):
 
 
 def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Tensor:
-    """A box on every cell: centred there, of a size that goes with the level.
+    """The box from which each token's proposal is predicted: centred on its cell, with a size that
+    depends on the level.
 
     Args:
         shapes: (H, W) of the M levels.
-        padding: (B, S) bool.
+        padding: (B, S) bool, True where a token lies outside its image.
 
     Returns:
-        (B, S, 4) logits of ``cxcywh``, +inf where the cell is padding or the box comes too close to
-        the border of the unit square.
+        (B, S, 4) logits of ``cxcywh``, +inf where the token is padding or a number of the box is
+        not in (0.01, 0.99).
     """
     proposals = []
     sizes = [height * width for height, width in shapes]
-    parts = zip(shapes, padding.split(sizes, dim=1), strict=True)
-    for level, ((height, width), outside) in enumerate(parts):
+    paddings = padding.split(sizes, dim=1)
+    for level, ((height, width), outside) in enumerate(zip(shapes, paddings, strict=True)):
         valid = ~outside.view(-1, height, width)
         extent = torch.stack([valid[:, 0].sum(1), valid[:, :, 0].sum(1)], dim=-1).float()
         y, x = torch.meshgrid(

@@ -40,7 +40,11 @@ class QuerySource(nn.Module):
         raise NotImplementedError
 
     def random(self, memory: Memory, images: int, count: int) -> Queries:
-        """(B, count, ...) queries with random embeddings, for a kind that is not made of boxes."""
+        """(B, count, ...) queries with random embeddings, for a kind that is not made of boxes.
+
+        Raises:
+            UsageError: this kind is made of boxes.
+        """
         raise UsageError(
             "The queries of this detector are made of boxes: draw the boxes and use make_queries."
         )

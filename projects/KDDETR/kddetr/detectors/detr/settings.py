@@ -114,7 +114,7 @@ class DeformableSettings(TransformerSettings):
         return Encoder(
             layers=layers,
             position_embedding=self.position_embedding(),
-            levels=self._levels(),
+            num_levels=self._num_levels(),
             embed_dim=self.embed_dim,
             checkpoint_activations=self.checkpoint_activations,
         )
@@ -134,14 +134,14 @@ class DeformableSettings(TransformerSettings):
             for _ in range(self.decoder_layers)
         ]
 
-    def _levels(self) -> int:
+    def _num_levels(self) -> int:
         return len(self.in_features) + self.extra_levels
 
     def _sampling(self) -> dict[str, int]:
         return {
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
-            "levels": self._levels(),
+            "num_levels": self._num_levels(),
             "num_sampling_points": self.num_sampling_points,
         }
 

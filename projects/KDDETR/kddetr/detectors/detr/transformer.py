@@ -1,6 +1,6 @@
-"""A detection transformer as a Detectron2 model: backbone, neck, encoder, queries, decoder.
+"""A detection transformer as a Detectron2 model: backbone, neck, encoder, query source, decoder.
 
-Which family it is, its parts say; ``dab_detr``, ``deformable_detr`` and ``dino`` put them together.
+The families differ only in their parts: ``dab_detr``, ``deformable_detr`` and ``dino`` build them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,34 +8,36 @@ from typing import Any
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...structures import Predictions, Queries
-from ..inputs import check_classes, check_images
+from ..batch import check_classes, check_images, losses_of_labelled_images, zeroed
 from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising, DenoisingQueries
 from .matcher import Target
 from .memory import FeatureLevels, Memory, pad_together
 from .postprocess import select_detections
+from .queries import QuerySource
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 class DetectionTransformer(nn.Module):
-    """Encode once, decode any queries.
+    """A detector that encodes images once and decodes any queries about them.
 
     Args:
-        backbone: images (B, 3, H, W) to features by name.
-        neck: those features to levels of the model's width.
-        encoder: levels to :class:`Memory`.
-        query_source: memory to the detector's own queries; its ``fresh`` makes unlearned ones.
-        decoder: memory and queries to predictions.
+        backbone: maps images (B, 3, H, W) to features by name.
+        neck: projects those features to levels of width C.
+        encoder: maps the levels to a :class:`Memory`.
+        query_source: gives the detector's own queries and makes others of the same kind.
+        decoder: maps a memory and queries to predictions.
         criterion: ground-truth losses.
         num_classes: K.
         num_detections: kept per image.
-        denoising: makes further queries of the ground truth in training (DINO); None: none.
+        denoising: makes additional queries from the ground truth in training (DINO); None: none.
         pixel_mean, pixel_std: of the RGB values, 0 to 255.
     """
 
@@ -45,7 +47,7 @@ class DetectionTransformer(nn.Module):
         backbone: nn.Module,
         neck: nn.Module,
         encoder: nn.Module,
-        query_source: nn.Module,
+        query_source: QuerySource,
         decoder: nn.Module,
         criterion: SetCriterion,
         num_classes: int,
@@ -69,7 +71,7 @@ class DetectionTransformer(nn.Module):
 
     @property
     def query_parts(self) -> Mapping[str, int]:
-        """Width of each learned part that the queries have beside their boxes, by name."""
+        """Width of each learned embedding that the queries have beside their boxes, by name."""
         return self.query_source.parts
 
     @property
@@ -81,22 +83,22 @@ class DetectionTransformer(nn.Module):
         memory = self.encode(inputs)
         if self.training:
             return self.losses(memory, inputs)
-        answers = self.decode(memory, self.queries(memory)).last()
-        detections = self.detections(answers, memory.image_sizes)
+        predictions = self.decode(memory, self.queries(memory))
+        detections = self.detections(predictions, memory.image_sizes)
         return [
             {"instances": detector_postprocess(d, x.get("height", h), x.get("width", w))}
             for d, x, (h, w) in zip(detections, inputs, memory.image_sizes, strict=True)
         ]
 
     def encode(self, inputs: list[dict[str, Any]]) -> Memory:
-        """Raw images to memory.
+        """The memory of raw images.
 
-        Images of one size go through backbone and neck together, those of another size apart, and
-        only their features are padded: a convolution or a group norm that saw padding would give
-        an image other features in other company.
+        Backbone and neck process images of the same size together. Only the resulting features are
+        padded to one batch: padding the images would change the features of an image, through
+        convolutions and group norms, according to the other images of its batch.
 
         Raises:
-            UsageError: an input's image is not RGB.
+            UsageError: an image is not a (3, H, W) tensor with pixels.
         """
         check_images(inputs)
         images = [
@@ -105,11 +107,11 @@ class DetectionTransformer(nn.Module):
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         parts, order = [], []
         for size in dict.fromkeys(sizes):
-            members = [i for i, other in enumerate(sizes) if other == size]
-            maps = self.neck(self.backbone(torch.stack([images[i] for i in members])))
-            nothing = [m.new_zeros(len(m), *m.shape[-2:], dtype=torch.bool) for m in maps]
-            parts.append(FeatureLevels(maps, nothing))
-            order.append(members)
+            same_size = [i for i, other in enumerate(sizes) if other == size]
+            maps = self.neck(self.backbone(torch.stack([images[i] for i in same_size])))
+            unpadded = [m.new_zeros(len(m), *m.shape[-2:], dtype=torch.bool) for m in maps]
+            parts.append(FeatureLevels(maps, unpadded))
+            order.append(same_size)
         return self.encoder(pad_together(parts, order), sizes)
 
     def encode_features(
@@ -118,17 +120,18 @@ class DetectionTransformer(nn.Module):
         paddings: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]] = (),
     ) -> Memory:
-        """Memory of features that some backbone computed, already padded to one batch.
+        """The memory of backbone features that are already padded to one batch.
 
         Args:
             features: (B, C_i, H_i, W_i) by name.
-            paddings: (B, H, W) bool of every level of the neck, extra ones included.
-            image_sizes: (h, w) in pixels.
+            paddings: (B, H, W) bool for every level of the neck, including the extra levels; True
+                outside the image.
+            image_sizes: (h, w) in pixels of the unpadded images.
         """
         return self.encoder(FeatureLevels(self.neck(features), paddings), image_sizes)
 
     def queries(self, memory: Memory) -> Queries:
-        """This detector's own queries, one group."""
+        """The detector's own queries as a single group."""
         return self.query_source(memory)
 
     def make_queries(self, memory: Memory, boxes: Tensor) -> Queries:
@@ -144,59 +147,66 @@ class DetectionTransformer(nn.Module):
         return self.query_source.convert(memory, points)
 
     def decode(self, memory: Memory, queries: Queries) -> Predictions:
-        """What this detector sees at the queries, after every layer."""
+        """The predictions at the queries after every decoder layer, (L, B, N, ...)."""
         return self.decoder(memory, queries)
 
     def losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Ground-truth losses of the labelled images, all 0 when no image of the batch has labels.
+        """Ground-truth losses of the labelled images, all 0 where no image has labels.
 
-        They are there even then: with several processes each must take part in what all of them
-        sum up, and give every parameter a gradient.
+        Raises:
+            UsageError: a box has a class that the detector does not have.
         """
-        labelled = [i for i, x in enumerate(inputs) if "instances" in x]
-        if labelled:
-            targets = [self._target(inputs[i]["instances"]) for i in labelled]
-            return self.target_losses(memory.select(labelled), targets)
-        labels = torch.empty(0, dtype=torch.int64, device=self.device)
-        nothing = Target(labels, torch.empty(0, 4, device=self.device))
-        losses = self.target_losses(memory.select([0]), [nothing])
-        return {name: 0 * value for name, value in losses.items()}
+        return losses_of_labelled_images(memory, inputs, self._losses)
+
+    def _losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return self.target_losses(memory, [self._target(x["instances"]) for x in inputs])
 
     def target_losses(self, memory: Memory, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses of the detector's own queries; ``_dn``: of noised ones, ``_enc``: of proposals."""
+        """Losses of the own queries, and with ``_dn`` of denoising queries, ``_enc`` of proposals.
+
+        Args:
+            memory: of B images.
+            targets: ground truth of each image.
+        """
         own = self.queries(memory)
         if self.training and self.denoising is not None and self.denoising.number:
             losses = self._losses_with_denoising(memory, targets, own, self.denoising(targets))
         else:
             losses = self.criterion(self.decode(memory, own), targets)
-        head = getattr(self.query_source, "proposals", None)
-        if head is not None:
-            losses |= self.criterion(*head.pairs(memory, targets), suffix="_enc")
+        proposals = getattr(self.query_source, "proposals", None)
+        if proposals is not None:
+            pairs = proposals.predictions_and_targets(memory, targets)
+            losses |= self.criterion(*pairs, suffix="_enc")
         return losses
 
     def _losses_with_denoising(
-        self, memory: Memory, targets: Sequence[Target], own: Queries, noised: DenoisingQueries
+        self, memory: Memory, targets: Sequence[Target], own: Queries, denoising: DenoisingQueries
     ) -> dict[str, Tensor]:
-        answers = self.decode(memory, noised.join(own))
-        parts = answers.split({"noised": len(noised.queries), "own": len(own)})
+        predictions = self.decode(memory, denoising.join(own))
+        parts = predictions.split({"denoising": len(denoising.queries), "own": len(own)})
         losses = self.criterion(
-            parts["noised"],
+            parts["denoising"],
             targets,
-            matches=noised.matches(answers.num_layers),
-            repeats=noised.groups,
+            matches=denoising.matches(predictions.num_layers),
+            repeats=denoising.groups,
             suffix="_dn",
         )
         if not any(len(target.labels) for target in targets):
-            losses = {name: 0 * value for name, value in losses.items()}  # there was no noised box
+            losses = zeroed(losses)  # without boxes there is only an empty group
         return self.criterion(parts["own"], targets) | losses
 
-    def detections(self, answers: Predictions, sizes: Sequence[tuple[int, int]]) -> list:
-        """Instances in pixels of the network input, from the last layer; see ``postprocess``."""
+    def detections(
+        self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
+    ) -> list[Instances]:
+        """Detections of the last layer in pixels of the unpadded network inputs.
+
+        See :func:`select_detections`.
+        """
         return select_detections(
-            answers.logits[-1], answers.boxes[-1], sizes, count=self.num_detections
+            predictions.logits[-1], predictions.boxes[-1], image_sizes, count=self.num_detections
         )
 
-    def _target(self, instances) -> Target:
+    def _target(self, instances: Instances) -> Target:
         height, width = instances.image_size
         check_classes(instances, self.num_classes)
         boxes = instances.gt_boxes.tensor.to(self.device).float()

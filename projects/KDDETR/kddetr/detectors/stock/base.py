@@ -1,35 +1,34 @@
-"""What all models of Detectron2 share that are asked queries: a stock model, left as it is, and
-around it the ways of this project. Their queries are boxes and nothing else.
-"""
+"""What the wrapped models of Detectron2 have in common; their queries are boxes only."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
-from ..inputs import check_classes, check_images
+from ..batch import BatchMemory, check_classes, check_images, losses_of_labelled_images
 
 
 class StockDetector(nn.Module):
     """A model of Detectron2 as a detector of this project.
 
-    It takes RGB images, like all detectors here, and turns them into what ``stock`` was made for.
-    It has no weights of its own: those of ``stock`` are what is trained, saved and loaded. A kind
-    says how it encodes, proposes and answers, and computes its losses of images with labels.
+    It takes RGB images, like all detectors here, and brings their channels into the order that
+    ``stock`` takes. It has no weights of its own: the weights of ``stock`` are trained, saved and
+    loaded. A subclass implements :meth:`encode`, :meth:`queries`, :meth:`decode` and
+    :meth:`stock_losses`.
 
-    A memory has ``images``, an ImageList whose ``image_sizes`` are (h, w) without the padding, and
-    ``select(images)``, the memory of some of them, itself where these are all.
+    Its memory is a :class:`BatchMemory` with the attribute ``images``, an ImageList whose
+    ``image_sizes`` are the (h, w) of the unpadded images.
 
     Args:
         stock: the model.
-        num_queries: how many of its best boxes are its own queries.
-        input_format: "RGB" or "BGR", the order of the channels that ``stock`` takes; None: what its
-            attribute ``input_format`` says.
+        num_queries: the number of the model's best boxes that are the detector's own queries.
+        input_format: "RGB" or "BGR", the order of the channels that ``stock`` takes; None: the
+            value of its attribute ``input_format``.
 
     Raises:
         UsageError: the order of the channels is not known.
@@ -41,7 +40,7 @@ class StockDetector(nn.Module):
         super().__init__()
         self.stock = stock
         self.num_queries = num_queries
-        self.flip = _is_bgr(stock, input_format)
+        self.takes_bgr = _takes_bgr(stock, input_format)
 
     @property
     def num_classes(self) -> int:
@@ -51,110 +50,140 @@ class StockDetector(nn.Module):
     def device(self) -> torch.device:
         return self.stock.pixel_mean.device
 
-    def encode(self, inputs: list[dict[str, Any]]) -> Any:
+    def encode(self, inputs: list[dict[str, Any]]) -> BatchMemory:
         """Everything that is computed once per image."""
         raise NotImplementedError
 
-    def queries(self, memory: Any) -> Queries:
-        """The boxes of its own that it holds for the best."""
+    def queries(self, memory: BatchMemory) -> Queries:
+        """The model's best boxes, before detections are selected."""
         raise NotImplementedError
 
-    def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """What it sees at the queries' boxes."""
+    def decode(self, memory: BatchMemory, queries: Queries) -> Predictions:
+        """The predictions at the boxes of the queries, (L, B, N, ...)."""
         raise NotImplementedError
 
-    def own_losses(
-        self, memory: Any, inputs: list[dict[str, Any]], truth: list[Instances]
+    def stock_losses(
+        self, memory: BatchMemory, inputs: list[dict[str, Any]], truth: list[Instances]
     ) -> dict[str, Tensor]:
-        """The stock model's losses; memory, inputs and truth are of the same images."""
+        """The losses that the model itself computes.
+
+        Args:
+            memory: of B labelled images.
+            inputs: of the same images.
+            truth: ground truth of the same images, on the model's device.
+        """
         raise NotImplementedError
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise."""
         if self.training:
             return self.losses(self.encode(inputs), inputs)
-        return self.stock(self.in_own_order(inputs))
+        return self.stock(self.in_stock_format(inputs))
 
-    def make_queries(self, memory: Any, boxes: Tensor) -> Queries:
-        """(B, N, 4) boxes, or (1, N, 4) that all images share, as queries without embeddings."""
-        return Queries(boxes.to(self.device).expand(len(memory.images.image_sizes), -1, -1))
+    def make_queries(self, memory: BatchMemory, boxes: Tensor) -> Queries:
+        """Queries without embeddings at (B, N, 4) boxes, or at (1, N, 4) for all images."""
+        return Queries(boxes.to(self.device).expand(len(memory), -1, -1))
 
-    def convert_queries(self, memory: Any, points: Queries) -> Queries:
+    def convert_queries(self, memory: BatchMemory, points: Queries) -> Queries:
         """The boxes of the points, without their embeddings."""
         return points.boxes_only()
 
-    def losses(self, memory: Any, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The model's own losses of the labelled images, all 0 when no image has labels.
-
-        They are there even then: with several processes each must give every parameter a gradient.
+    def losses(self, memory: BatchMemory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The model's own losses of the labelled images, all 0 where no image has labels.
 
         Raises:
-            UsageError: the ground truth does not go with the model, see :meth:`check_truth`.
+            UsageError: the ground truth does not fit the model, see :meth:`check_truth`.
         """
-        labelled = [i for i, x in enumerate(inputs) if "instances" in x]
-        for i in labelled:
-            self.check_truth(inputs[i]["instances"])  # before the device has to be waited for
-        truth = [inputs[i]["instances"].to(self.device) for i in labelled]
-        if labelled:
-            return self.own_losses(memory.select(labelled), [inputs[i] for i in labelled], truth)
-        nothing = Instances(memory.images.image_sizes[0])
-        nothing.gt_boxes = Boxes(torch.empty(0, 4, device=self.device))
-        nothing.gt_classes = torch.empty(0, dtype=torch.int64, device=self.device)
-        losses = self.own_losses(memory.select([0]), inputs[:1], [nothing])
-        return {name: 0 * value for name, value in losses.items()}
+        return losses_of_labelled_images(memory, inputs, self._losses)
+
+    def _losses(self, memory: BatchMemory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        for x in inputs:
+            self.check_truth(x["instances"])  # on the CPU, where reading a class costs no waiting
+        truth = [x["instances"].to(self.device) for x in inputs]
+        return self.stock_losses(memory, inputs, truth)
 
     def check_truth(self, instances: Instances) -> None:
-        """Raise UsageError if a box is of a class that the model has not got."""
-        check_classes(instances, self.num_classes)
-
-    def in_own_order(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """RGB images as the stock model takes them.
+        """Check that the model can learn the ground truth of an image.
 
         Raises:
-            UsageError: an image is no (3, H, W) tensor with pixels.
+            UsageError: a box has a class that the model does not have.
+        """
+        check_classes(instances, self.num_classes)
+
+    def in_stock_format(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """RGB images with their channels in the order that the model takes.
+
+        Raises:
+            UsageError: an image is not a (3, H, W) tensor with pixels.
         """
         check_images(inputs)
-        return [x | {"image": x["image"].flip(0)} for x in inputs] if self.flip else inputs
+        return [x | {"image": x["image"].flip(0)} for x in inputs] if self.takes_bgr else inputs
 
 
-def box_queries(best: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Queries:
-    """Boxes as queries, without a graph; the whole image where an image has fewer than others.
+def check_forward(stock: nn.Module, base: type[nn.Module], instead: str) -> None:
+    """Check that a model trains like its base class in Detectron2, whose training this wraps.
 
     Args:
-        best: (n, 4) of each image, xyxy in pixels.
-        sizes: (h, w) of the images, without padding.
+        stock: the model.
+        base: the class whose ``forward`` it must have.
+        instead: the models to take otherwise, for the message.
+
+    Raises:
+        UsageError: the model has a ``forward`` of its own.
+    """
+    if type(stock).forward is not base.forward:
+        raise UsageError(
+            f"A {type(stock).__name__} has a training forward of its own, which this wrapper would"
+            f" not run: take {instead} whose forward is Detectron2's."
+        )
+
+
+def box_queries(boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Queries:
+    """Queries at boxes in pixels, without a gradient.
+
+    Args:
+        boxes: (n, 4) ``xyxy`` in pixels for each image; n may differ between the images.
+        sizes: (h, w) of the unpadded images.
 
     Returns:
-        (B, N, 4) boxes, N the largest n and at least 1.
+        (B, N, 4) boxes, where N is the largest n and at least 1. An image with fewer boxes gets the
+        box of the whole image for the rest.
     """
-    count = max(1, *map(len, best))
-    boxes = torch.tensor([0.5, 0.5, 1.0, 1.0], device=best[0].device).repeat(len(best), count, 1)
-    for i, (own, (height, width)) in enumerate(zip(best, sizes, strict=True)):
-        own = own.detach().float()
-        boxes[i, : len(own)] = xyxy_to_cxcywh(own / own.new_tensor([width, height] * 2))
-    return Queries(boxes)
+    count = max(1, *map(len, boxes))
+    padded = torch.tensor([0.5, 0.5, 1.0, 1.0], device=boxes[0].device)
+    padded = padded.repeat(len(boxes), count, 1)
+    for i, (corners, (height, width)) in enumerate(zip(boxes, sizes, strict=True)):
+        corners = corners.detach().float()
+        corners = corners / corners.new_tensor([width, height, width, height])
+        padded[i, : len(corners)] = xyxy_to_cxcywh(corners)
+    return Queries(padded)
 
 
 def finite(boxes: Tensor) -> Tensor:
-    """A query's boxes without a graph, in float.
+    """The boxes in float32, without a gradient.
 
     Raises:
-        UsageError: one is not finite.
+        UsageError: a number is infinite or NaN.
     """
     boxes = boxes.detach().float()
     if not torch.isfinite(boxes).all():
         raise UsageError(
-            "A query's box is not finite: look at where the points come from, or at the weights of"
-            " the detector that they are taken from."
+            "The box of a query is not finite: check the sampler that made the query, and the"
+            " weights of the detector whose boxes the sampler takes."
         )
     return boxes
 
 
-def _is_bgr(stock: nn.Module, input_format: str | None) -> bool:
+def box_scale(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
+    """(B, 1, 4) factors w, h, w, h from boxes in [0, 1] to pixels of images (h, w)."""
+    return like.new_tensor([[[w, h, w, h]] for h, w in sizes])
+
+
+def _takes_bgr(stock: nn.Module, input_format: str | None) -> bool:
     order = input_format or getattr(stock, "input_format", None)
     if order not in ("RGB", "BGR"):
         raise UsageError(
-            f"Which order of channels the {type(stock).__name__} takes is not known"
+            f"The order of the channels that a {type(stock).__name__} takes is not known"
             f" ({order!r}): set input_format to RGB or BGR."
         )
     return order == "BGR"

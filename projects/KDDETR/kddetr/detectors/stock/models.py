@@ -1,5 +1,5 @@
-"""Any detector of Detectron2 as a detector of this project: built already, or by the name of its
-file in the model zoo.
+"""Detectron2's detectors, built or by the name of their file in the model zoo, as detectors of this
+project.
 """
 
 from collections.abc import Sequence
@@ -19,43 +19,43 @@ from .dense import DenseQueryDetector
 from .regions import RegionDetector
 
 _NO_DETECTORS = {
-    ProposalNetwork: "it finds regions and tells no classes",
-    SemanticSegmentor: "it labels pixels and has no boxes",
+    ProposalNetwork: "it predicts boxes without classes",
+    SemanticSegmentor: "it labels pixels and predicts no boxes",
 }
-_OTHER_HEADS = ("mask_", "keypoint_")  # beginnings of arguments of ROI heads
+_OTHER_HEADS = ("mask_", "keypoint_")  # beginnings of the names of arguments of ROI heads
 
 
 def detectron2_detector(
     model: nn.Module, *, num_queries: int = 300, input_format: str | None = None
 ) -> nn.Module:
-    """Wrap a model of Detectron2, so that it can be asked what it sees at any box.
+    """Wrap a model of Detectron2 so that it answers queries at any box.
 
     Args:
-        model: a Fast, Faster, Mask, Keypoint or Cascade R-CNN, a RetinaNet or an FCOS, built.
-        num_queries: its own queries are that many of its best answers.
-        input_format: "RGB" or "BGR", the order of the channels that ``model`` takes; None: what its
-            attribute ``input_format`` says.
+        model: a built Fast, Faster, Mask, Keypoint or Cascade R-CNN, RetinaNet or FCOS.
+        num_queries: the number of the model's best boxes that are the detector's own queries.
+        input_format: "RGB" or "BGR", the order of the channels that ``model`` takes; None: the
+            value of its attribute ``input_format``.
 
     Returns:
-        A detector that takes RGB and has no weights but those of ``model``: a
-        :class:`RegionDetector` or a :class:`DenseQueryDetector`.
+        a :class:`RegionDetector` or a :class:`DenseQueryDetector`, which takes RGB images and has
+        no weights except those of ``model``.
 
     Raises:
-        UsageError: it cannot be asked at boxes; the message says why.
+        UsageError: the model cannot be asked at boxes; the message says why.
     """
     for kind, reason in _NO_DETECTORS.items():
         if isinstance(model, kind):
             raise UsageError(
-                f"A {type(model).__name__} is no detector, {reason}: take a Faster or Cascade"
+                f"A {type(model).__name__} is not a detector, {reason}: take a Faster or Cascade"
                 " R-CNN, a RetinaNet or an FCOS."
             )
     if isinstance(model, DenseDetector):
         return DenseQueryDetector(model, num_queries=num_queries, input_format=input_format)
     if not isinstance(model, GeneralizedRCNN):
         raise UsageError(
-            f"A {type(model).__name__} is none of Detectron2's detectors that can be asked at"
-            " boxes: take a Faster or Cascade R-CNN, a RetinaNet or an FCOS, or a class with the"
-            " methods of kddetr.structures.Detector."
+            f"A {type(model).__name__} cannot be asked at boxes: take a Faster or Cascade R-CNN, a"
+            " RetinaNet or an FCOS of Detectron2, or a class with the methods of"
+            " kddetr.structures.Detector."
         )
     return RegionDetector(model, num_queries=num_queries, input_format=input_format)
 
@@ -70,30 +70,31 @@ def model_zoo_detector(
 ) -> nn.Module:
     """Build a detector of Detectron2's model zoo, without its weights.
 
-    It is built where PyTorch's default device is, whatever the file says.
+    It is built on PyTorch's default device, whatever device its file names.
 
     Args:
-        name: e.g. ``COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml``; a ``.py`` file does as well.
-        num_classes: in place of the file's.
-        overrides: KEY, VALUE, KEY, VALUE, ...: keys of the file, e.g. ``MODEL.FPN.OUT_CHANNELS`` of
-            a ``.yaml``, ``model.backbone.out_channels`` of a ``.py``.
-        boxes_only: leave out mask and keypoint heads. They are trained as usual otherwise, and need
-            Detectron2's DatasetMapper for their ground truth.
+        name: of a ``.yaml`` or ``.py`` file in the zoo, e.g.
+            ``COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml``.
+        num_classes: K; None: the number in the file.
+        overrides: KEY, VALUE, KEY, VALUE, ... of keys in the file, e.g. ``MODEL.FPN.OUT_CHANNELS``
+            for a ``.yaml`` file and ``model.backbone.out_channels`` for a ``.py`` file.
+        boxes_only: leave out mask and keypoint heads. Otherwise they are trained as usual and need
+            the ground truth that Detectron2's DatasetMapper gives.
         num_queries: see :func:`detectron2_detector`.
 
     Returns:
-        A detector, see :func:`detectron2_detector`.
+        a detector, see :func:`detectron2_detector`.
 
     Raises:
-        UsageError: there is no such file, names that are close are given; a key that the file has
-            not got; or the model cannot be asked at boxes.
+        UsageError: there is no such file (the message gives names that are close) or no such key,
+            or the model cannot be asked at boxes.
     """
     cfg = zoo_config(name, boxes_only=boxes_only)
     _override(cfg, name, list(overrides))
     if isinstance(cfg, CfgNode):
         if num_classes is not None:
             cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = num_classes
-        # build_model would move it to MODEL.DEVICE at once.
+        # Not by build_model, which would move the model to MODEL.DEVICE.
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     else:
         if "model" not in cfg:
@@ -101,33 +102,34 @@ def model_zoo_detector(
         if num_classes is not None:
             node = cfg.model.get("roi_heads", cfg.model)
             if "num_classes" not in node:
-                raise UsageError(f"The model of {name} has no num_classes: it is no detector.")
+                raise UsageError(f"The model of {name} has no num_classes: it is not a detector.")
             node.num_classes = num_classes
         try:
             model = instantiate(cfg.model)
         except ValueError as error:
             raise UsageError(
-                f"The model of {name} cannot be built by this Detectron2 and PyTorch ({error});"
-                " overrides can change it, of FCOS for instance [model.head.norm, '']."
+                f"The model of {name} cannot be built by this Detectron2 and PyTorch ({error}):"
+                " change it with overrides, for FCOS for instance [model.head.norm, '']."
             ) from error
-    # All of the zoo take BGR, and FCOS, which has no way to take anything else, does not say so.
+    # All models of the zoo take BGR; FCOS has no attribute that says so.
     order = getattr(model, "input_format", "BGR")
     return detectron2_detector(model, num_queries=num_queries, input_format=order)
 
 
 def zoo_config(name: str, *, boxes_only: bool = False) -> CfgNode | DictConfig:
-    """The config of a file of Detectron2's model zoo.
+    """The config in a file of Detectron2's model zoo.
 
     Args:
         name: of the file in the zoo, e.g. ``common/models/mask_rcnn_fpn.py``.
-        boxes_only: without mask and keypoint heads.
+        boxes_only: leave out mask and keypoint heads.
 
     Returns:
-        A CfgNode of a ``.yaml`` file; of a ``.py`` file what it defines, all calls and plain
-        values, so that a config made of it is the same for every release of Detectron2.
+        a CfgNode for a ``.yaml`` file. For a ``.py`` file a DictConfig of everything that it
+        defines, which contains only calls and plain values, so that a config made from it can be
+        written to a YAML file and read by every release of Detectron2.
 
     Raises:
-        UsageError: there is no such file, or no zoo in this installation.
+        UsageError: there is no such file, or this installation has no model zoo.
     """
     cfg = zoo_with(name).get_config(name)
     if isinstance(cfg, CfgNode):
@@ -142,14 +144,17 @@ def zoo_config(name: str, *, boxes_only: bool = False) -> CfgNode | DictConfig:
 
 
 def _with_calls(node: Any) -> None:
-    """Turn shapes that a file has built into calls, in place: built ones are not written to YAML in
-    a way that another release can read, and plain containers of the config have them no more."""
+    """Turn the built shapes in a config into calls, in place.
+
+    A built shape is written to YAML in a way that another release cannot read, and it is lost when
+    the config is turned into plain containers.
+    """
     keys = range(len(node)) if isinstance(node, ListConfig) else list(node)
     for key in keys:
         if key == "_target_" or OmegaConf.is_interpolation(node, key):
             continue
         value = node[key]
-        # A dataclass, which omegaconf keeps as a node of its type, or in release 0.6 a named tuple.
+        # A dataclass, which omegaconf keeps as a node of its type; in release 0.6 a named tuple.
         if ShapeSpec in (type(value), OmegaConf.get_type(value)):
             sizes = {k: getattr(value, k) for k in ("channels", "height", "width", "stride")}
             given = {k: v for k, v in sizes.items() if v is not None}
@@ -160,7 +165,7 @@ def _with_calls(node: Any) -> None:
 
 def _override(cfg: CfgNode | DictConfig, name: str, overrides: list[Any]) -> None:
     if len(overrides) % 2:
-        raise UsageError(f"overrides are KEY, VALUE, KEY, VALUE, ..., not {overrides}.")
+        raise UsageError(f"overrides must be KEY, VALUE, KEY, VALUE, ..., not {overrides}.")
     pairs = list(zip(overrides[::2], overrides[1::2]))
     if isinstance(cfg, CfgNode):
         values = [OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for _, v in pairs]
@@ -173,7 +178,7 @@ def _override(cfg: CfgNode | DictConfig, name: str, overrides: list[Any]) -> Non
     for key, value in pairs:
         group, _, last = str(key).rpartition(".")
         node = OmegaConf.select(cfg, group) if group else None
-        # What a call takes beside what its file says is the call's business.
+        # A call may take arguments that the file does not set.
         if not isinstance(node, DictConfig) or not (last in node or "_target_" in node):
             raise UsageError(f"overrides of {name}: there is no key {key}.")
         OmegaConf.update(cfg, key, value, merge=False)

@@ -1,4 +1,4 @@
-"""Run a model in double precision throughout, whatever precision its code asks for."""
+"""Run a model in float64 throughout, even where its code asks for float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _DoubleForFloat(TorchFunctionMode):
-    """Every request for float32 gets float64."""
+    """Replaces float32 by float64 in every call of a PyTorch function."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is Tensor.float:
@@ -24,10 +24,10 @@ def _widened(value):
 
 @contextmanager
 def precision(dtype: torch.dtype) -> Iterator[None]:
-    """Code in here computes in `dtype`, float32 or float64, and nowhere in less.
+    """A context in which all code computes in ``dtype``, float32 or float64.
 
-    Models keep sines, references and answers in float32 at least; rounding those would hide what a
-    comparison in float64 is there to see.
+    Models convert sine embeddings, references and predictions to float32. That rounding would hide
+    the differences that a comparison in float64 is made to find.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

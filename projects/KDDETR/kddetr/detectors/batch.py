@@ -1,0 +1,96 @@
+"""What every detector does with a batch: check it, select images, skip unlabelled images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..errors import UsageError
+
+Memory = TypeVar("Memory", bound="BatchMemory")
+Losses = dict[str, Tensor]
+
+
+class BatchMemory:
+    """Base of the memories: what a detector computed once for each image of a batch.
+
+    A subclass implements :meth:`__len__`, the number of images, and :meth:`_select`.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def select(self: Memory, images: Sequence[int]) -> Memory:
+        """The memory of the images with these indices; all images in order: the same memory."""
+        images = list(images)
+        return self if images == list(range(len(self))) else self._select(images)
+
+    def _select(self: Memory, images: list[int]) -> Memory:
+        raise NotImplementedError
+
+
+def check_images(inputs: list[dict[str, Any]]) -> None:
+    """Check the images of a batch.
+
+    Raises:
+        UsageError: an image is not a (3, H, W) tensor, or it has no pixels.
+    """
+    for x in inputs:
+        image = x["image"]
+        if image.dim() != 3 or len(image) != 3 or not image.numel():
+            raise UsageError(
+                f"An image must be a (3, H, W) RGB tensor, not {tuple(image.shape)}: read any image"
+                " file with kddetr.data.read_image."
+            )
+
+
+def check_classes(instances: Instances, num_classes: int) -> None:
+    """Check the classes of an image's ground truth.
+
+    Raises:
+        UsageError: a class index is not below ``num_classes``.
+    """
+    classes = instances.gt_classes
+    if len(classes) and int(classes.max()) >= num_classes:
+        raise UsageError(
+            f"An image has a box of class {int(classes.max())}, but this detector has {num_classes}"
+            " classes, counted from 0: set num_classes to the number of classes in the data."
+        )
+
+
+def losses_of_labelled_images(
+    memory: BatchMemory,
+    inputs: list[dict[str, Any]],
+    losses: Callable[[Any, list[dict[str, Any]]], Losses],
+) -> Losses:
+    """Ground-truth losses of the labelled images of a batch, all 0 where no image has labels.
+
+    Without labelled images the losses are computed for the first image as if it had no objects, and
+    multiplied by 0: with several processes, each one must give every parameter a gradient.
+
+    Args:
+        memory: of the images in ``inputs``.
+        inputs: an image without the key ``instances`` is unlabelled.
+        losses: the losses by name, of a memory and inputs that are all labelled.
+    """
+    labelled = [i for i, x in enumerate(inputs) if "instances" in x]
+    if labelled:
+        return losses(memory.select(labelled), [inputs[i] for i in labelled])
+    first = inputs[0] | {"instances": _no_objects(inputs[0]["image"].shape[-2:])}
+    return zeroed(losses(memory.select([0]), [first]))
+
+
+def zeroed(losses: Losses) -> Losses:
+    """The losses multiplied by 0: they are zero and still give every parameter a gradient."""
+    return {name: 0 * value for name, value in losses.items()}
+
+
+def _no_objects(size: Sequence[int]) -> Instances:
+    """The ground truth of an image (h, w) in which there is only background."""
+    return Instances(
+        tuple(size),
+        gt_boxes=Boxes(torch.empty(0, 4)),
+        gt_classes=torch.empty(0, dtype=torch.int64),
+    )
