@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
     "parallel": set(),
+    "quiet": set(),
     "structures": {"errors"},
     "zoo": {"errors"},
     "detectors": {*VOCABULARY, "zoo"},

@@ -183,7 +183,7 @@ def broken(path: Path, reason: str) -> str:
 def where_to_put(path: Path, name: str = "") -> str:
     """Return the sentence that says what to do about a missing file."""
     if name.startswith("quickstart_"):
-        return "Make the bundled data with: python tools/make_quickstart_data.py"
+        return "Make the bundled data with: python tools/quickstart/make_data.py"
     if str(path).startswith("~"):
         return "Write the path without ~."
     root = os.environ.get("DETECTRON2_DATASETS")

@@ -82,7 +82,7 @@ def detections_side_by_side(
                 )
             style.show_image(axes, image)
             axes.set_xlabel(cell.caption)
-            letters = max(int(room / LABEL_LETTER) - SCORE_LETTERS, 6)
+            letters = max(int(room / LABEL_LETTER) - SCORE_LETTERS, 8)
             names = [n if len(n) <= letters else f"{n[: letters - 1]}…" for n in class_names]
             labels.append((axes, *_draw_boxes(axes, cell, names)))
     for axes, title, height in zip(grid[:, 0], titles or (), heights):

@@ -1,4 +1,4 @@
-"""The pictures that the quickstart ends with."""
+"""The three pictures that the quickstart draws from its runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from training_runs import ROOT, Run
 
 from kddetr.checkpoint import load_pretrained
 from kddetr.data import DetectionMapper
@@ -14,6 +13,7 @@ from kddetr.engine import build, load_config
 from kddetr.losses import ForegroundWeight
 from kddetr.structures import EncodedDetector
 from kddetr.visualization import ap_curves, detections_side_by_side, points_over_image
+from runs import ROOT, Run
 
 IMAGES = 4
 THRESHOLD = 0.3
@@ -23,13 +23,13 @@ SHOWN = ("alone", "distilled", "distilled_unlabeled")
 def draw_pictures(
     output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module, names: Mapping[str, str]
 ) -> list[Path]:
-    """Detections side by side, points over an image, AP curves.
+    """Draws detections side by side, points over an image, and AP curves.
 
     Args:
         output: folder of the PNG files.
         runs: finished runs by name.
-        teacher: the shipped one.
-        names: how a run is called in the pictures, in the order to show them.
+        teacher: the bundled teacher.
+        names: name of a run to its title in the pictures, in the order to show them.
 
     Returns:
         the files written.
@@ -73,7 +73,7 @@ def draw_pictures(
 
 
 def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Path) -> None:
-    """One draw of the quickstart's own distillation points, weighted by the teacher."""
+    """The points that the quickstart's sampler draws for one image, with the teacher's weights."""
     sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
     torch.manual_seed(0)
     with torch.no_grad():
