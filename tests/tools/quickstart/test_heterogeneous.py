@@ -186,13 +186,7 @@ def test_weights_of_the_student_have_the_names_of_detectron2(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_program_ends_with_a_sentence_and_exit_code_2(tmp_path):
-    command = [sys.executable, "tools/quickstart/heterogeneous.py", "--table"]
-    done = subprocess.run(
-        [*command, str(tmp_path / "no.jsonl")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
+    command = [sys.executable, "tools/quickstart/heterogeneous.py", "--table", str(tmp_path / "no")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: There is no file") and done.stderr.count("\n") == 1
