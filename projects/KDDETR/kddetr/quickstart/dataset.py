@@ -29,7 +29,8 @@ def quickstart_root() -> Path:
 
 
 def register_quickstart(root: str | os.PathLike | None = None) -> None:
-    """Registers ``quickstart_`` ``train``, ``train_labeled``, ``train_unlabeled``, ``val``, ``test``.
+    """Registers ``quickstart_train``, ``_val`` and ``_test``, and the two parts of train:
+    ``quickstart_train_labeled`` and ``quickstart_train_unlabeled``.
 
     Names that are registered already are kept. The files are read when the data is loaded.
 
