@@ -45,7 +45,7 @@ def main() -> None:
     say(f"training {len(STUDENTS)} students, seeds {list(seeds)}")
     waiting = [(name in ONCE, run) for group in runs.values() for name, run in group.items()]
     run_all([run for _, run in sorted(waiting, key=lambda pair: pair[0])], say=say)
-    say("evaluating on the test images, which were used for no choice")
+    say("evaluating on the 400 test images")
     results = {
         "teacher": _result(teacher),
         "seeds": [

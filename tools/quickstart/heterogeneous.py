@@ -53,7 +53,7 @@ def main() -> None:
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
-    say("evaluating on the test images, which were used for no choice")
+    say("evaluating on the 400 test images")
     lines = [teacher_line()]
     results = []
     for seed, group in runs.items():

@@ -34,7 +34,7 @@ def main() -> None:
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
-    say("evaluating on the test images, which were used for no choice")
+    say("evaluating on the 400 test images")
     teacher = shipped_teacher()
     ap = scores(teacher)["AP"]
     results = [

@@ -22,7 +22,8 @@ from .matching import MATCH_IOU, match_detections
 # Inches. A caption needs 1.75: with more columns than fit into the page, the page becomes wider.
 NARROWEST_CELL, WIDEST_CELL = 1.75, 3.2
 LOWEST_CELL, TALLEST_CELL = 0.1, 1.35  # times the width of the cell
-LABEL_LETTER, SCORE_LETTERS = 0.066, 5  # width of a letter of a label; letters of " 0.87"
+LETTER_WIDTH = 0.066  # of a label
+SHORTEST_NAME = 8  # letters to which the name of a class may be cut
 
 
 @style.page_style()
@@ -59,21 +60,10 @@ def detections_side_by_side(
     _check(images, columns, titles)
     first = [_Cell.of(instances, score_threshold) for instances in next(iter(columns.values()))]
     has_truth = all(cell.scores is None for cell in first)
-    width = min(max(style.PAGE_WIDTH / len(columns), NARROWEST_CELL), WIDEST_CELL)
-    shapes = [image.shape[0] / image.shape[1] for image in images]
-    heights = [width * np.clip(shape, LOWEST_CELL, TALLEST_CELL) for shape in shapes]
-    widths = [min(height / shape, width) for height, shape in zip(heights, shapes)]
-    width = min(max(*widths, NARROWEST_CELL), width)
-    # Room for row titles on the left, for captions, and for column names and the footnote.
-    size = width * len(columns) + (0.25 if titles else 0), sum(heights) + 0.25 * len(images) + 0.5
-    figure = Figure(size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0, hspace=0)
-    grid = figure.subplots(len(images), len(columns), squeeze=False, height_ratios=heights)
-    labels = []
-    for j, (name, column) in enumerate(columns.items()):
-        grid[0, j].set_title(style.wrap(name, width, style.TITLE_SIZE))
-        rows = zip(grid[:, j], images, widths, column, first, strict=True)
-        for axes, image, room, instances, truth in rows:
+    figure, grid = _new_page(images, list(columns), titles)
+    cells = []
+    for name, column_of_axes, column in zip(columns, grid.T, columns.values()):
+        for axes, image, instances, truth in zip(column_of_axes, images, column, first):
             cell = _Cell.of(instances, score_threshold, truth if has_truth else None)
             if len(cell.classes) and (highest := int(cell.classes.max())) >= len(class_names):
                 raise ValueError(
@@ -82,20 +72,37 @@ def detections_side_by_side(
                 )
             style.show_image(axes, image)
             axes.set_xlabel(cell.caption)
-            letters = max(int(room / LABEL_LETTER) - SCORE_LETTERS, 8)
-            names = [n if len(n) <= letters else f"{n[: letters - 1]}…" for n in class_names]
-            labels.append((axes, *_draw_boxes(axes, cell, names)))
-    for axes, title, height in zip(grid[:, 0], titles or (), heights):
-        axes.set_ylabel(style.wrap(title, height))
+            cells.append((axes, cell))
     note = f"Detections with a score of {score_threshold:g} or more."
     if has_truth:
         note += f" Solid: finds an object of its class, IoU {MATCH_IOU:g} or more."
         note += " Dashed, white label: false (no such object, or one that was already found)."
     style.footnote(figure, note)
     figure.draw_without_rendering()  # the place of a label depends on the final size of the image
-    for axes, boxes, texts in labels:
-        _arrange_labels(axes, boxes, texts)
+    for axes, cell in cells:
+        _draw_boxes(axes, cell, class_names)
     return style.save(figure, path)
+
+
+def _new_page(
+    images: Sequence[np.ndarray], names: Sequence[str], titles: Sequence[str] | None
+) -> tuple[Figure, np.ndarray]:
+    """A figure with column names and row titles, and its axes, (images, columns)."""
+    width = min(max(style.PAGE_WIDTH / len(names), NARROWEST_CELL), WIDEST_CELL)
+    shapes = [image.shape[0] / image.shape[1] for image in images]
+    heights = [width * np.clip(shape, LOWEST_CELL, TALLEST_CELL) for shape in shapes]
+    widest = max(height / shape for height, shape in zip(heights, shapes))
+    width = min(max(widest, NARROWEST_CELL), width)
+    # Room for row titles on the left, for captions, and for column names and the footnote.
+    size = width * len(names) + (0.25 if titles else 0), sum(heights) + 0.25 * len(images) + 0.5
+    figure = Figure(size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0, hspace=0)
+    grid = figure.subplots(len(images), len(names), squeeze=False, height_ratios=heights)
+    for axes, name in zip(grid[0], names):
+        axes.set_title(style.wrap(name, width, style.TITLE_SIZE))
+    for axes, title, height in zip(grid[:, 0], titles or (), heights):
+        axes.set_ylabel(style.wrap(title, height))
+    return figure, grid
 
 
 @dataclass(frozen=True)
@@ -152,22 +159,25 @@ def _check(
                 )
 
 
-def _draw_boxes(axes: Axes, cell: _Cell, names: Sequence[str]) -> tuple[np.ndarray, list]:
-    """Draws boxes and labels; returns the boxes, (N, 4), and their labels, still to be arranged."""
-    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
-    # A line outside of the image would be lost.
-    boxes = cell.boxes.numpy().clip(0, (width, height, width, height))
-    visible = np.isfinite(boxes).all(axis=1)
+def _draw_boxes(axes: Axes, cell: _Cell, class_names: Sequence[str]) -> None:
+    """Draws boxes, and their labels next to them as far as there is room."""
+    frame = axes.get_xlim()[1], axes.get_ylim()[0]
+    boxes = cell.boxes.numpy().clip(0, frame * 2)  # a line outside of the image would be lost
+    visible = np.isfinite(boxes).all(axis=1).nonzero()[0]
+    pixel = frame[0] / axes.bbox.width  # a pixel of the page, in pixels of the image
+    padding = 0.2 * style.SMALL_SIZE * axes.figure.dpi / 72 * pixel
+    letters = int(axes.bbox.width / axes.figure.dpi / LETTER_WIDTH)
+    most = max(letters - len(" 0.87"), SHORTEST_NAME)
+    names = [name if len(name) <= most else f"{name[: most - 1]}…" for name in class_names]
     labels = []
-    for i in visible.nonzero()[0]:
+    for i in visible:
         index, correct = int(cell.classes[i]), bool(cell.correct[i])
         colour = style.PALETTE[index % len(style.PALETTE)]
         style.draw_box(axes, boxes[i], colour, dashed=not correct).set_clip_on(False)
         plate = colour if correct else "white"
-        name = names[index]
         label = axes.text(
             *boxes[i, :2],
-            name if cell.scores is None else f"{name} {cell.scores[i]:.2f}",
+            names[index] if cell.scores is None else f"{names[index]} {cell.scores[i]:.2f}",
             size=style.SMALL_SIZE,
             color=style.readable_on(plate),
             bbox={"boxstyle": "square,pad=0.2", "fc": plate, "ec": colour, "lw": 0.6},
@@ -175,19 +185,9 @@ def _draw_boxes(axes: Axes, cell: _Cell, names: Sequence[str]) -> tuple[np.ndarr
         )
         label.set_in_layout(False)
         labels.append(label)
-    return boxes[visible], labels
-
-
-def _arrange_labels(axes: Axes, boxes: np.ndarray, labels: list) -> None:
-    """Moves each label next to its box, and removes the labels for which there is no room."""
-    frame = (axes.get_xlim()[1], axes.get_ylim()[0])
-    unit = frame[0] / axes.bbox.width  # image pixels per pixel of the page
-    plates = [label.get_bbox_patch().get_window_extent() for label in labels]
-    sizes = np.array([(plate.width, plate.height) for plate in plates]) * unit
-    for label, plate, place in zip(labels, plates, place_labels(boxes, sizes, frame=frame)):
+    sizes = [label.get_window_extent().size * pixel + 2 * padding for label in labels]
+    for label, place in zip(labels, place_labels(boxes[visible], sizes, frame=frame)):
         if place is None:
             label.remove()
-            continue
-        text = label.get_window_extent()
-        border = np.array([text.x0 - plate.x0, plate.y1 - text.y1]) * unit
-        label.set_position(np.add(place, border))
+        else:
+            label.set_position(np.add(place, padding))
