@@ -40,9 +40,9 @@ IGNORED = re.compile(
     r"|model\..*checkpoint|(.*\.)?checkpoint_activations"
 )
 FASTER_RCNN = (
-    "Faster R-CNN: the paper gives its gain alone, and not its schedule, points or loss. Here it is"
-    " Detectron2's 1x\n(37.9 AP by Detectron2's own table), distilled with what won on the bundled"
-    " data."
+    "Faster R-CNN: the paper gives its gain, but not its schedule, points or loss. Here its"
+    " schedule is Detectron2's\n1x (37.9 AP by Detectron2's own table), and its points and loss are"
+    " the best on the bundled data."
 )
 MOST_DIFFERENCES = 12  # a run with more is not listed as a changed recipe
 
@@ -166,8 +166,8 @@ class Results:
                 first, more = gaps[nearest][:3], len(gaps[nearest]) - 3
                 rest = f", and {more} more" if more > 0 else ""
                 self.others.append(
-                    f"{run.folder}: AP {run.results[METRICS[0]]:.1f}, not configs/{nearest.config}"
-                    f".py: {'; '.join(first)}{rest}"
+                    f"{run.folder}: AP {run.results[METRICS[0]]:.1f}, differs from"
+                    f" configs/{nearest.config}.py: {'; '.join(first)}{rest}"
                 )
 
     def _teacher(self, run: Found, recipe: Recipe) -> list[str]:
@@ -176,7 +176,8 @@ class Results:
         source = self.runs.get(Path(file).resolve().parent) if file and recipe.teacher else None
         if source is None or not differences(source, recipe.teacher):
             return []
-        return [f"its teacher is of {source.folder}, no run of configs/{recipe.teacher.config}.py"]
+        wanted = f"configs/{recipe.teacher.config}.py"
+        return [f"its teacher comes from {source.folder}, which is not a run of {wanted}"]
 
     def mean(self, recipe: Recipe | None, metric: str = METRICS[0]) -> float | None:
         """The mean over the finished runs of a recipe; None without a run."""
@@ -279,7 +280,7 @@ def report(output: Path) -> str:
         "COCO val2017 AP, paper / here (-: none). Paper: KD-DETR, CVPR 2024, arXiv 2211.08071 v3.",
         main_table(results),
         FASTER_RCNN,
-        "Which points, DAB-DETR R18 from DAB-DETR R50:",
+        "Ablation of the points, DAB-DETR R18 from DAB-DETR R50:",
         ablation_table(results),
     ]
     counted = [run.folder for found in results.finished.values() for run in found]
@@ -290,8 +291,9 @@ def report(output: Path) -> str:
     if todo := commands(results, output):
         parts.append(
             "Commands for the empty cells, a teacher before its students. The class term of the"
-            " published loss is\na sum over the images of a process: to distil with another"
-            f" --num-gpus say\n{BATCH}=(8 x that); iterations and learning rates follow."
+            " published loss is\na sum over the images of a process: to distil with another number"
+            f" of processes N, give --num-gpus N\nand {BATCH}=(8 x N); the number of iterations and"
+            " the learning rates follow."
         )
         parts.append("\n".join(todo))
     return "\n\n".join(parts)

@@ -78,7 +78,7 @@ def test_run_of_a_changed_recipe_does_not_count(tmp_path, change):
     assert row(main_table(results(tmp_path)), "DAB-DETR R18")[3] == "36.2 / -"
     key = "optimizer.lr" if "reference" in change else change.partition("=")[0]
     text = report(tmp_path)
-    assert f"{tmp_path / 'a'}: AP 36.0, not {BASELINE}: " in text and f"{key} is " in text
+    assert f"{tmp_path / 'a'}: AP 36.0, differs from {BASELINE}: " in text and f"{key} is " in text
 
 
 def test_run_from_a_copy_of_the_imagenet_weights_counts(tmp_path):
@@ -94,7 +94,9 @@ def test_teacher_from_a_run_of_another_recipe_does_not_count(tmp_path, changes, 
     write_run(tmp_path / "s", PAIR, checkpoint, ap=41.0)
     found = results(tmp_path)
     assert row(main_table(found), "DAB-DETR R18")[4] == f"41.4 / {cell}"
-    assert any(f"its teacher is of {teacher}" in text for text in found.others) == bool(changes)
+    assert any(f"its teacher comes from {teacher}" in text for text in found.others) == bool(
+        changes
+    )
 
 
 def test_runs_of_the_ablation_go_to_their_own_cells(tmp_path):
