@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from kddetr.checkpoint import load_pretrained
+from comparison import student
 from kddetr.data import DetectionMapper
 from kddetr.engine import build, load_config
 from kddetr.losses import ForegroundWeight
@@ -16,7 +16,6 @@ from kddetr.visualization import ap_curves, detections_side_by_side, points_over
 from runs import ROOT, Run
 
 IMAGES = 4
-THRESHOLD = 0.3
 SHOWN = ("alone", "distilled", "distilled_unlabeled")
 
 
@@ -37,14 +36,13 @@ def draw_pictures(
     output.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get("quickstart_test")
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, IMAGES).round().astype(int)]
-    truths = [DetectionMapper(is_train=True, augmentations=[])(dict(r)) for r in chosen]
-    inputs = [DetectionMapper(is_train=False, augmentations=[])(dict(r)) for r in chosen]
+    with_objects = DetectionMapper(is_train=True, augmentations=[])
+    without_objects = DetectionMapper(is_train=False, augmentations=[])
+    truths = [with_objects(dict(record)) for record in chosen]
+    inputs = [without_objects(dict(record)) for record in chosen]
     images = [np.ascontiguousarray(x["image"].permute(1, 2, 0).numpy()) for x in inputs]
 
-    node = load_config(str(ROOT / "configs" / "quickstart" / "alone.py")).model
-    detectors = {"teacher": teacher} | {
-        names[key]: load_pretrained(build(node), str(runs[key].checkpoint)) for key in SHOWN
-    }
+    detectors = {"teacher": teacher} | {names[key]: student(runs[key]) for key in SHOWN}
     with torch.no_grad():
         found = {
             name: [output["instances"] for output in detector.eval()(inputs)]
@@ -56,7 +54,6 @@ def draw_pictures(
         {"ground truth": [x["instances"] for x in truths]} | found,
         class_names=MetadataCatalog.get("quickstart_test").thing_classes,
         path=side_by_side,
-        score_threshold=THRESHOLD,
     )
     over_image = output / "points.png"
     _draw_points(teacher, inputs[0], images[0], over_image)
