@@ -40,19 +40,19 @@ $(READY): setup.cfg pyproject.toml $(SETUP)
 	@rm -f "$(VENV)"/.kddetr-* && touch "$@"
 
 quickstart: $(READY)
-	$(RUN) tools/quickstart.py $(ARGS)
+	$(RUN) tools/quickstart/quickstart.py $(ARGS)
 
 quickstart-seeds: $(READY)
-	$(RUN) tools/quickstart.py --seeds 3 $(ARGS)
+	$(RUN) tools/quickstart/quickstart.py --seeds 3 $(ARGS)
 
 quickstart-dino: $(READY)
-	$(RUN) tools/quickstart_dino.py $(ARGS)
+	$(RUN) tools/quickstart/dino.py $(ARGS)
 
 quickstart-teacher: $(READY)
-	$(RUN) tools/train_quickstart_teacher.py $(ARGS)
+	$(RUN) tools/quickstart/teacher.py $(ARGS)
 
 heterogeneous: $(READY)
-	$(RUN) tools/heterogeneous.py $(ARGS)
+	$(RUN) tools/quickstart/heterogeneous.py $(ARGS)
 
 test: lint
 	$(RUN) -m pytest $(ARGS)

@@ -4,8 +4,10 @@ The launcher prints the sentence of a :class:`UserError` and exits with code 2; 
 bug of this project and keeps its traceback.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -64,3 +66,17 @@ def did_you_mean(
     names = list(spelled.values())
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"known are {listed}."
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Ends a program with one sentence and exit code 2 where the user can put the error right.
+
+    Besides :class:`UserError` this is an error of the operating system (a full disk) or a package
+    that is not installed.
+    """
+    try:
+        yield
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
