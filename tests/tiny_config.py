@@ -20,7 +20,7 @@ from kddetr.detectors import (
     model_zoo_detector,
 )
 from kddetr.engine import build
-from kddetr.engine.schema import call_parameters
+from kddetr.engine.calls import call_parameters
 from kddetr.teachers import Vocabulary
 
 STAGES = [f"stage{i}" for i in range(4)]
@@ -28,7 +28,7 @@ SMALL = {
     "embed_dim": 16,
     "num_heads": 4,
     "feedforward_dim": 24,
-    "points": 2,
+    "num_sampling_points": 2,
     "groups": 4,
     "encoder_layers": 1,
     "num_queries": 6,

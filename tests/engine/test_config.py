@@ -86,7 +86,7 @@ def test_other_styles_of_override(config):
         ("dataloader = dict(trian=dict())", "did you mean train?"),
         ("model = L(torch.nn.Linear)(in_feature=3)", "did you mean in_features?"),
         ("model = L(OrderedDict)(x=[L(torch.nn.ReLU)(inplac=True)])", "model.x.0.inplac"),
-        ("model = L('torch.nn.Linearr')(a=1)", "nothing to call"),
+        ("model = L('torch.nn.Linearr')(a=1)", "torch.nn.Linearr cannot be found"),
         (
             "model = L(OrderedDict)(x=dict(a=L(torch.nn.ReLU)()))",
             "plain dictionary",

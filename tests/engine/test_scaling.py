@@ -93,7 +93,7 @@ def test_a_run_says_what_was_scaled_and_keeps_it(config, caplog):
     ("override", "words"),
     [
         ("train.batch_scaling.reference=-1", "is a batch size"),
-        ("train.batch_scaling.learning_rate=square", "must be sqrt, linear, none"),
+        ("train.batch_scaling.learning_rate=square", "must be sqrt or linear or none"),
         ("train.batch_scaling.rule=sqrt", "has no 'rule'"),
     ],
 )

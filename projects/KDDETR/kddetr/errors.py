@@ -35,6 +35,10 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint that is missing, damaged, unsafe to read, or does not fit the model."""
 
 
+class RenamedError(UserError, ImportError):
+    """An import of a name that an earlier version had; the message says today's name."""
+
+
 class DivergedError(UserError, FloatingPointError):
     """A loss or a gradient became infinite or NaN; the weights are those of the step before."""
 

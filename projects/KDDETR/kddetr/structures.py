@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .renamed import explain_old_names
+
+__getattr__ = explain_old_names(__name__)
 
 
 @dataclass(frozen=True)

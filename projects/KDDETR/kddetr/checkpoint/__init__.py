@@ -10,6 +10,7 @@ from .loading import load_pretrained
 from .published import adapted, converted
 from .swin_names import is_swin, swin_names
 from .zoo import zoo_address
+from ..renamed import explain_old_names
 
 __all__ = [
     "CheckpointError",
@@ -34,3 +35,5 @@ __all__ = [
     "whole_checkpoints",
     "zoo_address",
 ]
+
+__getattr__ = explain_old_names(__name__)

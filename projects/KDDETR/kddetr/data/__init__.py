@@ -10,6 +10,7 @@ from .coco import (
 )
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge, read_image
+from ..renamed import explain_old_names
 
 __all__ = [
     "DatasetError",
@@ -26,3 +27,5 @@ __all__ = [
     "register_coco_format",
     "without_annotations",
 ]
+
+__getattr__ = explain_old_names(__name__)

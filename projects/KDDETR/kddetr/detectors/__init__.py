@@ -14,6 +14,7 @@ from .detr.transformer import DetectionTransformer
 from .stock.dense import DenseQueryDetector
 from .stock.models import detectron2_detector, model_zoo_detector, zoo_config
 from .stock.regions import RegionDetector
+from ..renamed import explain_old_names
 
 __all__ = [
     "DenseQueryDetector",
@@ -32,3 +33,5 @@ __all__ = [
     "timm_backbone",
     "zoo_config",
 ]
+
+__getattr__ = explain_old_names(__name__)

@@ -8,6 +8,7 @@ from ..structures import DistillationLoss
 from .point_loss import PublishedLoss, WeightedMeanLoss
 from .terms import BinaryCrossEntropy, GIoULoss, KLDivergence, KLWithBackground, L1Loss
 from .weighting import EqualWeight, ForegroundWeight
+from ..renamed import explain_old_names
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -21,3 +22,5 @@ __all__ = [
     "PublishedLoss",
     "WeightedMeanLoss",
 ]
+
+__getattr__ = explain_old_names(__name__)
