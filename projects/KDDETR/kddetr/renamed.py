@@ -38,7 +38,6 @@ NAMES = {
     "kddetr.data.quickstart_root": "kddetr.quickstart.quickstart_root",
     "kddetr.data.register_quickstart": "kddetr.quickstart.register_quickstart",
     "kddetr.detectors.CachedEncoder": "kddetr.teachers.CachedEncoder",
-    "kddetr.detectors.stock.StockDetector": "kddetr.detectors.stock.base.StockDetector",
     "kddetr.losses.bce_gap": "kddetr.losses.BinaryCrossEntropy",
     "kddetr.losses.foreground_weight": "kddetr.losses.ForegroundWeight",
     "kddetr.losses.giou_gap": "kddetr.losses.GIoULoss",

@@ -128,7 +128,7 @@ def _load_python(file: Path) -> DictConfig:
         raise ConfigError(
             f"{file}: the module {error.name} is now called {MODULES[error.name]}."
         ) from error
-    name_by_file(_plain(cfg), str(file))
+    name_by_file(cfg, str(file), _execute)
     return cfg
 
 
@@ -161,13 +161,13 @@ def _load_saved(file: Path) -> DictConfig:
             " Python: start from a file under configs/ and name that model's weights with"
             " train.init_checkpoint=FILE."
         )
-    resolve(tree, _execute)
     replaced: dict[str, None] = {}
-    tree = translated(tree, replaced)
+    cfg = OmegaConf.create(translated(tree, replaced), flags={"allow_objects": True})
+    resolve(cfg, _execute)
     if replaced and comm.is_main_process():
         message = f"{file} is of an earlier version of kddetr; replaced {', '.join(replaced)}."
         log_first_n(logging.WARNING, message, key="message", name=__name__)
-    return OmegaConf.create(tree, flags={"allow_objects": True})
+    return cfg
 
 
 def _drop_parts(cfg: DictConfig) -> None:

@@ -85,6 +85,8 @@ def translated(node: Any, replaced: dict[str, None]) -> Any:
     if not isinstance(target, str):
         return node
     new = current_name(target) or target
+    if not new.startswith("kddetr."):
+        return node
     if new == LOSS:
         loss = _loss(node)
         replaced[f"{target} by {loss['_target_']}"] = None
