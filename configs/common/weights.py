@@ -1,8 +1,9 @@
 """Backbone weights trained on ImageNet that the published recipes start from.
 
 They are torchvision's ResNets (first version), Microsoft's ResNet (MSRA, for BGR images) of
-Detectron2's own recipes, and Microsoft's Swins; trained on ImageNet-1k, unless marked 22k. A file is
-downloaded once and kept in Detectron2's cache. The path of a local copy can be given instead.
+Detectron2's own recipes, and Microsoft's Swins. They were trained on ImageNet-1k, unless marked
+22k. A file is downloaded once and kept in Detectron2's cache. The path of a local copy can be given
+instead.
 """
 
 _ROOT = "https://download.pytorch.org/models/"

@@ -48,7 +48,7 @@ def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
         (["train.seed=1", "--resume"], "put flags before"),
         (["--eval-only"], "--eval-only needs weights"),
         (["--eval-only", "train.init_checkpoint=none.pth"], "none.pth does not exist"),
-        (["--num-gpus", "0"], "it counts processes"),
+        (["--num-gpus", "0"], "must be at least 1"),
         (["--num-machines", "2"], "--dist-url"),
         (["model.student.num_classes=2"], "num_classes=2"),
         (["lr_multiplier.milestones=[7]"], "step_schedule: milestones must be"),

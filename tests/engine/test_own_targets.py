@@ -1,4 +1,4 @@
-"""Classes and functions that are written in a config file: a run's saved config finds them again."""
+"""Classes and functions written in a config file: the saved config of a run finds them again."""
 
 from pathlib import Path
 
@@ -74,7 +74,9 @@ def test_a_run_resumes_from_its_own_config(config, tmp_path):
 
 
 def test_each_is_found_in_the_file_it_is_written_in(config, tmp_path):
-    text = "model = L('builtins.dict')(a=L(Beside)(), b=L(Data)(size=4), c=[L(BesideData)(size=5)])\n"
+    text = (
+        "model = L('builtins.dict')(a=L(Beside)(), b=L(Data)(size=4), c=[L(BesideData)(size=5)])\n"
+    )
     config.write_text(config.read_text() + text)
     saved = str(tmp_path / "config.yaml")
     cfg = load_config(str(config))
@@ -85,7 +87,7 @@ def test_each_is_found_in_the_file_it_is_written_in(config, tmp_path):
     text = Path(saved).read_text()
     assert f"{tmp_path}/beside.py.Beside" in text and f"{config}.Data" in text
     assert "_target_: builtins.dict" in text  # a true builtin stays one
-    with pytest.raises(ConfigError, match="did you mean size?"):
+    with pytest.raises(ConfigError, match=r"did you mean size\?"):
         load_config(str(config), ["model.b.sise=3"])
 
 

@@ -75,8 +75,14 @@ def test_flags_of_deformable_detr(flags, variant):
 def test_all_arguments_of_the_former_loss():
     node = {
         "_target_": "kddetr.losses.distillation.DistillationLoss",
-        **{"class_weight": 3.0, "box_weight": 4.0, "giou_weight": 6.0, "temperature": 7.0},
-        **{"foreground": False, "reduction": "published", "class_gap": "bce", "eps": 0.0},
+        "class_weight": 3.0,
+        "box_weight": 4.0,
+        "giou_weight": 6.0,
+        "temperature": 7.0,
+        "foreground": False,
+        "reduction": "published",
+        "class_gap": "bce",
+        "eps": 0.0,
     }
     losses = "kddetr.losses"
     assert translated(node, {}) == {

@@ -1,6 +1,7 @@
 """Checkpoints: read safely, written atomically, loaded with a report of what fitted."""
 
 from ..errors import CheckpointError
+from ..renamed import explain_old_names
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState, deployable, weight_owner
@@ -10,7 +11,6 @@ from .loading import load_pretrained
 from .published import adapted, converted
 from .swin_names import is_swin, swin_names
 from .zoo import zoo_address
-from ..renamed import explain_old_names
 
 __all__ = [
     "CheckpointError",

@@ -1,6 +1,7 @@
 """Data in COCO's format: reading and checking it, the mapper, and the resumable loader."""
 
 from ..errors import DatasetError
+from ..renamed import explain_old_names
 from .checks import check_dataset, check_same_classes, dataset_names
 from .coco import (
     load_coco_format,
@@ -10,7 +11,6 @@ from .coco import (
 )
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge, read_image
-from ..renamed import explain_old_names
 
 __all__ = [
     "DatasetError",

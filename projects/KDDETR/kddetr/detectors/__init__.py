@@ -2,6 +2,7 @@
 knows of any other use.
 """
 
+from ..renamed import explain_old_names
 from .backbones.resnet import TinyConvNet, resnet
 from .backbones.swin import swin
 from .backbones.timm_backbone import timm_backbone
@@ -14,7 +15,6 @@ from .detr.transformer import DetectionTransformer
 from .stock.dense import DenseQueryDetector
 from .stock.models import detectron2_detector, model_zoo_detector, zoo_config
 from .stock.regions import RegionDetector
-from ..renamed import explain_old_names
 
 __all__ = [
     "DenseQueryDetector",

@@ -1,4 +1,6 @@
-"""Training: strict configs, processes, the Trainer and its hooks, evaluation."""
+"""Training: loading and checking configs, starting processes, the Trainer with its hooks, and
+evaluation.
+"""
 
 from ..errors import ConfigError
 from .config import build, load_config, require_sections

@@ -158,8 +158,7 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
             kind = next(f.type for f in fields(error.object_type) if f.name == error.key)
             names = ["null" if t is NoneType else t.__name__ for t in get_args(kind) or (kind,)]
             raise ConfigError(
-                f"train.{error.full_key} must be of type {' or '.join(names)}, not"
-                f" {error.value!r}."
+                f"train.{error.full_key} must be of type {' or '.join(names)}, not {error.value!r}."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Overrides of a config on the command line, ``key=value``: a key that does not exist is an error."""
+"""Overrides of a config on the command line, ``key=value``, which refuse unknown keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,11 +4,11 @@ A loss is any callable of the kind :class:`~kddetr.structures.DistillationLoss`.
 put together from a class loss, box losses and a weighting of the points.
 """
 
+from ..renamed import explain_old_names
 from ..structures import DistillationLoss
 from .point_loss import PublishedLoss, WeightedMeanLoss
 from .terms import BinaryCrossEntropy, GIoULoss, KLDivergence, KLWithBackground, L1Loss
 from .weighting import EqualWeight, ForegroundWeight
-from ..renamed import explain_old_names
 
 __all__ = [
     "BinaryCrossEntropy",
