@@ -1,4 +1,4 @@
-"""Configs are strict: files, overrides, arguments of LazyCalls, and what is said about mistakes."""
+"""Config files and overrides are checked: sections, keys, types, arguments of LazyCalls."""
 
 import builtins
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_file_and_overrides(config):
     assert cfg.optimizer.betas == [0.8, 0.99]
     assert cfg.train.amp == {"enabled": True, "dtype": "float16"}
     assert cfg.train.clip_grad.max_norm is None and cfg.train.note == "mine"
-    assert cfg.train.best_metric == "bbox/AP"  # the file does not say, the defaults do
+    assert cfg.train.best_metric == "bbox/AP"  # a default that the file does not set
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_mistake_in_file(tmp_path, text, words):
     assert words in str(error.value)
 
 
-def test_missing_and_foreign_files(tmp_path):
+def test_missing_files_and_files_of_detectron2(tmp_path):
     write(tmp_path, "", "dab_detr.py")
     with pytest.raises(ConfigError, match=r"did you mean .*dab_detr\.py"):
         load_config(str(tmp_path / "dab_dert.py"))
@@ -113,24 +113,24 @@ def test_missing_and_foreign_files(tmp_path):
         load_config(code)
 
 
-def test_import_is_put_back_when_a_file_raises(tmp_path):
+def test_import_is_restored_when_a_file_raises(tmp_path):
     before = builtins.__import__
     with pytest.raises(ZeroDivisionError):
         load_config(write(tmp_path, "1 / 0"))
     assert builtins.__import__ is before
 
 
-def test_dumped_config_loads_again(config, tmp_path):
+def test_a_saved_config_loads_again(config, tmp_path):
     from detectron2.config import LazyConfig
 
     cfg = load_config(config, ["train.max_iter=5", "+train.note=mine"])
-    LazyConfig.save(cfg, str(tmp_path / "dump.yaml"))
-    again = load_config(str(tmp_path / "dump.yaml"))
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    again = load_config(str(tmp_path / "saved.yaml"))
     assert OmegaConf.to_container(again.train) == OmegaConf.to_container(cfg.train)
     assert build(again.optimizer.params, model=build(again.model))[0]["lr"] == pytest.approx(0.01)
 
 
-def test_build_hands_over_plain_containers():
+def test_build_passes_plain_containers():
     import collections
 
     from detectron2.config import LazyCall as L
