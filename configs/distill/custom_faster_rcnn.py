@@ -11,10 +11,10 @@ teacher with the classes of COCO: model.teacher.detector.model.num_classes=80
 model.teacher.classes=coco_2017_val. In place of coco_2017_val it may be the JSON file that the
 teacher was trained with. For its checkpoint see custom_dino.py.
 
-For another student set model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and change values
-of its file with model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. The student
-starts from the ImageNet weights of its file; to start from the model zoo's weights for COCO, set
-train.init_checkpoint=model_zoo://trained/NAME.
+Another student is set by model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and values of
+its file are changed by model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. The
+student starts from the ImageNet weights of its file; to start from the model zoo's weights for
+COCO, set train.init_checkpoint=model_zoo://trained/NAME.
 """
 
 from detectron2.config import LazyCall as L
