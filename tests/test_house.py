@@ -13,14 +13,12 @@ PACKAGE = ROOT / "projects" / "KDDETR" / "kddetr"
 
 # What each room (module or folder of the package) may import besides itself. The package's
 # __init__ gathers and may import all of them. A new room draws its arrows here.
-VOCABULARY = {"boxes", "errors", "parallel", "renamed", "structures"}
+VOCABULARY = {"boxes", "errors", "parallel", "structures"}
 MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
     "parallel": set(),
-    "quiet": set(),
-    "renamed": {"errors"},
-    "structures": {"errors", "renamed"},
+    "structures": {"errors"},
     "zoo": {"errors"},
     "detectors": {*VOCABULARY, "zoo"},
     "points": VOCABULARY,

@@ -46,6 +46,17 @@ def test_file_and_overrides(config):
     assert cfg.train.best_metric == "bbox/AP"  # a default that the file does not set
 
 
+def test_values_of_train_get_their_types_and_interpolations_stay(config):
+    changes = ["train.max_iter='7'", "train.clip_grad.norm_type=1", "train.output_dir=2024"]
+    cfg = load_config(config, [*changes, "train.eval_period=${train.max_iter}"])
+    assert cfg.train.max_iter == cfg.train.eval_period == 7
+    assert isinstance(cfg.train.clip_grad.norm_type, float) and cfg.train.output_dir == "2024"
+    cfg.train.max_iter = 5
+    assert cfg.train.eval_period == 5
+    with pytest.raises(ConfigError, match=r"train\.eval_period must be of type int, not 'auto'"):
+        load_config(config, ["train.eval_period=${train.device}", "train.device=auto"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -59,6 +70,13 @@ def test_file_and_overrides(config):
         ("train.max_iter=true", "type int"),
         ("train.max_iter=0", "at least 1"),
         ("train.amp.dtype=half", "bfloat16 or float16"),
+        ("train.amp=true", "train.amp is a group of keys"),
+        ("train=5", "train is a group of keys"),
+        ("train.seed=-1", "train.seed must be at least 0"),
+        ("train.seed=null", "type int"),
+        ("train.clip_grad.max_norm=abc", "type float or null"),
+        ("train.checkpointer.max_to_keep=0", "at least 1, not 0"),
+        ("train.ddp.find_unused_parameters=3.5", "type bool"),
         ("train.init_checkpoint=None", "init_checkpoint=null"),
         ("~train.seed", "not supported"),
         ("train.init_checkpoint=a=b?.pth", "quote"),

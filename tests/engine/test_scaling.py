@@ -92,7 +92,7 @@ def test_a_run_logs_what_was_scaled(config, caplog):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.batch_scaling.reference=-1", "is a batch size"),
+        ("train.batch_scaling.reference=-1", "reference must be at least 0"),
         ("train.batch_scaling.learning_rate=square", "must be sqrt or linear or none"),
         ("train.batch_scaling.rule=sqrt", "has no 'rule'"),
     ],

@@ -18,8 +18,6 @@ from torch import Tensor
 from .errors import UsageError
 from .renamed import explain_old_names
 
-__getattr__ = explain_old_names(__name__)
-
 
 @dataclass(frozen=True)
 class Queries:
@@ -344,3 +342,6 @@ class DistillationLoss(Protocol):
             teacher: predictions at the points, without a gradient.
             points: the queries; ``points.groups`` says which of them belong together.
         """
+
+
+__getattr__ = explain_old_names(__name__)

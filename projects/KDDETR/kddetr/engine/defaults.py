@@ -5,8 +5,10 @@ Periods and lengths count iterations.
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import reduce
+from operator import attrgetter, getitem
 from types import NoneType
 from typing import Any, get_args
 
@@ -19,7 +21,7 @@ from .scaling import LEARNING_RATE_RULES
 _log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class BatchScaling:
     """How a config is scaled to another batch size, see :mod:`.scaling`."""
 
@@ -28,27 +30,16 @@ class BatchScaling:
     learning_rate: str = "sqrt"  # or "linear" or "none"
     note: str = ""  # written when the config is scaled
 
-    def __post_init__(self) -> None:
-        if self.reference < 0:
-            raise ConfigError(
-                "train.batch_scaling.reference is a batch size, or 0 to scale nothing, not"
-                f" {self.reference}."
-            )
-        _check_choice("batch_scaling.learning_rate", self.learning_rate, LEARNING_RATE_RULES)
 
-
-@dataclass(kw_only=True)
+@dataclass
 class MixedPrecision:
     """Automatic mixed precision."""
 
     enabled: bool = False
     dtype: str = "bfloat16"  # or "float16", on CUDA only
 
-    def __post_init__(self) -> None:
-        _check_choice("amp.dtype", self.dtype, ("bfloat16", "float16"))
 
-
-@dataclass(kw_only=True)
+@dataclass
 class GradientClipping:
     """Clipping of the norm of the whole model's gradient."""
 
@@ -56,7 +47,7 @@ class GradientClipping:
     norm_type: float = 2.0
 
 
-@dataclass(kw_only=True)
+@dataclass
 class DistributedOptions:
     """Options of DistributedDataParallel."""
 
@@ -64,19 +55,15 @@ class DistributedOptions:
     fp16_compression: bool = False
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Checkpoints:
     """How often a checkpoint is saved, and how many are kept."""
 
     period: int = 5000
     max_to_keep: int | None = 3  # null: all
 
-    def __post_init__(self) -> None:
-        _check_least(1, {"checkpointer.period": self.period})
-        _check_least(1, {"checkpointer.max_to_keep": self.max_to_keep}, " or null")
 
-
-@dataclass(kw_only=True)
+@dataclass
 class TrainSection:
     """All keys of ``train``."""
 
@@ -96,8 +83,22 @@ class TrainSection:
     log_period: int = 20
 
     def __post_init__(self) -> None:
-        _check_least(1, {"max_iter": self.max_iter, "log_period": self.log_period})
-        _check_least(0, {"seed": self.seed, "eval_period": self.eval_period})
+        for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
+            self._require_at_least(1, key)
+        for key in ("seed", "eval_period", "batch_scaling.reference"):
+            self._require_at_least(0, key)
+        self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
+        self._require_one_of(("bfloat16", "float16"), "amp.dtype")
+
+    def _require_at_least(self, least: int, key: str) -> None:
+        value = attrgetter(key)(self)
+        if value is not None and value < least:
+            raise ConfigError(f"train.{key} must be at least {least}, not {value}.")
+
+    def _require_one_of(self, choices: Collection[str], key: str) -> None:
+        value = attrgetter(key)(self)
+        if value not in choices:
+            raise ConfigError(f"train.{key} must be {' or '.join(choices)}, not '{value}'.")
 
 
 def train_defaults() -> dict[str, Any]:
@@ -106,18 +107,17 @@ def train_defaults() -> dict[str, Any]:
 
 
 def with_defaults(train: Any, source: str, *, lenient: bool = False) -> DictConfig:
-    """Complete a ``train`` section with the defaults and check the names of its keys.
+    """Complete a ``train`` section with the defaults, and check its keys and types.
 
     Args:
-        train: the section as a config file has it, in plain containers.
+        train: the section of a config file, in plain containers.
         source: the config file, for messages.
         lenient: only warn about unknown keys: the saved config of a run has those of ``+key=``.
 
     Raises:
         ConfigError: an unknown key, with the nearest known one, or a value of the wrong type.
     """
-    _, unknown = _typed(train)
-    for message in unknown:
+    for message in _typed(train)[1]:
         if not lenient:
             raise ConfigError(f"{source}: {message}")
         _log.warning("%s: %s", source, message)
@@ -134,13 +134,15 @@ def checked_values(train: DictConfig) -> DictConfig:
     """
     is_group = OmegaConf.is_dict(train)
     resolved, _ = _typed(OmegaConf.to_container(train, resolve=True) if is_group else train)
-    OmegaConf.to_object(resolved)  # makes the dataclasses, which check their ranges
+    OmegaConf.to_object(resolved)  # makes the dataclass, which checks the ranges
     typed, _ = _typed(OmegaConf.to_container(train, resolve=False))
     return OmegaConf.merge(train, OmegaConf.to_container(typed, resolve=False))
 
 
 def _typed(train: Any) -> tuple[DictConfig, list[str]]:
-    """A section as a structured config, and sentences about the keys that it cannot have."""
+    """A section as a structured config, and sentences about its unknown keys, which are left
+    out.
+    """
     _check_groups(train, TrainSection, "train")
     tree, unknown = copy.deepcopy(train), []
     while True:
@@ -148,12 +150,9 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
             return OmegaConf.merge(OmegaConf.structured(TrainSection), tree), unknown
         except ConfigKeyError as error:
             *groups, key = error.full_key.split(".")
-            group = tree
-            for name in groups:
-                group = group[name]
-            del group[key]
-            known = [f.name for f in fields(error.object_type)]
-            unknown.append(f"unknown key train.{error.full_key}; {did_you_mean(key, known)}")
+            del reduce(getitem, groups, tree)[key]
+            hint = did_you_mean(key, [f.name for f in fields(error.object_type)])
+            unknown.append(f"unknown key train.{error.full_key}; {hint}")
         except ValidationError as error:
             kind = next(f.type for f in fields(error.object_type) if f.name == error.key)
             names = ["null" if t is NoneType else t.__name__ for t in get_args(kind) or (kind,)]
@@ -168,14 +167,3 @@ def _check_groups(value: Any, group: type, path: str) -> None:
     for inner in fields(group):
         if is_dataclass(inner.type) and inner.name in value:
             _check_groups(value[inner.name], inner.type, f"{path}.{inner.name}")
-
-
-def _check_least(least: int, values: Mapping[str, int | None], otherwise: str = "") -> None:
-    for key, value in values.items():
-        if value is not None and value < least:
-            raise ConfigError(f"train.{key} must be at least {least}{otherwise}, not {value}.")
-
-
-def _check_choice(key: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise ConfigError(f"train.{key} must be {' or '.join(choices)}, not '{value}'.")

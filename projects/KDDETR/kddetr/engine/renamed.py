@@ -99,28 +99,29 @@ def translated(node: Any, replaced: dict[str, None]) -> Any:
 def _arguments(
     node: Mapping[str, Any], parameters: Collection[str], replaced: dict[str, None]
 ) -> dict[str, Any]:
-    renamed: dict[str, Any] = {}
+    """The arguments of a call under today's names."""
+    arguments: dict[str, Any] = {}
     flags: dict[str, bool] = {}
     for key, value in node.items():
-        new = current_argument(key, parameters) if key not in parameters else None
-        if key == "_target_":
-            continue
+        new = None if key in parameters else current_argument(key, parameters)
         if new in ARGUMENTS.values():
-            renamed[new] = value
+            arguments[new] = value
             replaced[f"{key} by {new}"] = None
         elif new is not None and key in VARIANTS:
             flags[key] = value
             replaced[f"{key} by variant"] = None
-        else:
-            renamed[key] = value
+        elif key != "_target_":
+            arguments[key] = value
     if flags:
-        # Refinement was on where the config did not say.
-        flags = {"refine": True, **flags}
-        renamed["variant"] = next((VARIANTS[f] for f in VARIANTS if flags.get(f)), "plain")
-    return renamed
+        flags.setdefault("refine", True)  # the former default
+        arguments["variant"] = next(
+            (VARIANTS[flag] for flag in VARIANTS if flags.get(flag)), "plain"
+        )
+    return arguments
 
 
 def _loss(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A former DistillationLoss as one of today's losses."""
     reduction = node.get("reduction", "weighted_mean")
     weight = node.get("class_weight")
     if weight is None:

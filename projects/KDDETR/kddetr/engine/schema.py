@@ -4,7 +4,6 @@ LazyConfig accepts any key, so a mistyped one would do nothing at all. Here ever
 that is read.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,10 +32,11 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
     """
     for section in tree:
         # Other names are parts that sections are made of, unless they are nearly a section's name.
-        if section not in SECTIONS and difflib.get_close_matches(section, SECTIONS, cutoff=0.6):
+        hint = did_you_mean(section, SECTIONS, otherwise="", cutoff=0.6)
+        if section not in SECTIONS and hint:
             raise ConfigError(
-                f"{source}: there is no section '{section}'; {did_you_mean(section, SECTIONS)} (If"
-                " it is not meant as a section, start its name with an underscore.)"
+                f"{source}: there is no section '{section}'; {hint} (If it is not meant as a"
+                " section, start its name with an underscore.)"
             )
     for key in tree.get("dataloader") or ():
         if key not in LOADERS:
