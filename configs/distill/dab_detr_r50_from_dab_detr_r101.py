@@ -1,8 +1,8 @@
 """DAB-DETR R50 from R101, 50 epochs (42.1 to 45.7 AP in the paper).
 
-Batch, rate and schedule are those of the published command: 8 processes of 8 images, lr 2e-4, the
-backbone's a tenth of that, a drop after 40 epochs. At 16 images the rate is scaled to 1e-4, which
-is that of the DAB-DETR project.
+Batch, rate and schedule are those of the published command: 8 processes (--num-gpus 8) of 8 images
+at lr 2e-4, a tenth of it for the backbone, and a drop after 40 epochs. For 16 images the rate is
+scaled to 1e-4, which is that of the DAB-DETR project.
 """
 
 from ..common.coco_epochs import set_epochs as _set_epochs

@@ -85,14 +85,14 @@ def test_two_processes_train_and_agree_with_eval_only(train_net, config, tmp_pat
     done = command(config, "--num-gpus", "2", "train.max_iter=3", "train.device=cpu")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "on 2 x cpu" in done.stdout
-    judged = json.loads((tmp_path / "run/best.json").read_text())
+    best = json.loads((tmp_path / "run/best.json").read_text())
     results = []
     test = train_net.Trainer.test
     monkeypatch.setattr(
         train_net.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1]
     )
     train_net.main(["--config-file", config, "--eval-only", "--resume"])
-    assert results[0]["bbox"]["AP"] == judged["value"] > 0
+    assert results[0]["bbox"]["AP"] == best["value"] > 0
 
 
 def test_under_torchrun(monkeypatch):

@@ -78,8 +78,8 @@ def test_a_run_logs_what_was_scaled(config, caplog):
     args = [f"{BATCH}=8", "train.max_iter=2", "lr_multiplier.warmup_iters=0"]
     with caplog.at_level(logging.INFO):
         Trainer(load_config(config, args))
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
-    assert said == [
+    logged = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
+    assert logged == [
         "scaled from batch 4 to 8: train.max_iter stays 2, train.eval_period 12 -> 6,"
         " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843"
     ]

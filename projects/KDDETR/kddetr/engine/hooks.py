@@ -55,7 +55,7 @@ class BestCheckpoint:
             )
 
     def update(self, results: dict[str, float], iteration: int) -> None:
-        """Save the weights if `results` are the best so far.
+        """Save the weights if ``results`` are the best so far.
 
         Args:
             results: flat results of an evaluation.

@@ -15,7 +15,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
 
     Args:
         cfg: the config.
-        overrides: ``key=value``; ``+key=value`` adds a key that the config does not know.
+        overrides: ``key=value``; ``+key=value`` adds a key that does not exist.
 
     Returns:
         The dotted keys that were set; of a group of keys those inside it.
