@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .renamed import explain_old_names
 
 
 @dataclass(frozen=True)
@@ -349,3 +350,6 @@ class DistillationLoss(Protocol):
             teacher: predictions at the points, without a gradient.
             points: the queries; ``points.groups`` says which of them belong together.
         """
+
+
+__getattr__ = explain_old_names(__name__)
