@@ -66,5 +66,7 @@ def test_a_name_of_the_student_is_refused():
     model = distiller("auxiliary/loss").train()
     losses = model.student.losses
     model.student.losses = lambda *args: {**losses(*args), "auxiliary/loss": torch.zeros(())}
-    with pytest.raises(UsageError, match="returns 'auxiliary/loss', which is the name of a loss"):
+    with pytest.raises(
+        UsageError, match="returns 'auxiliary/loss', which is already the name of another loss"
+    ):
         model(tiny_batch())

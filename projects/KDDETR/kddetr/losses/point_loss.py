@@ -49,6 +49,8 @@ class WeightedMeanLoss(nn.Module):
         self.class_loss = class_loss or KLDivergence(weight=self.default_class_weight)
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
+        # A list does not register the parameters that a term of one's own may have.
+        self.learned_terms = nn.ModuleList(t for t in self.box_losses if isinstance(t, nn.Module))
         names = [term.name for term in (self.class_loss, *self.box_losses)]
         if len(set(names)) < len(names):
             raise ValueError(f"The terms of a loss need different names, not {', '.join(names)}.")

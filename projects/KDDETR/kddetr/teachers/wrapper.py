@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..structures import EncodedDetector, Predictions, Queries, QueryableDetector
+from ..structures import Predictions, Queries, QueryableDetector
 
 
 class TeacherWrapper(nn.Module):
@@ -42,9 +42,8 @@ class TeacherWrapper(nn.Module):
         return self.detector.make_queries(memory, boxes)
 
     def random_queries(self, memory: Any, images: int, count: int) -> Queries:
-        """See :meth:`~kddetr.structures.EncodedDetector.random_queries`."""
-        # Not every detector has this method; EncodedDetector raises the UsageError for those.
-        return EncodedDetector(self.detector, memory).random_queries(images, count)
+        """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
+        return self.detector.random_queries(memory, images, count)
 
     def decode(self, memory: Any, queries: Queries) -> Predictions:
         """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
