@@ -26,6 +26,11 @@ DENSE_LEVELS = ["p2", "p3", "p4", "p5"]
 DENSE_STRIDES = [4, 8, 16, 32]
 
 
+def bgr(batch: list[dict]) -> list[dict]:
+    """The batch with the channels of its images in reverse order."""
+    return [x | {"image": x["image"].flip(0)} for x in batch]
+
+
 def tiny_faster_rcnn(*, mask: bool = False, seed: int = 0, **options: Any) -> nn.Module:
     """A Faster R-CNN, or a Mask R-CNN.
 
