@@ -1,4 +1,4 @@
-"""Detectors of the sizes a golden file was made with, carrying its weights."""
+"""The detectors that golden files were made with: built from the sizes and weights in the file."""
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -24,7 +24,7 @@ from tests.golden_numbers.files import Golden
 
 
 class GivenFeatures(nn.Module):
-    """In place of a backbone: only says how wide the given features are."""
+    """Stands for a backbone whose features come from the file; it only gives their channels."""
 
     def __init__(self, **channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class GivenFeatures(nn.Module):
 
 
 def criterion(config: dict) -> SetCriterion:
-    """Unweighted, so that every term can be compared by itself."""
+    """The ground-truth losses, all with the weight 1, as the files have them."""
     matcher = config.get("matcher", {})
     options = {k: matcher[k] for k in ("alpha", "gamma") if k in matcher}
     return SetCriterion(
@@ -55,7 +55,7 @@ def criterion(config: dict) -> SetCriterion:
 
 
 def golden_dab_detr(z: Golden) -> DetectionTransformer:
-    """The whole detector of ``dab_detr.npz``."""
+    """The detector of a ``dab_detr`` file."""
     c = z.config
     assert c["modulate_hw_attn"] and c["shared_bbox_head"] and not c["num_patterns"]
     model = sized_dab_detr(
@@ -71,7 +71,7 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
 
 
 def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
-    """Teacher or student of the complete distillation step."""
+    """The detector with that role, ``teacher`` or ``student``, of the distillation step's file."""
     c = z.config
     model = sized_dab_detr(
         c, channels=c[f"{role}_channels"], decoder_layers=c[f"{role}_dec_layers"]
@@ -80,7 +80,7 @@ def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
 
 
 def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer:
-    """A DAB-DETR of the sizes that both kinds of file name alike."""
+    """A DAB-DETR with the sizes that both kinds of file have under the same names."""
     check_fixed(c)
     return dab_detr(
         backbone=GivenFeatures(res5=channels),
@@ -99,13 +99,13 @@ def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer
 
 
 def check_fixed(config: dict) -> None:
-    """What no published model varies and no parameter of ours sets: a file that does says so."""
+    """Check the settings that are fixed in this project, because no published model varies them."""
     assert config.get("pos_eps", 1e-6) == 1e-6
     assert config["sine_feats_per_coord"] == config["d_model"] // 2
 
 
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
-    """The whole detector of a ``deformable_detr_*.npz``."""
+    """The detector of a ``deformable_detr`` file."""
     c = z.config
     refined = "two_stage" if c["two_stage"] else "refine"
     variant = refined if c["with_box_refine"] else "plain"
@@ -115,7 +115,7 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
 
 
 def golden_dino(z: Golden) -> DetectionTransformer:
-    """The whole detector of a ``dino_*.npz``."""
+    """The detector of a ``dino`` file."""
     c = z.config
     assert c["look_forward_twice"] and c["learnt_content_queries"]
     model = dino(
@@ -130,7 +130,7 @@ def golden_dino(z: Golden) -> DetectionTransformer:
 
 
 def deformable_sizes(z: Golden) -> dict:
-    """What the builders of Deformable DETR and of DINO have in common."""
+    """The arguments that the builders of Deformable DETR and DINO have in common."""
     c = z.config
     check_fixed(c)
     names = feature_names(z)
@@ -158,7 +158,7 @@ def deformable_sizes(z: Golden) -> dict:
 
 
 def one_set_of_heads(state: dict, model: DetectionTransformer) -> dict:
-    """Heads that a model shares are written once a layer there and once here."""
+    """The weights without repetitions of shared heads, which files have once for every layer."""
     for kind in ("class_heads", "box_heads"):
         if len(getattr(model.decoder, kind)) == 1:
             prefix = f"decoder.{kind}."
