@@ -1,8 +1,7 @@
-"""Detectron2's own detectors from the configs of its model zoo, made tiny, with random weights.
+"""Detectron2's own detectors, stock parts of the model zoo's configs only, made tiny and random.
 
-They are for images of about 64 x 80 pixels and have :data:`tests.tiny.CLASSES` classes. Their norm
-is ``FrozenBN``, so that an image does not depend on the other images of its batch. They take BGR;
-FCOS has no attribute that says so.
+For images of about 64 x 80 pixels; :data:`tests.tiny.CLASSES` classes; ``FrozenBN``, so that an
+image does not depend on its company. They take BGR, but for FCOS, which does not say.
 """
 
 from typing import Any
@@ -26,18 +25,13 @@ DENSE_LEVELS = ["p2", "p3", "p4", "p5"]
 DENSE_STRIDES = [4, 8, 16, 32]
 
 
-def bgr(batch: list[dict]) -> list[dict]:
-    """The batch with the channels of its images in reverse order."""
-    return [x | {"image": x["image"].flip(0)} for x in batch]
-
-
 def tiny_faster_rcnn(*, mask: bool = False, seed: int = 0, **options: Any) -> nn.Module:
     """A Faster R-CNN, or a Mask R-CNN.
 
     Args:
         mask: keep the mask head.
         seed: of the weights.
-        options: values of its config by dotted names, e.g. ``{"roi_heads.num_classes": 4}``.
+        options: what else to set in its config, dotted names: ``{"roi_heads.num_classes": 4}``.
     """
     config = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
     _pyramid_rcnn(config, mask=mask)
@@ -60,7 +54,7 @@ def tiny_cascade_rcnn(*, mask: bool = False, seed: int = 0, **options: Any) -> n
 
 
 def tiny_c4(*, mask: bool = False, seed: int = 0, **options: Any) -> nn.Module:
-    """A Faster R-CNN without a feature pyramid, whose box head is a stage of the ResNet.
+    """A Faster R-CNN without a pyramid, its box head a stage of the ResNet.
 
     Arguments of :func:`tiny_faster_rcnn`.
     """
@@ -111,7 +105,7 @@ def _dense(config: DictConfig) -> DictConfig:
 
 
 def _pyramid_rcnn(config: DictConfig, *, mask: bool) -> None:
-    """Make all parts of an R-CNN on a feature pyramid tiny, except its box head."""
+    """Everything of an R-CNN on a feature pyramid but its box head."""
     config.backbone.bottom_up = _resnet(["res2", "res3", "res4"])
     config.backbone.in_features = ["res2", "res3", "res4"]
     config.backbone.out_channels = WIDTH
@@ -147,6 +141,11 @@ def _tiny_heads(config: DictConfig, *, mask: bool) -> None:
         del config[part]
 
 
+def bgr(batch: list[dict]) -> list[dict]:
+    """The batch with the channels of its images in reverse order."""
+    return [x | {"image": x["image"].flip(0)} for x in batch]
+
+
 def _resnet(features: list[str]) -> DictConfig:
     return L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=8, norm="FrozenBN"),
@@ -157,19 +156,19 @@ def _resnet(features: list[str]) -> DictConfig:
     )
 
 
-def _stage(in_channels: int, out_channels: int, stride: int) -> DictConfig:
+def _stage(inside: int, outside: int, stride: int) -> DictConfig:
     return L(ResNet.make_stage)(
         block_class=BasicBlock,
         num_blocks=1,
         stride_per_block=[stride],
-        in_channels=in_channels,
-        out_channels=out_channels,
+        in_channels=inside,
+        out_channels=outside,
         norm="FrozenBN",
     )
 
 
 def _built(config: DictConfig, options: dict[str, Any], seed: int) -> nn.Module:
-    """The model, with wider random weights in its heads, which else predict the same everywhere."""
+    """The model, with heads that say something: fresh ones give one answer everywhere."""
     config.pixel_std = [57.375, 57.12, 58.395]
     for key, value in options.items():
         OmegaConf.update(config, key, value)

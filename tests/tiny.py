@@ -1,4 +1,4 @@
-"""Detection transformers with a few thousand weights and batches of small images, for tests."""
+"""Detectors of a few thousand weights and batches of a few pixels, for tests of properties."""
 
 import torch
 from detectron2.structures import Boxes, Instances
@@ -15,6 +15,8 @@ FAMILIES = (
     "dab_deformable_detr",
     "dino",
 )
+
+
 VARIANTS = {  # of deformable_detr, by family
     "deformable_detr_plain": "plain",
     "deformable_detr": "refine",
@@ -24,14 +26,14 @@ VARIANTS = {  # of deformable_detr, by family
 
 
 def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> DetectionTransformer:
-    """A detector of the family with random weights, also where they would start at zero."""
+    """A detector of the family whose every weight is random, heads and offsets too."""
     torch.manual_seed(seed)
     common = {
         "backbone": TinyConvNet(
             channels=[4, 6, 8],
             blocks=[0, 1, 0],
             out_features=["stage1", "stage2"],
-            norm="FrozenBN",  # batch statistics would make an image depend on the other images
+            norm="FrozenBN",  # statistics of a batch would make an image depend on its company
         ),
         "num_classes": CLASSES,
         "num_queries": 6,
@@ -67,7 +69,7 @@ def tiny_batch(
     boxes: tuple[int, ...] = (3, 2),
     seed: int = 0,
 ) -> list[dict]:
-    """Random images of the given sizes (h, w), each with so many random boxes; None: unlabelled."""
+    """Images of those sizes (h, w), with that many random boxes each; None: unlabelled."""
     generator = torch.Generator().manual_seed(seed)
     batch = []
     for i, ((height, width), count) in enumerate(zip(sizes, boxes, strict=True)):

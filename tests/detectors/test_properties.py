@@ -6,7 +6,6 @@ import torch
 from kddetr.detectors import deformable_detr
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries
-from kddetr.teachers import CachedEncoder
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 
@@ -218,28 +217,6 @@ def test_activation_checkpointing_changes_nothing(family):
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match="plain, refine, two_stage, anchors, not 'three_stage'"):
         deformable_detr(backbone=None, num_classes=1, variant="three_stage")
-
-
-def test_a_cached_encoding_gives_the_same_answers(detector):
-    detector.eval()
-    cached = CachedEncoder(detector, dtype="float32")
-    batch = tiny_batch(((40, 56), (40, 56)))
-    with torch.no_grad():
-        wanted = answers(detector, batch)
-        for order in ([0, 1], [1, 0], [1]):
-            found = answers(cached, [batch[i] for i in order])
-            close(found.logits, wanted.logits[:, order])
-            close(found.boxes, wanted.boxes[:, order])
-        own = detector.queries(detector.encode(batch))  # rounding can reorder proposals
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = CachedEncoder(detector)
-            found = rounded.decode(rounded.encode(batch), own)
-            close(found.boxes, wanted.boxes, atol=0.1)
-        batch[0]["image"] = batch[0]["image"].flip(-1)
-        with pytest.raises(ValueError, match="augmentation"):
-            cached.encode(batch)
-        with pytest.raises(ValueError, match="one size"):
-            cached.encode(tiny_batch())
 
 
 def test_wrong_images_and_classes_are_refused(detector):
