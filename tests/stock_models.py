@@ -142,6 +142,11 @@ def _tiny_heads(config: DictConfig, *, mask: bool) -> None:
         del config[part]
 
 
+def bgr(batch: list[dict]) -> list[dict]:
+    """The batch with the channels of its images in reverse order."""
+    return [x | {"image": x["image"].flip(0)} for x in batch]
+
+
 def _resnet(features: list[str]) -> DictConfig:
     return L(ResNet)(
         stem=L(BasicStem)(in_channels=3, out_channels=8, norm="FrozenBN"),

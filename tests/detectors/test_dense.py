@@ -20,7 +20,7 @@ from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler, StudentSampler
 from kddetr.structures import Detector, Queries
-from tests.stock_models import DENSE_STRIDES, tiny_faster_rcnn, tiny_fcos, tiny_retinanet
+from tests.stock_models import DENSE_STRIDES, bgr, tiny_faster_rcnn, tiny_fcos, tiny_retinanet
 from tests.tiny import CLASSES, tiny_batch, tiny_detector
 
 SIZES = ((64, 80), (48, 72))
@@ -36,10 +36,6 @@ def detector(request) -> DenseQueryDetector:
 def storage():
     with EventStorage() as events:
         yield events
-
-
-def bgr(batch: list[dict]) -> list[dict]:
-    return [x | {"image": x["image"].flip(0)} for x in batch]
 
 
 def all_predictions(detector, memory, image: int):
@@ -125,17 +121,13 @@ def test_detections_are_those_of_the_stock_model(detector):
 
 @pytest.mark.parametrize("image", [0, 1])
 def test_a_query_at_an_anchor_is_answered_by_the_prediction_of_that_anchor(detector, image):
-    """For every level and anchor shape; the second image has padding.
-
-    For FCOS, whose anchors only mark a cell, the query is a box around the cell's centre, with half
-    sides between 4 and 8 strides.
-    """
+    """For every level and anchor shape; the second image has padding."""
     batch = tiny_batch(SIZES)
     memory = detector.encode(batch)
     logits, boxes, anchors = all_predictions(detector, memory, image)
     retinanet = isinstance(detector.stock, RetinaNet)
     own, level = anchors, levels_of(memory, 6 if retinanet else 1)
-    if not retinanet:
+    if not retinanet:  # anchors only mark a cell: its objects have half sides of 4 to 8 strides
         centre = Boxes(anchors).get_centers()
         half = 5.5 * torch.tensor(DENSE_STRIDES)[level, None] * torch.tensor([0.7, 1.0])
         own = torch.cat([centre - half, centre + half], dim=1)

@@ -17,7 +17,7 @@ from kddetr.detectors import RegionDetector
 from kddetr.detectors.stock.regions import foreground_logits, inside, pixel_regions
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries
-from tests.stock_models import tiny_c4, tiny_cascade_rcnn, tiny_faster_rcnn
+from tests.stock_models import bgr, tiny_c4, tiny_cascade_rcnn, tiny_faster_rcnn
 from tests.tiny import CLASSES, tiny_batch, tiny_detector
 
 SIZES = ((64, 80), (56, 72))
@@ -40,10 +40,6 @@ def detector(request) -> RegionDetector:
         if "predictor" in name and "weight" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     return RegionDetector(stock, num_queries=1000).eval()
-
-
-def bgr(batch: list[dict]) -> list[dict]:
-    return [x | {"image": x["image"].flip(0)} for x in batch]
 
 
 def random_boxes(count: int, images: int = 2, seed: int = 0) -> torch.Tensor:

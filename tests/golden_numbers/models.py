@@ -1,5 +1,6 @@
-"""Detectors of the sizes a golden file was made with, carrying its weights."""
+"""The detectors that golden files were made with: built from the sizes and weights in the file."""
 
+import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
@@ -10,7 +11,7 @@ from kddetr.checkpoint.published.deformable_names import (
     DINO_DETREX,
     TWO_STAGE_DETREX,
 )
-from kddetr.checkpoint.published.names import rename
+from kddetr.checkpoint.published.names import Names, rename
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,
@@ -20,11 +21,26 @@ from kddetr.detectors import (
     dino,
 )
 from kddetr.detectors.detr.denoising import Noise
-from tests.golden_numbers.files import Golden
+from tests.golden_numbers.files import ATOL, RTOL, Golden
+
+# A gradient whose norm is below this part of the model's largest norm is zero, in float64 and in
+# float32.
+ZERO, ROUNDED_ZERO = 1e-12, 1e-6
+
+
+def published_names(z: Golden) -> Names:
+    """The names of the weights in a file."""
+    if z.name.startswith("kd_step_dab_detr"):
+        return DAB_DETR_OFFICIAL
+    if z.name.startswith("dab_detr"):
+        return DAB_DETR_DETREX
+    if z.name.startswith("dino"):
+        return DINO_DETREX
+    return TWO_STAGE_DETREX if z.config["two_stage"] else DEFORMABLE_DETREX
 
 
 class GivenFeatures(nn.Module):
-    """In place of a backbone: only says how wide the given features are."""
+    """Stands for a backbone whose features come from the file; it only gives their channels."""
 
     def __init__(self, **channels: int) -> None:
         super().__init__()
@@ -35,7 +51,7 @@ class GivenFeatures(nn.Module):
 
 
 def criterion(config: dict) -> SetCriterion:
-    """Unweighted, so that every term can be compared by itself."""
+    """The ground-truth losses, all with the weight 1, as the files have them."""
     matcher = config.get("matcher", {})
     options = {k: matcher[k] for k in ("alpha", "gamma") if k in matcher}
     return SetCriterion(
@@ -55,7 +71,7 @@ def criterion(config: dict) -> SetCriterion:
 
 
 def golden_dab_detr(z: Golden) -> DetectionTransformer:
-    """The whole detector of ``dab_detr.npz``."""
+    """The detector of a ``dab_detr`` file."""
     c = z.config
     assert c["modulate_hw_attn"] and c["shared_bbox_head"] and not c["num_patterns"]
     model = sized_dab_detr(
@@ -67,20 +83,20 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
         anchor_temperature=c["anchor_temperature"],
         num_detections=c["topk"],
     )
-    return filled(model, rename(z.state(), DAB_DETR_DETREX))
+    return filled(model, rename(z.state(), published_names(z)))
 
 
 def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
-    """Teacher or student of the complete distillation step."""
+    """The detector with that role, ``teacher`` or ``student``, of the distillation step's file."""
     c = z.config
     model = sized_dab_detr(
         c, channels=c[f"{role}_channels"], decoder_layers=c[f"{role}_dec_layers"]
     )
-    return filled(model, rename(z.state(f"sd_{role}"), DAB_DETR_OFFICIAL))
+    return filled(model, rename(z.state(f"sd_{role}"), published_names(z)))
 
 
 def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer:
-    """A DAB-DETR of the sizes that both kinds of file name alike."""
+    """A DAB-DETR with the sizes that both kinds of file have under the same names."""
     check_fixed(c)
     return dab_detr(
         backbone=GivenFeatures(res5=channels),
@@ -99,23 +115,22 @@ def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer
 
 
 def check_fixed(config: dict) -> None:
-    """What no published model varies and no parameter of ours sets: a file that does says so."""
+    """Check the settings that are fixed in this project, because no published model varies them."""
     assert config.get("pos_eps", 1e-6) == 1e-6
     assert config["sine_feats_per_coord"] == config["d_model"] // 2
 
 
 def golden_deformable_detr(z: Golden) -> DetectionTransformer:
-    """The whole detector of a ``deformable_detr_*.npz``."""
+    """The detector of a ``deformable_detr`` file."""
     c = z.config
     refined = "two_stage" if c["two_stage"] else "refine"
     variant = refined if c["with_box_refine"] else "plain"
     model = deformable_detr(**deformable_sizes(z), variant=variant)
-    names = TWO_STAGE_DETREX if c["two_stage"] else DEFORMABLE_DETREX
-    return filled(model, one_set_of_heads(rename(z.state(), names), model))
+    return filled(model, one_set_of_heads(rename(z.state(), published_names(z)), model))
 
 
 def golden_dino(z: Golden) -> DetectionTransformer:
-    """The whole detector of a ``dino_*.npz``."""
+    """The detector of a ``dino`` file."""
     c = z.config
     assert c["look_forward_twice"] and c["learnt_content_queries"]
     model = dino(
@@ -126,11 +141,11 @@ def golden_dino(z: Golden) -> DetectionTransformer:
         box_noise=c["box_noise_scale"],
     )
     model.decoder.position.temperature = c["anchor_temperature"]
-    return filled(model, one_set_of_heads(rename(z.state(), DINO_DETREX), model))
+    return filled(model, one_set_of_heads(rename(z.state(), published_names(z)), model))
 
 
 def deformable_sizes(z: Golden) -> dict:
-    """What the builders of Deformable DETR and of DINO have in common."""
+    """The arguments that the builders of Deformable DETR and DINO have in common."""
     c = z.config
     check_fixed(c)
     names = feature_names(z)
@@ -158,7 +173,7 @@ def deformable_sizes(z: Golden) -> dict:
 
 
 def one_set_of_heads(state: dict, model: DetectionTransformer) -> dict:
-    """Heads that a model shares are written once a layer there and once here."""
+    """The weights without repetitions of shared heads, which files have once for every layer."""
     for kind in ("class_heads", "box_heads"):
         if len(getattr(model.decoder, kind)) == 1:
             prefix = f"decoder.{kind}."
@@ -166,6 +181,31 @@ def one_set_of_heads(state: dict, model: DetectionTransformer) -> dict:
                 k: v for k, v in state.items() if not k.startswith(prefix) or k.split(".")[2] == "0"
             }
     return state
+
+
+def check_parameter_gradients(z: Golden, model: DetectionTransformer) -> None:
+    """The norm of every parameter's gradient: equal to 1e-4 relative plus 1e-5 absolute.
+
+    Call it in float64. Some of these gradients are sums of many terms that nearly cancel (the slope
+    of a PReLU) or cancel completely (a bias before a norm). Rounding the terms to float32 then
+    moves the sum by as much as the tolerance, so only the rounding that is in the file may count.
+
+    Args:
+        z: the file.
+        model: made from the file, after the backward pass.
+    """
+    recorded = zip(z.arrays["grad/param_names"], z.arrays["grad/param_l2"], strict=True)
+    expected = rename({str(name): float(norm) for name, norm in recorded}, published_names(z))
+    parameters = dict(model.named_parameters())
+    assert expected.keys() == parameters.keys()
+    largest = max(expected.values())
+    for name, norm in expected.items():
+        gradient = parameters[name].grad
+        actual = 0.0 if gradient is None else float(gradient.norm())
+        if actual < ZERO * largest:
+            assert norm < ROUNDED_ZERO * largest, name
+        else:
+            assert actual == pytest.approx(norm, rel=RTOL, abs=ATOL), name
 
 
 def recorded_noise(z: Golden, prefix: str, groups: int) -> Noise:

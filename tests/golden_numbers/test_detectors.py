@@ -13,12 +13,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX
-from kddetr.checkpoint.published.deformable_names import (
-    DEFORMABLE_DETREX,
-    DINO_DETREX,
-    TWO_STAGE_DETREX,
-)
 from kddetr.detectors.detr.attention import GroupMask, QueryGeometry
 from kddetr.detectors.detr.encoder import cell_centres
 from kddetr.detectors.detr.memory import FeatureLevels
@@ -26,6 +20,7 @@ from kddetr.detectors.detr.position_encoding import proposal_sine_embedding
 from kddetr.detectors.detr.proposals import initial_proposals
 from tests.golden_numbers.files import ATOL, Golden, golden_names
 from tests.golden_numbers.models import (
+    check_parameter_gradients,
     feature_names,
     golden_dab_detr,
     golden_deformable_detr,
@@ -45,16 +40,12 @@ class Run:
         self.z = z = Golden(name, dtype)
         self.dab = name.startswith("dab_detr")
         if self.dab:
-            self.model, self.names = golden_dab_detr(z), DAB_DETR_DETREX
+            self.model = golden_dab_detr(z)
             self.features = {"res5": z["in/feat"].requires_grad_()}
             self.paddings = [z["in/mask"]]
         else:
-            if name.startswith("dino"):
-                self.model, self.names = golden_dino(z), DINO_DETREX
-            else:
-                two_stage = z.config["two_stage"]
-                self.model = golden_deformable_detr(z)
-                self.names = TWO_STAGE_DETREX if two_stage else DEFORMABLE_DETREX
+            build = golden_dino if name.startswith("dino") else golden_deformable_detr
+            self.model = build(z)
             self.features = {n: z[f"in/feat_{n}"].requires_grad_() for n in feature_names(z)}
             self.paddings = z.numbered("in/mask")
         self.model.train()
@@ -246,7 +237,7 @@ def test_gradients(run):
         z.check_gradient("grad/in_feat" if run.dab else f"grad/feat_{name}", feature.grad)
     if run.dab:
         z.check_gradient("grad/anchor_box_embed", run.model.query_source.anchors.grad)
-    z.check_parameter_gradients(run.model, run.names)
+    check_parameter_gradients(z, run.model)
 
 
 def training_losses(run: Run) -> dict[str, torch.Tensor]:

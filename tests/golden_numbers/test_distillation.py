@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
 from kddetr.losses import (
     EqualWeight,
     ForegroundWeight,
@@ -14,7 +13,7 @@ from kddetr.losses import (
 )
 from kddetr.structures import Predictions, Queries
 from tests.golden_numbers.files import Golden
-from tests.golden_numbers.models import golden_step_detector
+from tests.golden_numbers.models import check_parameter_gradients, golden_step_detector
 from tests.in_double import precision
 
 TERMS = {"cls": "class", "bbox": "bbox", "giou": "giou"}  # name in the file: name here
@@ -98,7 +97,7 @@ def test_one_complete_step(grouped, dtype):
         total.backward()
     step.z.check_gradient("grad/student_feat", step.student_feature.grad)
     if dtype == torch.float64:
-        step.z.check_parameter_gradients(step.student, DAB_DETR_OFFICIAL)
+        check_parameter_gradients(step.z, step.student)
 
 
 class Step:
