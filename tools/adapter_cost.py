@@ -28,6 +28,7 @@ from kddetr import KDDETR
 from kddetr.boxes import xyxy_to_cxcywh
 from kddetr.checkpoint import weight_owner
 from kddetr.engine import Trainer, build, load_config, resolve_device
+from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler, jittered
 from kddetr.structures import Predictions, Queries, QueryableDetector
@@ -69,6 +70,10 @@ class FixedAnswers(nn.Module):
     def make_queries(self, memory: None, boxes: Tensor) -> Queries:
         """Queries at these boxes, the same for each image."""
         return Queries(boxes.to(self.found).expand(len(self.found), -1, -1))
+
+    def random_queries(self, memory: None, images: int, count: int) -> Queries:
+        """Not needed: the queries are boxes."""
+        raise UsageError("The queries of a FixedAnswers are made of boxes: use make_queries.")
 
     def decode(self, memory: None, queries: Queries) -> Predictions:
         """The fixed predictions, (1, B, N, ...)."""

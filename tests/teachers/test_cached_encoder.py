@@ -156,5 +156,5 @@ def test_a_wrapper_has_random_queries_only_where_its_detector_has():
             wrapped(detector.eval()).random_queries(1, 4)
     stock = RegionDetector(tiny_faster_rcnn()).eval()
     teacher = Vocabulary(detector=stock, classes=["a", "b", "c"], wanted=["a"])
-    with pytest.raises(UsageError, match="queries of a RegionDetector are made of boxes"):
+    with pytest.raises(UsageError, match="made of boxes"):
         EncodedDetector(teacher, teacher.encode(images(1))).random_queries(1, 4)

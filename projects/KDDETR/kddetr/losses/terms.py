@@ -7,8 +7,7 @@ which every student layer is compared with.
 Shape letters: L student layers, B images, N points, K classes.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,7 +32,6 @@ class PointTerm(Protocol):
         """(L, B, N) unweighted values of at least 0; the teacher has one layer."""
 
 
-@dataclass(kw_only=True)
 class KLDivergence:
     """KL(teacher || student) of the class distributions at a temperature T.
 
@@ -50,9 +48,11 @@ class KLDivergence:
         UsageError: when called for a single class, where the KL is always 0.
     """
 
-    name: ClassVar[str] = "class"
-    weight: float = 10.0
-    temperature: float = 10.0
+    name = "class"
+
+    def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        self.weight = weight
+        self.temperature = temperature
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
         """(L, B, N), at least 0."""
@@ -71,7 +71,6 @@ class KLDivergence:
         return (p.exp() * (p - q)).mean(-1) * self.temperature**2
 
 
-@dataclass(kw_only=True)
 class KLWithBackground(KLDivergence):
     """:class:`KLDivergence` over the K classes and background, whose logit is 0.
 
@@ -87,7 +86,6 @@ class KLWithBackground(KLDivergence):
         return self.divergence(*padded)
 
 
-@dataclass(kw_only=True)
 class BinaryCrossEntropy:
     """Binary cross-entropy with the teacher's probability of each class, averaged over the classes.
 
@@ -100,9 +98,11 @@ class BinaryCrossEntropy:
         temperature: divides all logits.
     """
 
-    name: ClassVar[str] = "class"
-    weight: float = 10.0
-    temperature: float = 10.0
+    name = "class"
+
+    def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        self.weight = weight
+        self.temperature = temperature
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
         """(L, B, N), at least 0."""
@@ -113,7 +113,6 @@ class BinaryCrossEntropy:
         return (cross - entropy).mean(-1) * self.temperature**2
 
 
-@dataclass(kw_only=True)
 class L1Loss:
     """Mean absolute difference of the four ``cxcywh`` coordinates.
 
@@ -121,15 +120,16 @@ class L1Loss:
         weight: of the term; 5 as published.
     """
 
-    name: ClassVar[str] = "bbox"
-    weight: float = 5.0
+    name = "bbox"
+
+    def __init__(self, *, weight: float = 5.0) -> None:
+        self.weight = weight
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
         """(L, B, N), at least 0."""
         return (student.boxes.float() - teacher.boxes.float()).abs().mean(-1)
 
 
-@dataclass(kw_only=True)
 class GIoULoss:
     """1 - GIoU of the two boxes (Rezatofighi et al., CVPR 2019).
 
@@ -138,9 +138,11 @@ class GIoULoss:
         eps: see :func:`kddetr.boxes.box_giou`.
     """
 
-    name: ClassVar[str] = "giou"
-    weight: float = 2.0
-    eps: float = IOU_EPS
+    name = "giou"
+
+    def __init__(self, *, weight: float = 2.0, eps: float = IOU_EPS) -> None:
+        self.weight = weight
+        self.eps = eps
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
         """(L, B, N) in [0, 2]."""
