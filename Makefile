@@ -23,11 +23,12 @@ help:
 	@echo "make quickstart-dino     train a DINO teacher and distil a DINO and DAB-DETRs from it"
 	@echo "make quickstart-teacher  train the bundled teacher again"
 	@echo "make heterogeneous       distil a Faster R-CNN of Detectron2 from the bundled transformer"
-	@echo "make test                lint and all tests"
+	@echo "make test                lint and all tests; ARGS='-m \"not slow\"' leaves out the slow ones"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
 	@echo "make test-live           full-size models against those of the transformers package, which it installs"
 	@echo "make setup               only the environment (PYTHON=, VENV=, TORCH_SPEC= choose)"
-	@echo "make lint, make format   check or mend the style"
+	@echo "make lint                check the style (ruff) and the static types (mypy)"
+	@echo "make format              mend the style"
 	@echo "make clean               remove .venv, build and caches; output/ stays"
 
 setup: $(READY)
@@ -39,19 +40,19 @@ $(READY): setup.cfg pyproject.toml $(SETUP)
 	@rm -f "$(VENV)"/.kddetr-* && touch "$@"
 
 quickstart: $(READY)
-	$(RUN) tools/quickstart.py $(ARGS)
+	$(RUN) tools/quickstart/quickstart.py $(ARGS)
 
 quickstart-seeds: $(READY)
-	$(RUN) tools/quickstart.py --seeds 3 $(ARGS)
+	$(RUN) tools/quickstart/quickstart.py --seeds 3 $(ARGS)
 
 quickstart-dino: $(READY)
-	$(RUN) tools/quickstart_dino.py $(ARGS)
+	$(RUN) tools/quickstart/dino.py $(ARGS)
 
 quickstart-teacher: $(READY)
-	$(RUN) tools/train_quickstart_teacher.py $(ARGS)
+	$(RUN) tools/quickstart/teacher.py $(ARGS)
 
 heterogeneous: $(READY)
-	$(RUN) tools/heterogeneous.py $(ARGS)
+	$(RUN) tools/quickstart/heterogeneous.py $(ARGS)
 
 test: lint
 	$(RUN) -m pytest $(ARGS)
@@ -68,11 +69,12 @@ test-live: $(READY)
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 format: $(READY)
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf .venv build .pytest_cache .ruff_cache projects/KDDETR/*.egg-info
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache projects/KDDETR/*.egg-info
 	find . -name __pycache__ -type d -not -path "./.git/*" -prune -exec rm -rf {} +

@@ -1,7 +1,8 @@
-"""Detectron2's own detectors, stock parts of the model zoo's configs only, made tiny and random.
+"""Detectron2's own detectors, built from the configs of its model zoo, with few random weights.
 
-For images of about 64 x 80 pixels; :data:`tests.tiny.CLASSES` classes; ``FrozenBN``, so that an
-image does not depend on its company. They take BGR, but for FCOS, which does not say.
+They are made for images of about 64 x 80 pixels and :data:`tests.tiny.CLASSES` classes. With
+``FrozenBN``, the predictions for an image do not depend on its batch. All but FCOS, whose config
+does not name the order of the channels, take BGR images.
 """
 
 from typing import Any
@@ -31,7 +32,7 @@ def tiny_faster_rcnn(*, mask: bool = False, seed: int = 0, **options: Any) -> nn
     Args:
         mask: keep the mask head.
         seed: of the weights.
-        options: what else to set in its config, dotted names: ``{"roi_heads.num_classes": 4}``.
+        options: further values of its config by dotted name: ``{"roi_heads.num_classes": 4}``.
     """
     config = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
     _pyramid_rcnn(config, mask=mask)
@@ -85,7 +86,7 @@ def tiny_retinanet(*, seed: int = 0, **options: Any) -> nn.Module:
 def tiny_fcos(*, seed: int = 0, **options: Any) -> nn.Module:
     """An FCOS of four levels; arguments of :func:`tiny_faster_rcnn`."""
     config = model_zoo.get_config("common/models/fcos.py").model
-    config.head.norm = ""  # the config's GroupNorm wants 32 channels
+    config.head.norm = ""  # the config's GroupNorm needs a multiple of 32 channels
     return _built(_dense(config), {"test_score_thresh": 0.05, **options}, seed)
 
 
@@ -105,7 +106,7 @@ def _dense(config: DictConfig) -> DictConfig:
 
 
 def _pyramid_rcnn(config: DictConfig, *, mask: bool) -> None:
-    """Everything of an R-CNN on a feature pyramid but its box head."""
+    """Shrink all parts of an R-CNN on a feature pyramid except its box head."""
     config.backbone.bottom_up = _resnet(["res2", "res3", "res4"])
     config.backbone.in_features = ["res2", "res3", "res4"]
     config.backbone.out_channels = WIDTH
@@ -168,7 +169,7 @@ def _stage(inside: int, outside: int, stride: int) -> DictConfig:
 
 
 def _built(config: DictConfig, options: dict[str, Any], seed: int) -> nn.Module:
-    """The model, with heads that say something: fresh ones give one answer everywhere."""
+    """The model, with larger weights in its heads, whose initial weights give constant outputs."""
     config.pixel_std = [57.375, 57.12, 58.395]
     for key, value in options.items():
         OmegaConf.update(config, key, value)

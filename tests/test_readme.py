@@ -1,72 +1,53 @@
-"""Every command of the READMEs works: its target, program, config, keys and flags exist.
+"""Every command and link of the documents works: its target, program, config, keys and flags exist.
 
-Commands are not run but parsed by the programs themselves. A command of a shape that no checker
-knows fails, so that nothing gets into a README unchecked.
+Commands are not run. Each program is stopped right after it has parsed its arguments, and the
+config that they name is loaded with its overrides. A command of an unknown shape fails, so that
+nothing gets into a document unchecked.
 """
 
+import argparse
 import ast
+import contextlib
 import functools
-import json
+import io
 import os
 import re
+import runpy
 import shlex
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
-from kddetr.engine import load_config
+from kddetr.engine import build, load_config
+from kddetr.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = tuple(
-    ROOT / name for name in ("README.md", "projects/KDDETR/README.md", "docs/heterogeneous.md")
-)
+PAGES = tuple(
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "projects/KDDETR/README.md")
+) + tuple(sorted(ROOT.glob("docs/*.md")))
 LANGUAGES = {"bash", "python", "text", "json", "bibtex"}
 
-# Commands that a reader needs and a test cannot try, each with the reason why not.
-TAKEN_ON_TRUST = {
+# Commands that a reader needs and a test cannot try, each with the reason.
+NOT_TRIED = {
     r"git clone \S+( \S+)?": "needs the network",
     r"(python -m )?pip install (--no-build-isolation )?"
     r"git\+https://github\.com/facebookresearch/detectron2(\.git)?": "needs the network",
-    r"cd [\w./-]+": "only moves about",
-    r"(source|\.) \.venv/bin/activate": "only moves about",
+    r"cd [\w./-]+": "only changes the folder",
+    r"(source|\.) \.venv/bin/activate": "only changes the shell",
     r"export DETECTRON2_DATASETS=\S+": "names a folder of the reader's",
 }
 
-# Stands in for `python program arguments`, which stops right after it has parsed its arguments. The
-# packages that all programs begin with are imported once; each program runs in a fork of that.
-PARSE_ONLY = """
-import argparse, json, os, runpy, signal, sys, traceback
-import kddetr.engine
-parse = argparse.ArgumentParser.parse_args
-def parse_and_stop(self, args=None, namespace=None):
-    found = vars(parse(self, args, namespace))
-    print("PARSED " + json.dumps(found, default=str))
-    sys.exit(0)
-argparse.ArgumentParser.parse_args = parse_and_stop
-for line in sys.stdin:
-    reading, writing = os.pipe()
-    if os.fork() == 0:
-        signal.alarm(120)  # one that hangs has said nothing
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0), os.dup2(writing, 1), os.dup2(writing, 2)
-        sys.argv = json.loads(line)
-        sys.path.insert(0, sys.argv[0].rpartition("/")[0] or ".")
-        try:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except SystemExit as stop:
-            print(stop.code)
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as said:
-        print(json.dumps(said.read()), flush=True)
-    os.wait()
-"""
+
+class Parsed(BaseException):
+    """Raised with the parsed arguments; not an Exception, so that no program catches it."""
 
 
 class Block(NamedTuple):
@@ -79,24 +60,28 @@ class Block(NamedTuple):
 
 def blocks() -> Iterator[Block]:
     fence = re.compile(r"^[ \t]*```([^\n`]*)\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
-    for path in filter(Path.exists, READMES):
+    for path in PAGES:
         text = path.read_text(encoding="utf-8")
         for match in fence.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             yield Block(f"{path.relative_to(ROOT)}:{line}", match[1].strip(), match[2])
 
 
-def commands() -> Iterator[tuple[str, str]]:
-    """Where and what: the lines of the bash blocks, and `make ...` where the prose mentions it."""
+def prose(path: Path) -> str:
+    """The text of a page without its fenced blocks."""
+    return re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def commands() -> Iterator[str]:
+    """The lines of the bash blocks, and `make ...` where the prose mentions it."""
     for block in blocks():
         if block.language == "bash":
             for line in block.text.replace("\\\n", " ").splitlines():
                 if line.strip() and not line.lstrip().startswith("#"):
-                    yield block.place, " ".join(line.split())
-    for path in filter(Path.exists, READMES):
-        prose = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
-        for match in re.finditer(r"`((?:\w+=\S+ )*make [^`]+)`", prose):
-            yield str(path.relative_to(ROOT)), " ".join(match[1].split())
+                    yield " ".join(line.split())
+    for path in PAGES:
+        for match in re.finditer(r"`((?:\w+=\S+ )*make [^`]+)`", prose(path)):
+            yield " ".join(match[1].split())
 
 
 def check(command: str) -> None:
@@ -106,7 +91,7 @@ def check(command: str) -> None:
         at = words.index("&&")
         check(shlex.join(words[:at]))
         words = words[at + 1 :]
-    if any(re.fullmatch(pattern, " ".join(words)) for pattern in TAKEN_ON_TRUST):
+    if any(re.fullmatch(pattern, " ".join(words)) for pattern in NOT_TRIED):
         return
     variables = []
     while re.match(r"[A-Za-z_]\w*=", words[0]):
@@ -120,6 +105,9 @@ def check(command: str) -> None:
         check_program(tuple(words[script:]))
     elif program in ("python", "python3") and words[1].endswith(".py"):
         check_program(tuple(words[1:]))
+    elif program in ("python", "python3") and words[1:3] == ["-m", "pytest"]:
+        missing = [word for word in words[3:] if "/" in word and not (ROOT / word).exists()]
+        assert not missing, f"{', '.join(missing)} does not exist"
     else:
         pytest.fail(f"no checker knows this command: {command}")
 
@@ -139,61 +127,50 @@ def check_make(arguments: list[str], variables: dict[str, str]) -> None:
 
 
 @functools.cache
-def parser() -> subprocess.Popen:
-    """The process that parses, started when first needed."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", PARSE_ONLY],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parser_ends():
-    """With the last test of this file."""
-    yield
-    if parser.cache_info().currsize:
-        parser().communicate()  # closes its input, the end of its loop
-        parser.cache_clear()
-
-
-def run_parser(words: tuple[str, ...]) -> str:
-    """What a program says while it parses its arguments."""
-    process = parser()
-    process.stdin.write(json.dumps(words) + "\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
-
-
-@functools.cache
 def check_program(words: tuple[str, ...]) -> None:
-    """The program is there and takes these arguments; its config loads with its overrides."""
+    """The program exists and takes these arguments; its config loads with its overrides."""
     source = ROOT / words[0]
     assert source.is_file(), f"{words[0]} does not exist"
-    # a program that parses nothing would be run by the check
+    # A program that parses nothing would be run by the check.
     text = source.read_text(encoding="utf-8")
     assert re.search(r"argparse|argument_parser|parse_args\(", text), words[0]
-    said = run_parser(words)
-    parsed = re.search(r"^PARSED (.*)$", said, re.MULTILINE)
-    assert parsed, f"{' '.join(words)}: {said.strip()[-500:]}"
-    arguments = json.loads(parsed[1])
-    if arguments.get("config_file"):
-        load_config(str(ROOT / arguments["config_file"]), arguments.get("opts") or [])
+    arguments = parse(words)
+    if config := getattr(arguments, "config_file", None):
+        load_config(str(ROOT / config), getattr(arguments, "opts", None) or [])
 
 
-@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_readme_is_there_with_commands(path: Path):
-    assert path.is_file()
-    assert any(place.startswith(f"{path.relative_to(ROOT)}:") for place, _ in commands())
+def parse(words: tuple[str, ...]) -> argparse.Namespace:
+    """The arguments that a program parses when it is started with these words, in this process."""
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self, args=None, namespace=None):
+        raise Parsed(parse_args(self, args, namespace))
+
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        patch.setattr(sys, "argv", list(words))
+        patch.syspath_prepend(ROOT / Path(words[0]).parent)
+        patch.chdir(ROOT)
+        try:
+            with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+                runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        except Parsed as stop:
+            return stop.args[0]
+        except SystemExit:
+            pytest.fail(f"{shlex.join(words)}: {said.getvalue().strip()[-500:]}")
+    raise AssertionError(f"{words[0]} ended without parsing its arguments")
 
 
-@pytest.mark.parametrize(
-    "command", dict.fromkeys(command for _, command in commands()), ids=lambda text: text[:80]
-)
+@pytest.mark.parametrize("command", dict.fromkeys(commands()), ids=lambda text: text[:80])
 def test_command_works(command: str):
     check(command)
+
+
+def test_pages_have_commands():
+    """The test above would have nothing to do if the fences were written in another way."""
+    assert len(set(commands())) > 30
 
 
 def test_every_block_says_what_it_is():
@@ -209,18 +186,91 @@ def test_python_snippets_compile_and_import():
         if block.language == "python":
             tree = ast.parse(block.text, filename=block.place)
             imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
-            exec(compile(ast.Module(imports, []), block.place, "exec"), {})
+            if not any(isinstance(n, ast.ImportFrom) and n.level for n in imports):
+                exec(compile(ast.Module(imports, []), block.place, "exec"), {})
 
 
-def test_links_lead_somewhere():
-    missing = []
-    for path in filter(Path.exists, READMES):
-        text = path.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)\s#]+)[^)]*\)|src=\"([^\"]+)\"", text):
-            target = "".join(link)
-            if not re.match(r"\w+:", target) and not (path.parent / target).exists():
-                missing.append(f"{path.relative_to(ROOT)}: {target}")
-    assert not missing
+@pytest.fixture
+def documented_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of configs/ with the two files that the pages tell a reader to save there.
+
+    The classes of docs/your_own.md are importable from my_distillation, as the page says.
+    """
+    code = {
+        page: [b.text for b in blocks() if b.place.startswith(f"docs/{page}.md")]
+        for page in ("your_own", "your_own_data")
+    }
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    teacher = next(text for text in code["your_own_data"] if "common.data.custom" in text)
+    (tmp_path / "configs" / "detectors" / "my_teacher.py").write_text(teacher)
+    pair = next(text for text in code["your_own"] if "my_distillation import" in text)
+    (tmp_path / "configs" / "distill" / "my_pair.py").write_text(pair)
+    classes = [text for text in code["your_own"] if "\nclass " in f"\n{text}"]
+    (tmp_path / "my_distillation.py").write_text("\n".join(classes))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "configs"
+    sys.modules.pop("my_distillation", None)
+
+
+def test_documented_configs_load(documented_configs: Path):
+    teacher = load_config(str(documented_configs / "detectors" / "my_teacher.py"))
+    assert teacher.train.batch_scaling.note == ""  # its numbers are for its own batch
+    assert teacher.train.max_iter == 50_000 and teacher.model.num_classes == 5
+    pair = documented_configs / "distill" / "my_pair.py"
+    model = load_config(str(pair), ["model.sampler.samplers.0.count=50"]).model
+    assert build(model.sampler).samplers[0].count == 50
+    assert [term.name for term in build(model.loss).box_losses] == ["bbox", "giou", "smooth"]
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    titles = re.findall(r"^#+ +(.+?) *$", prose(path), re.MULTILINE)
+    texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles)
+    return {re.sub(r"[^\w\- ]", "", text).replace(" ", "-") for text in texts}
+
+
+def dead_links(path: Path) -> list[str]:
+    """Links of a page to a file that does not exist, or to a heading that is not on its page."""
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)[^)]*\)|src=\"([^\"]+)\"", prose(path)):
+        target, _, anchor = "".join(link).partition("#")
+        if re.match(r"\w+:", target):
+            continue
+        file = path.parent / target if target else path
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            dead.append("".join(link))
+    return dead
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path):
+    assert not dead_links(path)
+
+
+def test_dead_links_are_noticed(tmp_path: Path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `page` of [links](page.md)\n[a](#a-page-of-links) [b](page.md#a-page-of-links)\n"
+        "[c](page.md#gone) [d](gone.md) [e](#gone) [f](https://example.com/page#gone)\n"
+    )
+    assert dead_links(page) == ["page.md#gone", "gone.md", "#gone"]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/**/*.yml")), ids=lambda path: path.name)
+def test_files_for_the_forge_are_valid(path: Path):
+    """They parse, and every step of a workflow uses an action at a version or runs a command."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for job in tree.get("jobs", {}).values():
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+            for line in step.get("run", "").splitlines():
+                if line.startswith("make "):
+                    check(re.sub(r"\$\{\{[^}]*\}\}", "value", line))
 
 
 @pytest.mark.parametrize(
@@ -230,12 +280,22 @@ def test_links_lead_somewhere():
         ("make", "without a target"),
         ("python tools/no_such_program.py", "does not exist"),
         ("python tools/setup/install.py --no-such-flag", "unrecognized arguments"),
+        ("python train_net.py --config-file configs/detectors/dino_r50.py --flag", "unrecognized"),
+        ("python -m pytest tests/no_such_folder", "does not exist"),
         ("curl example.com | sh", "no checker knows"),
     ],
 )
 def test_wrong_commands_are_noticed(command: str, complaint: str):
     with pytest.raises((AssertionError, pytest.fail.Exception), match=complaint):
         check(command)
+
+
+def test_wrong_configs_are_noticed():
+    command = "python train_net.py --config-file configs/detectors/{}"
+    with pytest.raises(ConfigError, match="did you mean dino_r50"):
+        check(command.format("dino_r5.py"))
+    with pytest.raises(ConfigError, match="num_classes"):
+        check(command.format("dino_r50.py model.num_clases=3"))
 
 
 def test_right_commands_pass():

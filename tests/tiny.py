@@ -1,10 +1,13 @@
-"""Detectors of a few thousand weights and batches of a few pixels, for tests of properties."""
+"""Detectors and distillers of a few thousand weights, and batches of a few pixels."""
 
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from kddetr import KDDETR
 from kddetr.detectors import DetectionTransformer, TinyConvNet, dab_detr, deformable_detr, dino
+from kddetr.losses import WeightedMeanLoss
+from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 
 CLASSES = 3
 FAMILIES = (
@@ -33,7 +36,7 @@ def tiny_detector(family: str = "dab_detr", *, seed: int = 0, **options) -> Dete
             channels=[4, 6, 8],
             blocks=[0, 1, 0],
             out_features=["stage1", "stage2"],
-            norm="FrozenBN",  # statistics of a batch would make an image depend on its company
+            norm="FrozenBN",  # with batch statistics, an image would depend on its batch
         ),
         "num_classes": CLASSES,
         "num_queries": 6,
@@ -69,7 +72,13 @@ def tiny_batch(
     boxes: tuple[int, ...] = (3, 2),
     seed: int = 0,
 ) -> list[dict]:
-    """Images of those sizes (h, w), with that many random boxes each; None: unlabelled."""
+    """Random images.
+
+    Args:
+        sizes: (h, w) of each image.
+        boxes: the number of random boxes of each image; None: it is unlabelled.
+        seed: of pixels and boxes.
+    """
     generator = torch.Generator().manual_seed(seed)
     batch = []
     for i, ((height, width), count) in enumerate(zip(sizes, boxes, strict=True)):
@@ -86,3 +95,18 @@ def tiny_batch(
             )
         batch.append(x)
     return batch
+
+
+def tiny_distiller(student: nn.Module, teacher: nn.Module, **options) -> KDDETR:
+    """A distiller in training mode; by default with general and specific points."""
+    defaults = {
+        "sampler": JointSampler([GeneralSampler(count=4), SpecificSampler()]),
+        "loss": WeightedMeanLoss(),
+    }
+    return KDDETR(student=student, teacher=teacher, **defaults | options).train()
+
+
+def assert_same_tensors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Check that two state dicts have the same names in the same order, and the same bits."""
+    assert list(found) == list(expected)
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []

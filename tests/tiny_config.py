@@ -1,4 +1,4 @@
-"""Any recipe made so small that a step of it takes milliseconds, with all else as it is written."""
+"""Shrinks a config so much that a step takes milliseconds, and changes nothing else in it."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from kddetr.detectors import (
     model_zoo_detector,
 )
 from kddetr.engine import build
-from kddetr.engine.schema import call_parameters
+from kddetr.engine.calls import call_parameters
 from kddetr.teachers import Vocabulary
 
 STAGES = [f"stage{i}" for i in range(4)]
@@ -28,16 +28,16 @@ SMALL = {
     "embed_dim": 16,
     "num_heads": 4,
     "feedforward_dim": 24,
-    "points": 2,
+    "num_sampling_points": 2,
     "groups": 4,
     "encoder_layers": 1,
     "num_queries": 6,
     "num_detections": 10,
     "denoising_number": 3,
 }
-# Random weights diverge on pixels that are not normalised.
+# With random weights, pixels that are not normalised let the loss diverge.
 STD = [57.375, 57.12, 58.395]
-# A ResNet of the model zoo has its depth still, and a few channels.
+# A ResNet of the model zoo keeps its depth and gets a few channels.
 SMALL_ZOO = [
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", 4, "MODEL.RESNETS.RES2_OUT_CHANNELS", 8),
     *("MODEL.RESNETS.WIDTH_PER_GROUP", 4, "MODEL.FPN.OUT_CHANNELS", 8),
@@ -50,9 +50,9 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
 
     Args:
         cfg: any recipe.
-        folder: for what is written; a teacher's random weights are saved there.
-        dataset: registered, of `CLASSES` classes.
-        train: further values of that section.
+        folder: for the output and for a teacher's random weights.
+        dataset: a registered data set with ``CLASSES`` classes.
+        train: further values of the section ``train``.
     """
     for node in _detectors(cfg.model):
         SHRINK[node["_target_"]](node)
@@ -60,7 +60,7 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         if node["_target_"] is Vocabulary:
             node.classes = node.wanted = dataset
         if "checkpoint" in node:
-            node.model.decoder_layers = 3  # a teacher's depth is no matter of its student's
+            node.model.decoder_layers = 3  # not the depth of its student
             node.checkpoint = str(folder / "teacher.pth")
             torch.manual_seed(0)
             torch.save({"model": build(node.model).state_dict()}, node.checkpoint)
@@ -72,7 +72,7 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         dataset,
     )
     loaders.train.num_workers = loaders.test.num_workers = 0
-    loaders.train.unlabeled = images  # looked at before training even where it is not used
+    loaders.train.unlabeled = images  # checked before training even where it is not used
     loaders.train.unlabeled_per_batch = min(loaders.train.unlabeled_per_batch, 1)
     loaders.train.total_batch_size = 2
     small = {
@@ -88,7 +88,7 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
 
 
 def _calls(node: Any) -> list[DictConfig]:
-    """The calls inside a node, itself included."""
+    """The calls inside of a node, including itself."""
     if isinstance(node, DictConfig):
         inside = [call for key in node for call in _calls(node[key])]
         return [node, *inside] if "_target_" in node else inside
@@ -104,7 +104,7 @@ def _shrink_zoo(node: DictConfig) -> None:
 
 
 def _shrink_rcnn(node: DictConfig) -> None:
-    """A feature pyramid of four stages or, of a quickstart config, of three as it is."""
+    """An R-CNN on a feature pyramid, which has three stages in a quickstart config, else four."""
     node.num_queries = SMALL["num_queries"]
     stock, width = node.stock, SMALL["embed_dim"]
     stock.pixel_std = STD

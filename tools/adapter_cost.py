@@ -1,10 +1,10 @@
-r"""What distillation points cost a student: its own training step beside the same step with points.
+r"""The time that distillation points add to a training step of a student.
 
     python tools/adapter_cost.py --config configs/detectors/faster_rcnn_r50.py --points 600
 
-Both kinds of step are taken in turn, in one process, so that whatever else the machine does falls
-on both; on one thread of a CPU it is not counted at all: the seconds are those of the process.
-The teacher has answered already (fixed numbers), so that what is added is the student's own:
+Steps without and with points alternate in one process, so that other load of the machine slows both
+kinds. On one thread of a CPU, other load does not count: the seconds are CPU time of the process.
+The teacher's predictions are fixed numbers, so that only the student's part is measured: its
 regions or queries at the points, their decoding, the distillation loss and its gradient. Weights
 and pixels are random; statistics of frozen batch norms are those of the batch.
 """
@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import quiet  # noqa: F401  (before what warns)
+import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
+
+# isort: split
 import torch
-from comparison import positive
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage
-from step_memory import random_batch
 from torch import Tensor, nn
-from training_runs import one_sentence
 
 from kddetr import KDDETR
 from kddetr.boxes import xyxy_to_cxcywh
@@ -32,19 +31,21 @@ from kddetr.engine import Trainer, build, load_config, resolve_device
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler, jittered
 from kddetr.structures import Predictions, Queries, QueryableDetector
+from step_memory import exit_when_out_of_memory, positive, random_batch
 
 TARGET = 1.25
-BOXES = 10  # an image
+BOXES = 10  # objects per image
 
 
 class FixedAnswers(nn.Module):
-    """A teacher that has answered already.
+    """A teacher whose predictions are fixed, so that asking it takes no time.
 
-    Its own queries and all its answers lie around the objects, as a trained detector's do.
+    Its own queries and all its predictions lie around the objects, like those of a trained
+    detector.
 
     Args:
-        boxes: (B, M, 4) ``cxcywh``, the objects of each image.
-        points: N, how many it will be asked.
+        boxes: (B, M, 4) ``cxcywh`` in [0, 1], the objects of each image.
+        points: N, the number of points that it will be asked about.
         num_classes: K.
     """
 
@@ -55,28 +56,34 @@ class FixedAnswers(nn.Module):
         self.num_classes = num_classes
         near = boxes[:, torch.arange(points) % boxes.shape[1]]
         self.register_buffer("found", jittered(near, shift=0.2, scale=0.3))
-        # Most points see nothing; a few are sure.
+        # Most points have low scores for all classes, a few have a high one.
         self.register_buffer("logits", 2 * torch.randn(*near.shape[:2], num_classes) - 4)
 
     def encode(self, inputs: list[dict]) -> None:
-        """Nothing is looked at."""
+        """Does nothing: the predictions do not depend on the images."""
 
     def queries(self, memory: None) -> Queries:
-        """Every other of the places where its answers are."""
+        """Queries at every other predicted box."""
         return Queries(self.found[:, 1::2])
 
     def make_queries(self, memory: None, boxes: Tensor) -> Queries:
-        """The boxes."""
+        """Queries at these boxes, the same for each image."""
         return Queries(boxes.to(self.found).expand(len(self.found), -1, -1))
 
     def decode(self, memory: None, queries: Queries) -> Predictions:
-        """What it has said, (1, B, N, ...)."""
+        """The fixed predictions, (1, B, N, ...)."""
         return Predictions(self.logits[None], self.found[None])
 
 
 @dataclass
 class Cost:
-    """Seconds of steps taken in turn, and how often the student's backbone saw an image."""
+    """The measured times.
+
+    Attributes:
+        plain: seconds of each step without points.
+        asked: seconds of each step with points.
+        backbone: how often the student's backbone computed an image in a step with points.
+    """
 
     plain: list[float]
     asked: list[float]
@@ -84,17 +91,17 @@ class Cost:
 
     @property
     def ratio(self) -> float:
-        """Of the medians."""
+        """The median time with points over the median time without."""
         return statistics.median(self.asked) / statistics.median(self.plain)
 
     @property
     def pairs(self) -> list[float]:
-        """Ratios of neighbouring steps, sorted."""
+        """The ratio of each step with points to the step before it, sorted."""
         return sorted(a / p for a, p in zip(self.asked, self.plain, strict=True))
 
 
 def main() -> None:
-    """Parse the command line, measure, report."""
+    """Parse the command line, measure, print a report."""
     args = _arguments().parse_args()
     cfg = load_config(args.config, args.overrides)
     device = resolve_device(args.device)
@@ -126,20 +133,24 @@ def _arguments() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config", default="configs/detectors/faster_rcnn_r50.py", help="of a detector or a pair")
-    add("--points", type=positive, default=600, help="an image, half of them general (default 600)")
-    add("--images", type=positive, default=1, help="in the batch (default 1)")
+    add(
+        "--config",
+        default="configs/detectors/faster_rcnn_r50.py",
+        help="config of a detector or a pair",
+    )
+    add("--points", type=positive, default=600, help="per image, half general (default 600)")
+    add("--images", type=positive, default=1, help="images in the batch (default 1)")
     add("--height", type=positive, default=800, help="of the images (default 800)")
     add("--width", type=positive, default=1088, help="default 1088: a photograph of COCO, resized")
     add("--repeats", type=positive, default=5, help="pairs of steps (default 5)")
-    add("--warmup", type=positive, default=1, help="pairs before them (default 1)")
+    add("--warmup", type=positive, default=1, help="pairs that do not count (default 1)")
     add("--device", default="auto", help="default: a GPU where there is one")
-    add("--threads", type=positive, default=1, help="of a CPU (default 1)")
+    add("--threads", type=positive, default=1, help="threads of a CPU (default 1)")
     add("--amp", action="store_true", help="autocast to bfloat16")
     add(
         "--at-answers",
         action="store_true",
-        help="ask the student at all the teacher's answers, as the recipes do, not at the points",
+        help="ask the student at the boxes that the teacher predicts, as the recipes do",
     )
     add("--teacher", metavar="CONFIG", help="also time this detector's encoding and decoding")
     add("overrides", nargs="*", help="key=value of the config")
@@ -148,10 +159,10 @@ def _arguments() -> argparse.ArgumentParser:
 
 @contextmanager
 def batch_statistics(model: nn.Module):
-    """Inside, a frozen batch norm takes its statistics from what it is given.
+    """Inside, the frozen batch norms of a model take their statistics from each input.
 
-    With a fresh one's, which normalise nothing, random weights would give numbers that grow from
-    layer to layer, and regions that a trained detector never has.
+    The statistics of a new frozen batch norm normalise nothing: with random weights, values would
+    grow from layer to layer and give regions that a trained detector never has.
     """
 
     def take(norm: FrozenBatchNorm2d, given: tuple[Tensor]) -> None:
@@ -168,7 +179,7 @@ def batch_statistics(model: nn.Module):
 
 
 def asking(student: nn.Module, batch: list[dict], points: int, *, at_answers: bool) -> KDDETR:
-    """The student beside a teacher that has answered: half general points, half specific ones."""
+    """A distiller with :class:`FixedAnswers`: half general points, half specific points."""
     boxes = []
     for x in batch:
         height, width = x["image"].shape[-2:]
@@ -187,7 +198,7 @@ def asking(student: nn.Module, batch: list[dict], points: int, *, at_answers: bo
 def measure(
     distiller: KDDETR, batch: list[dict], *, repeats: int, warmup: int, amp: torch.dtype | None
 ) -> Cost:
-    """Plain and asked steps in turn, the first ``warmup`` pairs not counted."""
+    """Times alternating steps without and with points; the first ``warmup`` pairs do not count."""
     student, seen = distiller.student, []
     backbone = weight_owner(student).backbone
     handle = backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
@@ -208,7 +219,7 @@ def measure_teacher(
     repeats: int,
     amp: torch.dtype | None,
 ) -> tuple[float, float]:
-    """Median seconds of encoding the images, and of decoding that many points."""
+    """The median seconds of encoding the images, and of decoding that many points."""
     device = next(teacher.parameters()).device
     boxes = torch.rand(len(batch), points, 4) * 0.5 + 0.25
     seconds = []
@@ -223,7 +234,7 @@ def measure_teacher(
 
 
 def _step(model: nn.Module, batch: list[dict], amp: torch.dtype | None) -> float:
-    """Seconds of forward pass, losses and backward pass."""
+    """The seconds of forward pass, losses and backward pass."""
     device = next(model.parameters()).device
 
     def run() -> None:
@@ -231,14 +242,14 @@ def _step(model: nn.Module, batch: list[dict], amp: torch.dtype | None) -> float
             total = sum(model(batch).values())
         total.backward()
 
-    with EventStorage():  # heads of Detectron2 note figures in it
+    with EventStorage():  # heads of Detectron2 log figures to it
         _, seconds = _timed(run, device)
     model.zero_grad(set_to_none=True)
     return seconds
 
 
 def _timed(function: Callable, device: torch.device) -> tuple:
-    """What it returns, and seconds: of a process of one thread alone, else on the wall's clock."""
+    """What a function returns, and its seconds: CPU time of one thread, otherwise wall time."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
     _wait(device)
@@ -254,7 +265,7 @@ def _wait(device: torch.device) -> None:
 
 
 def report(cost: Cost) -> str:
-    """What was measured beside what is aimed at."""
+    """The measured times, and their ratio beside the target."""
     pairs = cost.pairs
     return (
         f"  plain step              {_seconds(cost.plain)}\n"
@@ -267,7 +278,7 @@ def report(cost: Cost) -> str:
 
 
 def report_teacher(cost: Cost, encode: float, decode: float) -> str:
-    """A teacher's part of a whole step."""
+    """The seconds of a teacher, and its share of a whole distillation step."""
     whole = statistics.median(cost.asked) + encode + decode
     return (
         f"  teacher encodes         {encode:8.3f} s, {100 * encode / whole:.0f} % of the whole\n"
@@ -280,5 +291,5 @@ def _seconds(times: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with exit_when_out_of_memory():
         main()

@@ -13,7 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-import quiet  # noqa: F401  (before what warns)
 import torch
 
 from kddetr.checkpoint import (

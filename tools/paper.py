@@ -1,24 +1,22 @@
-"""The paper's numbers (KD-DETR, CVPR 2024, arXiv 2211.08071 v3; COCO val2017 AP in percent), and
-which recipe under configs/ is which of them.
+"""The numbers of the paper (KD-DETR, CVPR 2024, arXiv 2211.08071 v3; COCO val2017 AP in percent),
+and the recipe in configs/ for each of them.
 """
 
 from dataclasses import dataclass
 
-__all__ = ["ABLATION", "LINES", "Line", "Point", "Recipe"]
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training that fills a cell.
+    """The training that gives the number of a cell.
 
     Attributes:
-        config: below configs/, without ``.py``.
-        changes: overrides that make it what the cell is about.
-        output: name of its folder; default that of the config.
-        gpus: processes of its command. The class term of the published loss is a sum over the
-            images of a process, and the published commands have 8 of them, so a distillation with
-            that loss has as many processes as make 8 of its batch.
-        batch: of its command, where it is not the config's.
+        config: the config file in configs/, without ``.py``.
+        changes: overrides of the config.
+        output: name of the output folder; by default the name of the config.
+        gpus: the number of processes in the command. The class term of the published loss is a sum
+            over the images of a process, of which the published commands have 8. A distillation
+            with that loss therefore uses one process for 8 images of its batch.
+        batch: the batch size in the command, if it is not that of the config.
         teacher: the recipe of the teacher.
     """
 
@@ -36,7 +34,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the main table; None where the paper has no number."""
+    """A line of the paper's main table; None where the paper has no number."""
 
     student: str
     teacher: str
@@ -51,7 +49,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Point:
-    """A line of the ablation: which points a DAB-DETR R18 is distilled at, and AP, AP50, AP75."""
+    """A line of the ablation, a DAB-DETR R18 from a DAB-DETR R50: the points used, and AP, AP50,
+    AP75."""
 
     general: bool
     specific: bool

@@ -1,44 +1,52 @@
-r"""Does a training step fit? One step of a config on images of a given size, with random pixels.
+r"""The memory and time of one training step of a config, on random images of a given size.
 
     python tools/step_memory.py --config-file configs/detectors/dino_r50.py --images 2 \
         train.amp.enabled=true model.checkpoint_activations=true
 
-Prints the seconds, the peak memory, and what the step keeps for its backward pass: on a CPU too
-that is most of what a GPU will be asked for beside weights, gradients and the optimizer's state.
+Prints the seconds, the peak memory, and the bytes that the forward pass keeps for the backward
+pass. Those bytes, which can be measured on a CPU too, are most of what a GPU needs beside weights,
+gradients and the state of the optimizer.
 """
 
 import argparse
+import contextlib
 import resource
 import sys
 import time
+from collections.abc import Iterator
 
-import quiet  # noqa: F401  (before what warns)
+import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
+
+# isort: split
 import torch
-from comparison import positive
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
-from training_runs import one_sentence
 
 from kddetr.engine import build, load_config, resolve_device
+from kddetr.errors import UsageError, exit_on_user_error
 
 GIB = 2**30
 
 
 def main() -> None:
-    """Parse the command line, run the steps, report."""
+    """Parse the command line, run the steps, print what they took."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config-file", required=True)
-    parser.add_argument("--images", type=positive, default=1, help="in the batch (default 1)")
+    parser.add_argument(
+        "--images", type=positive, default=1, help="images in the batch (default 1)"
+    )
     parser.add_argument("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
-    parser.add_argument("--boxes", type=positive, default=10, help="an image (default 10)")
-    parser.add_argument("--steps", type=positive, default=2, help="the last is timed (default 2)")
+    parser.add_argument("--boxes", type=positive, default=10, help="boxes per image (default 10)")
+    parser.add_argument(
+        "--steps", type=positive, default=2, help="steps; the last is timed (default 2)"
+    )
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="deformable attention in plain PyTorch, as without torch-ms-deform-attn",
+        help="deformable attention in PyTorch, as if torch-ms-deform-attn were not installed",
     )
     parser.add_argument("overrides", nargs="*", help="key=value of the config")
     args = parser.parse_args()
@@ -57,9 +65,8 @@ def main() -> None:
         started = time.perf_counter()
         kept = step(model, optimizer, batch, amp)
         seconds = time.perf_counter() - started
-    fixed = sum(p.numel() * p.element_size() for p in model.parameters())
-    fixed += sum(2 * p.numel() * p.element_size() for p in trainable(model))
-    fixed += sum(p.numel() * p.element_size() for p in trainable(model))
+    fixed = sum(p.nbytes for p in model.parameters())
+    fixed += 3 * sum(p.nbytes for p in trainable(model))  # gradients, and two states of AdamW
     print(
         f"{args.images} x {args.size[0]} x {args.size[1]} on {device},"
         f" {cfg.train.amp.dtype if amp else 'float32'}:\n"
@@ -72,12 +79,12 @@ def main() -> None:
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that are trained."""
+    """The parameters that are trained."""
     return [p for p in model.parameters() if p.requires_grad]
 
 
 def random_batch(images: int, size: tuple[int, int], boxes: int, classes: int) -> list[dict]:
-    """Labelled images of random pixels."""
+    """Images of random pixels, (height, width) = ``size``, with random boxes and classes."""
     height, width = size
     batch = []
     for i in range(images):
@@ -101,7 +108,7 @@ def random_batch(images: int, size: tuple[int, int], boxes: int, classes: int) -
 
 
 def step(model: nn.Module, optimizer, batch: list[dict], amp: torch.dtype | None) -> int:
-    """One update; returns the bytes that the forward pass kept for the backward pass."""
+    """Runs one training step; returns the bytes kept for its backward pass, without weights."""
     storages: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -115,10 +122,10 @@ def step(model: nn.Module, optimizer, batch: list[dict], amp: torch.dtype | None
     with (
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         torch.autocast(kind, dtype=amp, enabled=amp is not None),
-        EventStorage(),  # heads of Detectron2 note figures in it
+        EventStorage(),  # heads of Detectron2 log figures to it
     ):
         total = sum(model(batch).values())
-    kept = sum(storages.values())  # before the backward pass computes anything again
+    kept = sum(storages.values())  # the backward pass may compute and keep activations again
     optimizer.zero_grad()
     total.backward()
     nn.utils.clip_grad_norm_(trainable(model), 0.1)
@@ -129,12 +136,30 @@ def step(model: nn.Module, optimizer, batch: list[dict], amp: torch.dtype | None
 
 
 def peak(device: torch.device) -> int:
-    """Bytes: of the CUDA allocator, or of the whole process on a CPU."""
+    """The peak memory in bytes: of the CUDA allocator, or on a CPU of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number of at least 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+@contextlib.contextmanager
+def exit_when_out_of_memory() -> Iterator[None]:
+    """:func:`kddetr.errors.exit_on_user_error`, which also counts a GPU's lack of memory."""
+    with exit_on_user_error():
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+            raise UsageError(f"{reason}: use fewer or smaller images.") from error
+
+
 if __name__ == "__main__":
-    with one_sentence():
+    with exit_when_out_of_memory():
         main()

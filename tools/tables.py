@@ -1,10 +1,10 @@
-"""The paper's tables beside the runs that are finished, and the commands for the empty cells.
+"""The paper's tables beside your finished runs, and the commands that fill the empty cells.
 
-A cell is "paper / here", the mean where several runs count. A run counts for a cell when its
-weights and its last evaluation are there and its saved config is the recipe's at whatever batch;
-seed, device, folders and the number of loading processes may differ. Any other difference keeps it
-out, and is named below the tables. What a config does not hold is not looked at: how many processes
-shared the batch, and where a teacher's file outside the folder came from.
+A cell is "paper / here", where "here" is the mean of the runs that count. A run counts for a cell
+if it has its final weights and final evaluation, and its saved config equals that of the cell's
+recipe. The batch size, seed, device, folders and the number of loading processes may differ; any
+other difference is listed below the tables. What is not in a config is not compared: the number of
+processes that shared the batch, and the origin of a teacher's file outside the output folder.
 """
 
 import argparse
@@ -17,35 +17,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import quiet  # noqa: F401  (before what warns)
+import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
+
+# isort: split
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
-from paper import ABLATION, LINES, Recipe
-from training_runs import ROOT, Run, one_sentence
 
 from kddetr.engine import ConfigError, load_config
+from kddetr.engine.metrics import read_metrics
+from kddetr.errors import exit_on_user_error
+from paper import ABLATION, LINES, Recipe
 
+ROOT = Path(__file__).resolve().parents[1]
 BATCH = "dataloader.train.total_batch_size"
 METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 
-# Keys of a config that are no part of a recipe: where, how often, from whose file.
-NO_MATTER = re.compile(
+# Keys of a config that do not belong to a recipe: folders, periods, files of weights.
+IGNORED = re.compile(
     r"train\.(output_dir|device|seed|log_period|eval_period|best_metric"
     r"|(batch_scaling|checkpointer|ddp)\..*)"
     r"|dataloader\.(train\.seed|(train|test)\.num_workers)"
     r"|model\..*checkpoint|(.*\.)?checkpoint_activations"
 )
 FASTER_RCNN = (
-    "Faster R-CNN: the paper gives its gain alone, and not its schedule, points or loss. Here it is"
-    " Detectron2's 1x\n(37.9 AP by Detectron2's own table), distilled with what won on the bundled"
-    " data."
+    "Faster R-CNN: the paper gives its gain, but not its schedule, points or loss. Here its"
+    " schedule is Detectron2's\n1x (37.9 AP by Detectron2's own table), and its points and loss are"
+    " the best on the bundled data."
 )
-MANY = 12  # differences, beyond which a run is no attempt at a recipe
+MOST_DIFFERENCES = 12  # a run with more is not listed as a changed recipe
 
 
 @dataclass(frozen=True)
 class Found:
-    """A run below the output folder."""
+    """A run in the output folder: its own folder and its saved config."""
 
     folder: Path
     cfg: DictConfig
@@ -61,17 +65,16 @@ class Found:
 
     @functools.cached_property
     def results(self) -> dict[str, float] | None:
-        """Of the evaluation after the last iteration; None: the run is not finished."""
-        iterations = self.cfg.train.max_iter
-        run = Run(self.folder.name, "", self.folder, iterations)
-        last = [line for line in run.metrics() if METRICS[0] in line][-1:]
-        if not (run.checkpoint.is_file() and last and last[0]["iteration"] + 1 >= iterations):
+        """AP by the name of the metric after the last iteration; None for an unfinished run."""
+        last = [line for line in read_metrics(self.folder) if METRICS[0] in line][-1:]
+        evaluated = last and last[0]["iteration"] + 1 >= self.cfg.train.max_iter
+        if not (evaluated and (self.folder / "model_final.pth").is_file()):
             return None
         return {name: last[0].get(name, float("nan")) for name in METRICS}
 
 
 def find_runs(output: Path) -> tuple[list[Found], list[str]]:
-    """All runs below a folder, and sentences about those that cannot be read."""
+    """All runs in a folder, and sentences about the runs whose config cannot be read."""
     runs, complaints = [], []
     for file in sorted(output.rglob("config.yaml")):
         try:
@@ -83,26 +86,26 @@ def find_runs(output: Path) -> tuple[list[Found], list[str]]:
 
 @functools.cache
 def recipe_config(recipe: Recipe, batch: int | None = None) -> DictConfig:
-    """A recipe's config, at another batch where one is given."""
+    """The config of a recipe, with another batch size if one is given."""
     changes = [*recipe.changes, *([f"{BATCH}={batch}"] if batch else [])]
     return load_config(str(ROOT / "configs" / f"{recipe.config}.py"), changes)
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
-    """What decides the outcome of a run, by dotted key; what refers to another key as it does."""
+    """The values that decide the result of a run, by dotted key; references are not resolved."""
     found = dict(_leaves(OmegaConf.to_container(cfg, resolve=False), ""))
     if not found.get("dataloader.train.unlabeled_per_batch"):
         found = {k: v for k, v in found.items() if not k.startswith("dataloader.train.unlabeled")}
     if not found.get("train.amp.enabled"):
         found.pop("train.amp.dtype", None)
     start = found.get("train.init_checkpoint") or ""
-    found["train.init_checkpoint"] = start.rpartition("/")[2]  # a copy is as good as the address
-    return {key: value for key, value in found.items() if not NO_MATTER.fullmatch(key)}
+    found["train.init_checkpoint"] = start.rpartition("/")[2]  # a local copy or the address
+    return {key: value for key, value in found.items() if not IGNORED.fullmatch(key)}
 
 
 @functools.cache
 def recipe_settings(recipe: Recipe, batch: int | None) -> dict[str, Any]:
-    """What decides the outcome of a recipe at that batch."""
+    """The :func:`settings` of a recipe at a batch size."""
     return settings(recipe_config(recipe, batch))
 
 
@@ -112,12 +115,12 @@ def _leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
         for key, value in items:
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
         return
-    # A saved config names what the config file holds.
+    # A saved config has the name of a function or class, a config file the object itself.
     yield path, locate(node) if path.endswith("_target_") and isinstance(node, str) else node
 
 
 def differences(run: Found, recipe: Recipe) -> list[str]:
-    """Phrases about what a run has otherwise than a recipe; none: it is a run of it."""
+    """One phrase for each setting in which a run differs from a recipe."""
     here, there = run.settings, recipe_settings(recipe, run.batch)
     phrases = []
     for key in sorted(here.keys() | there.keys()):
@@ -132,11 +135,17 @@ def _word(value: Any) -> str:
 
 
 class Results:
-    """Which runs there are of which recipe.
+    """The runs of each recipe.
 
     Args:
-        runs: all that were found.
-        recipes: of all cells.
+        runs: all runs that were found.
+        recipes: the recipes of all cells.
+
+    Attributes:
+        finished: recipe to its finished runs.
+        begun: recipe to its unfinished runs.
+        others: sentences about finished runs that differ from every recipe.
+        runs: folder to run.
     """
 
     def __init__(self, runs: Iterable[Found], recipes: Iterable[Recipe]):
@@ -153,30 +162,31 @@ class Results:
             nearest = min(gaps, key=lambda recipe: len(gaps[recipe]))
             if not gaps[nearest]:
                 (self.begun if run.results is None else self.finished)[nearest].append(run)
-            elif len(gaps[nearest]) <= MANY and run.results:
+            elif len(gaps[nearest]) <= MOST_DIFFERENCES and run.results:
                 first, more = gaps[nearest][:3], len(gaps[nearest]) - 3
                 rest = f", and {more} more" if more > 0 else ""
                 self.others.append(
-                    f"{run.folder}: AP {run.results[METRICS[0]]:.1f}, not configs/{nearest.config}"
-                    f".py: {'; '.join(first)}{rest}"
+                    f"{run.folder}: AP {run.results[METRICS[0]]:.1f}, differs from"
+                    f" configs/{nearest.config}.py: {'; '.join(first)}{rest}"
                 )
 
     def _teacher(self, run: Found, recipe: Recipe) -> list[str]:
-        """What is wrong with the run that a run's teacher came from, if it is one of these."""
+        """A phrase if a run's teacher is a run in the folder, but not of the teacher's recipe."""
         file = OmegaConf.select(run.cfg, "model.teacher.checkpoint")
         source = self.runs.get(Path(file).resolve().parent) if file and recipe.teacher else None
         if source is None or not differences(source, recipe.teacher):
             return []
-        return [f"its teacher is of {source.folder}, no run of configs/{recipe.teacher.config}.py"]
+        wanted = f"configs/{recipe.teacher.config}.py"
+        return [f"its teacher comes from {source.folder}, which is not a run of {wanted}"]
 
     def mean(self, recipe: Recipe | None, metric: str = METRICS[0]) -> float | None:
-        """Over the finished runs of a recipe; None without any."""
+        """The mean over the finished runs of a recipe; None without a run."""
         values = [run.results[metric] for run in self.finished.get(recipe, [])]
         return statistics.mean(values) if values else None
 
 
 def main_table(results: Results) -> str:
-    """The paper's main table."""
+    """The paper's main table in Markdown."""
     rows = [["student", "teacher", "epochs", "alone", "KD-DETR", "gain", "teacher AP"]]
     for line in LINES:
         alone, pair = results.mean(line.baseline), results.mean(line.pair)
@@ -193,7 +203,7 @@ def main_table(results: Results) -> str:
 
 
 def ablation_table(results: Results) -> str:
-    """Which points a DAB-DETR R18 is distilled at."""
+    """The paper's ablation of the points in Markdown."""
     rows = [["general", "specific", "foreground weight", "AP", "AP50", "AP75"]]
     for point in ABLATION:
         marks = ["yes" if used else "" for used in (point.general, point.specific)]
@@ -210,7 +220,7 @@ def _cell(paper: float | None, here: float | None, sign: str = "") -> str:
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """A table whose columns line up as plain text too; the first row is its head."""
+    """A Markdown table with aligned columns; the first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths)] for row in rows]
     lines.insert(1, ["-" * width for width in widths])
@@ -218,7 +228,7 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def wanted() -> list[Recipe]:
-    """The recipes of all cells, each once, a teacher before its students."""
+    """The recipes of all cells, without repetition, a teacher before its students."""
     found: dict[Recipe, None] = {}
     for line in LINES:
         found |= dict.fromkeys((line.pair.teacher, line.baseline, line.pair))
@@ -226,17 +236,17 @@ def wanted() -> list[Recipe]:
 
 
 def commands(results: Results, output: Path) -> list[str]:
-    """What to run for the recipes without a finished run, in an order in which it works."""
+    """The commands for the recipes without a finished run, a teacher before its students."""
     empty = [recipe for recipe, runs in results.finished.items() if not runs]
     return [command(recipe, results, output) for recipe in empty]
 
 
 def command(recipe: Recipe, results: Results, output: Path) -> str:
-    """The command of one recipe: into a free folder, or going on with what was begun."""
+    """The command of one recipe, which resumes an unfinished run or starts in a new folder."""
     words = ["python", "train_net.py", "--config-file"]
     folder, gpus = place(recipe, results, output), ["--num-gpus", str(recipe.gpus)]
     if results.begun[recipe]:
-        # With its own config, whatever its seed and batch.
+        # The saved config, because its seed and batch size may differ from the recipe's.
         words += [str(folder / "config.yaml"), *gpus, "--resume", f"train.output_dir={folder}"]
         return shlex.join(words)
     words += [f"configs/{recipe.config}.py", *gpus]
@@ -253,7 +263,7 @@ def command(recipe: Recipe, results: Results, output: Path) -> str:
 
 
 def place(recipe: Recipe, results: Results, output: Path) -> Path:
-    """Where a recipe's run is, or will be by its command: not where another run is."""
+    """The folder of a recipe's run, or the folder without a run where its command will train."""
     for run in (*results.finished[recipe], *results.begun[recipe]):
         return run.folder
     folder, number = output / recipe.folder, 2
@@ -263,14 +273,14 @@ def place(recipe: Recipe, results: Results, output: Path) -> Path:
 
 
 def report(output: Path) -> str:
-    """All that the program prints."""
+    """The text that the program prints."""
     runs, complaints = find_runs(output)
     results = Results(runs, wanted())
     parts = [
         "COCO val2017 AP, paper / here (-: none). Paper: KD-DETR, CVPR 2024, arXiv 2211.08071 v3.",
         main_table(results),
         FASTER_RCNN,
-        "Which points, DAB-DETR R18 from DAB-DETR R50:",
+        "Ablation of the points, DAB-DETR R18 from DAB-DETR R50:",
         ablation_table(results),
     ]
     counted = [run.folder for found in results.finished.values() for run in found]
@@ -281,15 +291,16 @@ def report(output: Path) -> str:
     if todo := commands(results, output):
         parts.append(
             "Commands for the empty cells, a teacher before its students. The class term of the"
-            " published loss is\na sum over the images of a process: to distil with another"
-            f" --num-gpus say\n{BATCH}=(8 x that); iterations and learning rates follow."
+            " published loss is\na sum over the images of a process: to distil with another number"
+            f" of processes N, give --num-gpus N\nand {BATCH}=(8 x N); the number of iterations and"
+            " the learning rates follow."
         )
         parts.append("\n".join(todo))
     return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Parse the command line, print."""
+    """Parse the command line, print the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -303,5 +314,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with exit_on_user_error():
         main()

@@ -1,19 +1,20 @@
-"""How long a recipe trains on COCO: the one place where images, epochs and batch become iterations.
+"""The length of a training on COCO: here, and nowhere else, epochs and batch become iterations.
 
-Another batch is an override, dataloader.train.total_batch_size=64, and changes the recipe's
-iterations and rates with it: see kddetr/engine/scaling.py.
+Another batch is an override, dataloader.train.total_batch_size=64; the iterations and the rate of
+the config are then scaled to it, see kddetr/engine/scaling.py.
 """
 
 import math
 
-IMAGES = 118_287  # of coco_2017_train, with those without boxes
+IMAGES = 118_287  # of coco_2017_train, including those without boxes
 
 
 def set_epochs(train, dataloader, lr_multiplier, *, epochs: int, drop: int, batch: int) -> None:
-    """Train so many epochs of `batch` images an iteration, the rate x 0.1 after `drop` of them.
+    """Train for ``epochs`` with ``batch`` images an iteration; the rate is multiplied by 0.1 after
+    ``drop`` epochs.
 
-    Evaluates and saves after each. The drop is a fraction of the run, so it is exact whatever the
-    batch or the number of iterations becomes.
+    The detector is evaluated and saved after every epoch. The drop is a fraction of the run, so it
+    stays at the right epoch when the number of iterations changes.
     """
     iterations = math.ceil(IMAGES / batch)
     dataloader.train.total_batch_size = batch

@@ -1,13 +1,15 @@
-"""How long Detectron2's own recipes train: 1x is 90,000 iterations of 16 images, 12 epochs of COCO.
+"""The length of Detectron2's own recipes: 1x is 90,000 iterations of 16 images, 12 epochs of COCO.
 
-Another batch is an override, dataloader.train.total_batch_size=64, and changes the recipe's
-iterations, warm-up and rate with it, here linearly: see kddetr/engine/scaling.py.
+Another batch is an override, dataloader.train.total_batch_size=64; iterations, warm-up and rate are
+then scaled to it, here linearly, see kddetr/engine/scaling.py.
 """
 
 
 def set_iterations(train, dataloader, lr_multiplier, *, times: int) -> None:
-    """Train `times` x, the rate x 0.1 when 30,000 iterations are left and again at the last 10,000;
-    of a longer run at the last 60,000 and 20,000. Gradients are not clipped.
+    """Train for ``times`` times 90,000 iterations; gradients are not clipped.
+
+    The rate is multiplied by 0.1 when 30,000 iterations are left, and again when 10,000 are left;
+    in a run longer than 1x, when 60,000 and 20,000 are left.
     """
     iterations = times * 90_000
     last = (30_000, 10_000) if times == 1 else (60_000, 20_000)

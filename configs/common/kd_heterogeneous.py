@@ -1,8 +1,9 @@
-"""Points, places and loss for a student that judges regions; both detectors are the config's.
+"""Points, query placement and loss for a student that is an R-CNN; teacher and student are those of
+the config.
 
-The paper distils into Faster R-CNN and has published neither code nor numbers for it: places,
-terms and weights were chosen on the bundled toy data (docs/heterogeneous.md), not tried on COCO.
-The terms are means, so they hold for any batch and number of processes.
+The paper distils into Faster R-CNN, but neither code nor settings have been published for it. The
+settings here were chosen on the bundled toy data (docs/heterogeneous.md) and not tried on COCO. The
+terms of the loss are means, so they hold for any batch and number of processes.
 """
 
 from detectron2.config import LazyCall as L
@@ -12,6 +13,6 @@ from kddetr.points import AtAnswers
 from .kd_detr_published import model
 from .kd_weighted_mean import loss as _loss
 
-model.sampler.samplers[1].count = 300  # of a DINO's 900 proposals the best
+model.sampler.samplers[1].count = 300  # the best of the 900 proposals of a DINO
 model.query_placement = L(AtAnswers)()
 model.loss = _loss

@@ -1,4 +1,4 @@
-"""AdamW as the DETR family is trained, and a single drop of the rate at 80 % of the run."""
+"""AdamW with the settings of the DETR family, and one drop of the rate at 80 % of the run."""
 
 import torch
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""SGD as Detectron2's own recipes have it; its rate is for 16 images, and grows with the batch."""
+"""SGD with the settings of Detectron2's own recipes; the rate is for 16 images."""
 
 import torch
 from detectron2.config import LazyCall as L

@@ -1,4 +1,4 @@
-"""The `train` section with its defaults; a config overrides what differs."""
+"""The ``train`` section with its defaults (kddetr/engine/defaults.py), for a config to change."""
 
 from kddetr.engine import train_defaults
 

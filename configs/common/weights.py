@@ -1,8 +1,9 @@
-"""ImageNet weights as the published recipes use them: torchvision's ResNets, first version,
-Microsoft's ResNet (MSRA) that Detectron2's own recipes start from, for BGR, and Microsoft's Swins;
-of ImageNet-1k but for what is marked 22k.
+"""Backbone weights trained on ImageNet that the published recipes start from.
 
-An address is fetched once and kept in Detectron2's cache; a file of the same content does as well.
+They are torchvision's ResNets (first version), Microsoft's ResNet (MSRA, for BGR images) of
+Detectron2's own recipes, and Microsoft's Swins. They were trained on ImageNet-1k, unless marked
+22k. A file is downloaded once and kept in Detectron2's cache. The path of a local copy can be given
+instead.
 """
 
 _ROOT = "https://download.pytorch.org/models/"

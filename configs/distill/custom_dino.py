@@ -1,11 +1,11 @@
-r"""Your own DINO, your own COCO-format folders, a smaller DINO: as custom.py, other detectors.
+r"""A smaller DINO, distilled from a DINO of your own on COCO-format data of your own.
 
     python train_net.py --config-file configs/distill/custom_dino.py \
         model.teacher.checkpoint=TEACHER.pth model.student.num_classes=K \
         dataloader.train.dataset.json_file=TRAIN.json dataloader.train.dataset.image_root=IMAGES \
         dataloader.test.dataset.json_file=VAL.json dataloader.test.dataset.image_root=IMAGES
 
-The teacher's file may be the DINO project's own. One of detrex needs in addition
+The file of the teacher may be one of the DINO project. A file of detrex also needs
 model.teacher.model.shared_heads=false, and if it was trained for 12 epochs
 model.teacher.model.temperature=10000 model.teacher.model.offset=-0.5.
 """

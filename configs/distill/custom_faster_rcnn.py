@@ -1,18 +1,20 @@
-r"""Your own DINO, your own COCO-format folders, a Faster R-CNN of Detectron2's model zoo by name.
+r"""A Faster R-CNN of Detectron2's model zoo, distilled from a DINO of your own on COCO-format data
+of your own.
 
     python train_net.py --config-file configs/distill/custom_faster_rcnn.py \
         model.teacher.detector.checkpoint=TEACHER.pth model.student.num_classes=K \
         dataloader.train.dataset.json_file=TRAIN.json dataloader.train.dataset.image_root=IMAGES \
         dataloader.test.dataset.json_file=VAL.json dataloader.test.dataset.image_root=IMAGES
 
-The teacher may know more classes than yours, which are found by their names, e.g. COCO's:
-model.teacher.detector.model.num_classes=80 model.teacher.classes=coco_2017_val, or in place of that
-name the JSON file that it was trained with. Its checkpoint is as in custom_dino.py.
+The teacher may have more classes than the data; those of the data are found by their names. A
+teacher with the classes of COCO: model.teacher.detector.model.num_classes=80
+model.teacher.classes=coco_2017_val. In place of coco_2017_val it may be the JSON file that the
+teacher was trained with. For its checkpoint see custom_dino.py.
 
-Another student is model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and other values than
-its file has are model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. It starts from
-the ImageNet weights of its file; the zoo's own of COCO are
-train.init_checkpoint=model_zoo://trained/NAME.
+Another student is set by model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and values of
+its file are changed by model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. The
+student starts from the ImageNet weights of its file; to start from the model zoo's weights for
+COCO, set train.init_checkpoint=model_zoo://trained/NAME.
 """
 
 from detectron2.config import LazyCall as L

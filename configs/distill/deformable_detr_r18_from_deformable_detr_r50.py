@@ -1,4 +1,7 @@
-"""Deformable DETR R18 from R50, 50 epochs (40.1 to 43.7 AP in the paper)."""
+"""Deformable DETR R18 from R50, 50 epochs (40.1 to 43.7 AP in the paper).
+
+Batch, rate and schedule are those of the student alone: none have been published for this pair.
+"""
 
 from ..common.kd_detr_published import model
 from ..detectors.deformable_detr_r18 import dataloader, lr_multiplier, optimizer, train

@@ -1,4 +1,7 @@
-"""Deformable DETR R50 from R101, 50 epochs (44.5 to 48.3 AP in the paper)."""
+"""Deformable DETR R50 from R101, 50 epochs (44.5 to 48.3 AP in the paper).
+
+Batch, rate and schedule are those of the student alone: none have been published for this pair.
+"""
 
 from ..common.kd_detr_published import model
 from ..detectors.deformable_detr_r50 import dataloader, lr_multiplier, optimizer, train

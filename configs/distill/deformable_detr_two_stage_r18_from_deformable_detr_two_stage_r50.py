@@ -1,4 +1,7 @@
-"""Deformable DETR, two-stage, R18 from R50, 50 epochs."""
+"""Two-stage Deformable DETR, R18 from R50, 50 epochs.
+
+Batch, rate and schedule are those of the student alone: none have been published for this pair.
+"""
 
 from ..common.kd_detr_published import model
 from ..detectors.deformable_detr_two_stage_r18 import dataloader, lr_multiplier, optimizer, train

@@ -1,4 +1,7 @@
-"""DINO R18 from R50, 12 epochs (44.0 to 48.4 AP in the paper)."""
+"""DINO R18 from R50, 12 epochs (44.0 to 48.4 AP in the paper).
+
+Batch, rate and schedule are those of the student alone: none have been published for this pair.
+"""
 
 from ..common.kd_detr_published import model
 from ..detectors.dino_r18 import dataloader, lr_multiplier, optimizer, train

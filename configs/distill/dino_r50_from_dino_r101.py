@@ -1,4 +1,7 @@
-"""DINO R50, 12 epochs, from R101, 36 epochs (49.0 to 51.6 AP in the paper)."""
+"""DINO R50, 12 epochs, from R101, 36 epochs (49.0 to 51.6 AP in the paper).
+
+Batch, rate and schedule are those of the student alone: none have been published for this pair.
+"""
 
 from ..common.kd_detr_published import model
 from ..detectors.dino_r50 import dataloader, lr_multiplier, optimizer, train

@@ -1,4 +1,4 @@
-"""The student alone, on 300 labelled images."""
+"""The student trained alone, on 300 labelled images."""
 
 from .common import dataloader, lr_multiplier, optimizer, train
 from .models import student as model

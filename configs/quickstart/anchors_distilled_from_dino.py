@@ -1,4 +1,4 @@
-"""The quickstart's student, DAB-DETR with deformable attention, distilled from the larger DINO."""
+"""The student of the quickstart, a DAB-Deformable-DETR, distilled from the larger DINO."""
 
 from .dino_distilled import dataloader, lr_multiplier, model, train
 from .distilled import optimizer

@@ -1,4 +1,4 @@
-"""What all quickstart runs share: bundled data, AdamW, a cosine schedule, no augmentation."""
+"""Settings of all quickstart configs: bundled data, AdamW, cosine schedule, no augmentation."""
 
 from ..common.cosine import lr_multiplier
 from ..common.data.quickstart import dataloader
@@ -12,7 +12,7 @@ train.checkpointer.period = 400
 train.checkpointer.max_to_keep = 1
 train.eval_period = 300
 
-# The tiny backbone is not pretrained, so it learns at the rate of everything else.
+# The tiny backbone is not pretrained, so it has the learning rate of all other parts.
 optimizer.params.lr_factors = {}
 optimizer.lr = 2e-3
 lr_multiplier.warmup_iters = 100

@@ -1,4 +1,4 @@
-"""A DAB-DETR alone, on 300 labelled images."""
+"""A DAB-DETR trained alone, on 300 labelled images."""
 
 from .common import dataloader, lr_multiplier, optimizer, train
 from .dino_models import dab_student as model

@@ -1,4 +1,4 @@
-"""The DAB-DETR on the same images, distilled from the larger DINO: a point is a box for both."""
+"""The DAB-DETR on the same images, distilled from the larger DINO; both take boxes as queries."""
 
 from .dab_alone import optimizer
 from .dino_distilled import dataloader, lr_multiplier, model, train

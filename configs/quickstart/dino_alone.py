@@ -1,4 +1,4 @@
-"""The small DINO alone, on 300 labelled images."""
+"""The small DINO trained alone, on 300 labelled images."""
 
 from .common import dataloader, lr_multiplier, optimizer, train
 from .dino_models import student as model

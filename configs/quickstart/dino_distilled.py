@@ -1,4 +1,4 @@
-"""The small DINO on the same images, distilled from the larger one."""
+"""The small DINO on the same images, distilled from the larger DINO."""
 
 from .dino_alone import optimizer
 from .dino_models import student as _student

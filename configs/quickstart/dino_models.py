@@ -1,4 +1,4 @@
-"""A larger and a smaller DINO for toy images, and a DAB-DETR of the smaller one's size."""
+"""A larger and a smaller DINO for toy images, and a DAB-DETR of the size of the smaller DINO."""
 
 from copy import deepcopy as _deepcopy
 
@@ -36,7 +36,7 @@ dab_student = L(dab_detr)(
     in_feature="stage2",
     num_queries=50,
     anchor_size=0.23,
-    anchor_temperature=20.0,  # the cells' own: anchors and cells are compared alike from the start
+    anchor_temperature=20.0,  # that of image positions, so that both embeddings are alike
     embed_dim=64,
     num_heads=4,
     feedforward_dim=128,

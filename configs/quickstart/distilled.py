@@ -1,4 +1,4 @@
-"""The same student on the same images, distilled."""
+"""The same student on the same images, distilled from the bundled teacher."""
 
 from detectron2.config import LazyCall as L
 

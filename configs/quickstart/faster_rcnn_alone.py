@@ -1,4 +1,4 @@
-"""A small Faster R-CNN alone, on 300 labelled images."""
+"""A small Faster R-CNN trained alone, on 300 labelled images."""
 
 from .common import dataloader, lr_multiplier, optimizer, train
 from .rcnn_models import student as model

@@ -1,4 +1,4 @@
-"""Distilled, with images without labels in half of each batch: points need no annotation."""
+"""Distilled, with half of each batch unlabelled: distillation needs no annotations."""
 
 from .faster_rcnn_distilled import dataloader, lr_multiplier, model, optimizer, train
 

@@ -1,5 +1,6 @@
-"""A larger and a smaller detector of one family: anchor boxes with deformable attention, the
-member of it that learns fastest on toy images."""
+"""A larger and a smaller DAB-Deformable-DETR, which learns faster on toy images than the other
+detection transformers.
+"""
 
 from copy import deepcopy as _deepcopy
 

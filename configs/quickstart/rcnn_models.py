@@ -1,4 +1,4 @@
-"""A Faster R-CNN of Detectron2 for toy images: its parts are all stock ones, only small."""
+"""A small Faster R-CNN for toy images, made of Detectron2's own parts."""
 
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec
@@ -49,7 +49,7 @@ _heads.box_pooler.scales = [1 / 4, 1 / 8, 1 / 16]
 _heads.box_head.input_shape = L(ShapeSpec)(channels=32, height=7, width=7)
 _heads.box_head.fc_dims = [128, 128]
 _heads.box_predictor.input_shape = L(ShapeSpec)(channels=128)
-# Untrained, it learns from normalised pixels.
+# It is not pretrained, and it trains better on normalised pixels.
 faster_rcnn.pixel_std = [57.375, 57.12, 58.395]
 
 student = L(RegionDetector)(stock=faster_rcnn, num_queries=50)

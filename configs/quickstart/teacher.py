@@ -1,4 +1,4 @@
-"""The shipped teacher, trained on all 4,000 images with their labels."""
+"""The bundled teacher, trained on all 4,000 images with their labels."""
 
 from .common import dataloader, lr_multiplier, optimizer, train
 from .models import teacher as model

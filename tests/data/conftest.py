@@ -1,6 +1,7 @@
-"""A small copy of the bundled data set, and a COCO-format folder that a test may spoil."""
+"""A small copy of the bundled data set, and a COCO-format folder that a test may change."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from kddetr.quickstart import QuickstartSpec, make_quickstart_data, register_qui
 
 NAMES = [f"quickstart_{n}" for n in ("train", "train_labeled", "train_unlabeled", "val", "test")]
 SPEC = QuickstartSpec(images=(12, 4, 4), labeled=5)
+
+
+def _unregister(names: Iterable[str]) -> None:
+    for name in set(names) & set(DatasetCatalog.list()):
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
 
 
 @pytest.fixture(scope="session")
@@ -25,35 +32,25 @@ def quickstart(tmp_path_factory) -> Path:
 
 @pytest.fixture()
 def registered(quickstart):
-    """The five quickstart names, standing for the small copy while a test runs."""
-    for name in NAMES:
-        _forget(name)
+    """The five quickstart names, which belong to the small copy during a test."""
+    _unregister(NAMES)
     register_quickstart(quickstart)
     yield NAMES
-    for name in NAMES:
-        _forget(name)
+    _unregister(NAMES)
     register_quickstart()
-
-
-def _forget(name: str) -> None:
-    if name in DatasetCatalog.list():
-        DatasetCatalog.pop(name)
-        MetadataCatalog.pop(name)
 
 
 @pytest.fixture()
 def forget():
-    """What a test registers is gone after it."""
+    """Unregister, after a test, the data sets that it registered."""
     before = set(DatasetCatalog.list())
     yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.pop(name)
-        MetadataCatalog.pop(name)
+    _unregister(set(DatasetCatalog.list()) - before)
 
 
 @pytest.fixture()
 def paths(folder, forget) -> dict[str, str]:
-    """What names the folder below in a config."""
+    """The two paths that a config needs to use the folder below."""
     return {"json_file": str(folder / "instances.json"), "image_root": str(folder / "images")}
 
 
@@ -85,7 +82,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture()
 def edit(folder):
-    """Return a function that changes the folder's json through a callable."""
+    """A function that changes the folder's annotation file, see ``tests.data.changes``."""
 
     def change(function):
         path = folder / "instances.json"

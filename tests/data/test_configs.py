@@ -1,4 +1,4 @@
-"""The data configs: published augmentation, a user's folder by overrides, bundled data."""
+"""The configs in configs/common/data: COCO, the user's own folder, and the bundled data."""
 
 import itertools
 from pathlib import Path
@@ -21,7 +21,7 @@ def _load(name, *overrides):
     return LazyConfig.apply_overrides(cfg, list(overrides))
 
 
-def test_published_augmentation(tmp_path):
+def test_coco_images_get_the_published_augmentation(tmp_path):
     path = tmp_path / "coco.png"
     Image.fromarray(np.zeros((426, 640, 3), dtype=np.uint8)).save(path)
     record = {"file_name": str(path), "annotations": []}
@@ -43,7 +43,7 @@ def test_published_augmentation(tmp_path):
     assert instantiate(cfg.test.mapper)(record)["image"].shape == (3, 800, 1202)
 
 
-def test_coco_goes_by_detectron2s_names():
+def test_coco_has_detectron2s_registered_names():
     cfg = _load("coco_detr").dataloader
     assert dataset_names(cfg.train.dataset) == ["coco_2017_train"]
     assert dataset_names(cfg.test.dataset) == dataset_names(cfg.evaluator.dataset_name)
@@ -51,7 +51,7 @@ def test_coco_goes_by_detectron2s_names():
     assert cfg.train.dataset.filter_empty is False
 
 
-def test_own_folder_by_overrides_alone(folder, forget):
+def test_an_own_folder_needs_overrides_only(folder, forget):
     paths = [f"json_file={folder}/instances.json", f"image_root={folder}/images"]
     cfg = _load(
         "custom",
@@ -62,7 +62,7 @@ def test_own_folder_by_overrides_alone(folder, forget):
         "dataloader.train.num_workers=0",
         "dataloader.test.num_workers=0",
     ).dataloader
-    # The order of the trainer: names are checked first, the evaluator may come before the loader.
+    # As in the trainer: names are checked first, and the evaluator may be built before the loader.
     assert dataset_names(cfg.train.dataset) == dataset_names(cfg.evaluator.dataset_name)
     evaluator = instantiate(cfg.evaluator)
     iterator = iter(instantiate(cfg.train))
@@ -72,12 +72,12 @@ def test_own_folder_by_overrides_alone(folder, forget):
     assert MetadataCatalog.get(evaluator._metadata.name).thing_classes == ["early", "late"]
 
 
-def test_own_folder_without_paths_says_which():
+def test_an_own_folder_without_paths_raises_an_error_that_names_the_keys():
     with pytest.raises(DatasetError, match=r"dataloader\.train\.dataset\.json_file=FILE"):
         instantiate(_load("custom").dataloader.train)
 
 
-def test_bundled_data(registered):
+def test_bundled_data_has_labelled_and_unlabelled_images(registered):
     cfg = _load("quickstart", "dataloader.train.unlabeled_per_batch=2").dataloader
     cfg.train.total_batch_size = 5
     assert dataset_names(cfg.evaluator.dataset_name) == dataset_names(cfg.test.dataset)

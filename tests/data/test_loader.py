@@ -1,4 +1,4 @@
-"""The training stream: the same whoever loads it, wherever it is entered, whatever is mixed in."""
+"""The training stream does not depend on workers, processes, resuming or unlabelled images."""
 
 import itertools
 import multiprocessing
@@ -9,11 +9,11 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from kddetr.data import build_train_loader
+from kddetr.data import DatasetError, build_train_loader
 
 
 class _Mapper:
-    """A mapper with random augmentation: what all three generators draw is in the sample."""
+    """A mapper whose samples hold a number drawn from each of the three global generators."""
 
     def __init__(self, reject=()):
         self.reject = reject
@@ -45,21 +45,21 @@ def _take(loader, count):
 UNLABELED = {"unlabeled": _records(9, 100), "unlabeled_mapper": _Mapper(), "unlabeled_per_batch": 2}
 
 
-def test_same_seed_same_stream_other_seed_other_stream():
+def test_the_stream_depends_on_the_seed_alone():
     assert _take(_loader(), 6) == _take(_loader(), 6)
     assert _take(_loader(), 6) != _take(_loader(seed=8), 6)
 
 
-def test_resume_is_the_tail_of_the_whole():
+def test_a_resumed_stream_continues_the_whole_one():
     whole = _take(_loader(**UNLABELED), 12)
     for start in (1, 5, 11):
         loader = _loader(**UNLABELED)
-        iterator = iter(loader)  # asked for before, as Detectron2's trainer does
+        iterator = iter(loader)  # made before start_iteration is set, as Detectron2's trainer does
         loader.start_iteration = start
         assert list(itertools.islice(iterator, 12 - start)) == whole[start:]
 
 
-def test_start_iteration_is_fixed_once_begun():
+def test_start_iteration_cannot_be_set_after_the_first_batch():
     loader = _loader()
     _take(loader, 1)
     with pytest.raises(RuntimeError, match="before the first batch"):
@@ -70,13 +70,13 @@ def test_start_iteration_is_fixed_once_begun():
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_nothing_and_leave(workers):
+def test_workers_load_the_same_batches_and_end(workers):
     assert _take(_loader(num_workers=workers, **UNLABELED), 7) == _take(_loader(**UNLABELED), 7)
     assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_processes_share_the_batches_of_one(monkeypatch, world):
+def test_several_processes_share_the_batches_of_a_single_one(monkeypatch, world):
     options = {"total_batch_size": 12, "unlabeled_per_batch": 4}
     single = _take(_loader(**UNLABELED | options), 5)
     monkeypatch.setattr(comm, "get_world_size", lambda: world)
@@ -99,20 +99,20 @@ def test_every_epoch_is_a_new_permutation():
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_unlabelled_images_leave_the_labelled_stream_alone():
+def test_unlabelled_images_do_not_change_the_labelled_stream():
     alone = _take(_loader(total_batch_size=2), 10)
     mixed = _take(_loader(total_batch_size=4, **UNLABELED), 10)
     assert [batch[:2] for batch in mixed] == alone
     assert all(sample["image_id"] >= 100 for batch in mixed for sample in batch[2:])
 
 
-def test_loading_leaves_the_global_generators_alone():
+def test_loading_does_not_change_the_global_generators():
     for workers in (0, 1):
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
         _take(_loader(num_workers=workers), 3)
-        seen = random.random(), np.random.rand(), torch.rand(())
+        drawn = random.random(), np.random.rand(), torch.rand(())
         random.seed(1), np.random.seed(1), torch.manual_seed(1)
-        assert seen == (random.random(), np.random.rand(), torch.rand(()))
+        assert drawn == (random.random(), np.random.rand(), torch.rand(()))
 
 
 def test_rejected_images_are_replaced_the_same_way_every_time():
@@ -130,7 +130,7 @@ def test_without_a_seed_the_processes_agree_on_one(monkeypatch):
         assert _take(_loader(seed=seed), 2) == _take(_loader(), 2)
 
 
-def test_sizes_for_the_preflight():
+def test_the_sizes_of_the_loader():
     loader = _loader(**UNLABELED)
     sizes = loader.total_batch_size, loader.dataset_size, loader.unlabeled_size
     assert sizes == (4, 10, 9)
@@ -141,19 +141,29 @@ def test_sizes_for_the_preflight():
     [
         ({"dataset": []}, "training data set is empty"),
         ({"total_batch_size": 11}, "takes 11 training images, but the data set has only 10"),
-        ({"total_batch_size": 0}, "must be positive"),
-        ({"unlabeled_per_batch": 4}, "every batch needs a labelled image"),
-        ({"unlabeled_per_batch": 2}, "give the loader `unlabeled` images"),
         (UNLABELED | {"unlabeled": []}, "unlabelled data set is empty"),
         (UNLABELED | {"unlabeled": _records(1)}, "takes 2 unlabelled images"),
     ],
 )
-def test_bad_sizes_are_one_sentence(changes, sentence):
+def test_a_data_set_smaller_than_its_share_of_a_batch_is_refused(changes, sentence):
+    with pytest.raises(DatasetError, match=sentence):
+        _loader(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"total_batch_size": 0}, "must be positive"),
+        ({"unlabeled_per_batch": 4}, "every batch needs a labelled image"),
+        ({"unlabeled_per_batch": 2}, "give the loader `unlabeled` images"),
+    ],
+)
+def test_batch_sizes_out_of_range_are_refused(changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         _loader(**changes)
 
 
-def test_batch_that_the_processes_cannot_share(monkeypatch):
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="multiple of 3"):
         _loader(total_batch_size=4)

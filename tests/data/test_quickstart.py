@@ -1,4 +1,4 @@
-"""The bundled data: reproducible, its splits strangers to each other, and made once."""
+"""The bundled data: reproducible, made once, and with nothing shared between splits."""
 
 import json
 
@@ -52,7 +52,7 @@ def test_every_photograph_comes_inside_a_wheel():
             assert min(drawing._photograph(*photo).shape[:2]) >= 128
 
 
-def test_digits_are_those_of_scikit_learn():
+def test_digits_equal_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     images, labels = drawing._digits()
@@ -84,7 +84,7 @@ def test_boxes_are_inside_and_hardly_overlap():
 
 
 def test_boxes_are_tight(monkeypatch):
-    """What the pasting changes lies in the box and touches all four sides."""
+    """The pixels that pasting changes lie in the box and touch its four sides."""
     spec = QuickstartSpec(noise_sigma=0.0, per_image=(1, 1))
     image, (thing,) = render_image(spec, "val", 3)
     monkeypatch.setattr(drawing, "_paste", lambda *args: None)
@@ -132,7 +132,7 @@ def test_missing_data_says_how_to_make_it(registered, quickstart, tmp_path):
         DatasetCatalog.pop(name)
         MetadataCatalog.pop(name)
     register_quickstart(tmp_path)
-    with pytest.raises(DatasetError, match=r"tools/make_quickstart_data\.py"):
+    with pytest.raises(DatasetError, match=r"tools/quickstart/make_data\.py"):
         check_dataset("quickstart_val")
-    with pytest.raises(DatasetError, match=r"tools/make_quickstart_data\.py"):
+    with pytest.raises(DatasetError, match=r"tools/quickstart/make_data\.py"):
         DatasetCatalog.get("quickstart_val")

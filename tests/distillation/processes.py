@@ -1,40 +1,51 @@
-"""What each process of ``test_processes`` does; importable under one name by all of them."""
+"""What each process of ``test_processes`` runs, in a module that all processes can import."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.utils import comm
 
-from kddetr import KDDETR
 from kddetr.engine.distributed import wrap_for_processes
-from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from tests.tiny import tiny_batch, tiny_detector
+from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 
-def distiller(sampler, family: str, student: dict) -> KDDETR:
-    return KDDETR(
-        student=tiny_detector(family, seed=1, **student),
-        teacher=tiny_detector(family, seed=2, embed_dim=32),
-        sampler=sampler,
-        loss=WeightedMeanLoss(),
-    ).train()
+class Case(NamedTuple):
+    """One step of a distillation on two images.
 
-
-def gradients(folder: str, boxes: tuple, family: str, student: dict) -> None:
-    """Save the gradients of one step on this process's share of two images, and the points.
-
-    ``boxes`` of each image; None: it has no labels. ``student``: options of the student.
+    Attributes:
+        family: of teacher and student.
+        boxes: of each image; None: it has no labels.
+        student: options of the student.
     """
-    model = distiller(SpecificSampler(), family, student)
+
+    family: str
+    boxes: tuple[int | None, int | None]
+    student: dict[str, Any]
+
+
+def save_steps(folder: str, cases: list[Case]) -> None:
+    """Save ``[(gradients, points), ...]``, one pair a case, as ``{processes}-{rank}.pth``."""
+    file = f"{comm.get_world_size()}-{comm.get_rank()}.pth"
+    torch.save([one_step(case) for case in cases], Path(folder) / file)
+
+
+def one_step(case: Case) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """This process's gradients by name, after a step on its share of the images, and its points."""
+    model = tiny_distiller(
+        tiny_detector(case.family, seed=1, **case.student),
+        tiny_detector(case.family, seed=2, embed_dim=32),
+        sampler=SpecificSampler(),
+    )
     wrapped = wrap_for_processes(
         model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
     )
     rank, world = comm.get_rank(), comm.get_world_size()
-    batch = tiny_batch(((40, 56), (40, 56)), boxes=boxes)[rank::world]
+    batch = tiny_batch(((40, 56), (40, 56)), boxes=case.boxes)[rank::world]
     sum(wrapped(batch).values()).backward()
-    torch.manual_seed(rank)  # the trainer's seeding also tells processes apart
+    torch.manual_seed(rank)  # the trainer too seeds each process differently
     model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
     points, _ = model.ask_teacher(batch, None)
-    found = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    torch.save((found, points.boxes), Path(folder) / f"{world}-{rank}.pth")
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    return gradients, points.boxes

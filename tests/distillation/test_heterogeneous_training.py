@@ -1,4 +1,4 @@
-"""A region detector through the Trainer, from the real configs made tiny."""
+"""Training a region detector with the Trainer, from the quickstart configs made tiny."""
 
 from pathlib import Path
 
@@ -7,10 +7,11 @@ import torch
 from detectron2.config import LazyCall as L
 from engine_toy import write_dataset
 
-from kddetr.checkpoint import read_checkpoint
 from kddetr.detectors import DenseQueryDetector
-from kddetr.engine import Trainer, build, load_config
+from kddetr.engine import build, load_config
+from tests.distillation.runs import final_checkpoint, interrupt, trained
 from tests.stock_models import tiny_fcos, tiny_retinanet
+from tests.tiny import assert_same_tensors
 from tests.tiny_config import tiny_config
 
 ROOT = Path(__file__).parents[2]
@@ -30,28 +31,20 @@ def config(path: str, folder: Path, dataset: str, *changes: str):
     return tiny_config(cfg, folder, dataset, max_iter=4, checkpointer=KEEP)
 
 
-def final(cfg, resume: bool = False) -> dict:
-    """The whole last checkpoint of a run."""
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return read_checkpoint(f"{cfg.train.output_dir}/model_final.pth")
-
-
-def assert_equal(a: dict, b: dict) -> None:
-    assert list(a) == list(b)
-    assert [n for n in a if not torch.equal(a[n], b[n])] == []
-
-
 def test_weight_0_is_the_run_of_the_student_alone(dataset, tmp_path):
-    """Data, seeds, batch norms, optimiser and file included."""
-    alone = final(config(ALONE, tmp_path / "a", dataset))
-    nothing = final(config(DISTILLED, tmp_path / "b", dataset, "model.weight=0.0"))
-    distilled = final(config(DISTILLED, tmp_path / "c", dataset))
-    assert_equal(alone["model"], nothing["model"])
+    """Including data, seeds, batch norms, optimiser and the names in the file."""
+
+    def weights(cfg):
+        trained(cfg)
+        return final_checkpoint(cfg)["model"]
+
+    alone = weights(config(ALONE, tmp_path / "a", dataset))
+    zero = weights(config(DISTILLED, tmp_path / "b", dataset, "model.weight=0.0"))
+    distilled = weights(config(DISTILLED, tmp_path / "c", dataset))
+    assert_same_tensors(zero, alone)
     names = list(build(load_config(str(ROOT / ALONE)).model).stock.state_dict())
-    assert names == list(alone["model"]) == list(distilled["model"])
-    different = [n for n in names if not torch.equal(alone["model"][n], distilled["model"][n])]
+    assert names == list(alone) == list(distilled)
+    different = [n for n in names if not torch.equal(alone[n], distilled[n])]
     assert any("backbone" in n for n in different) and any("box_head" in n for n in different)
 
 
@@ -67,24 +60,36 @@ def test_resumed_is_uninterrupted(stock, dataset, tmp_path):
             )
         return cfg
 
-    whole = final(configured("whole"))
-    cfg = configured("killed")
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=False)
-    step = trainer.run_step
-
-    def dies():
-        if trainer.iter == 2:
-            raise KeyboardInterrupt
-        step()
-
-    trainer.run_step = dies
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    resumed = final(configured("killed"), resume=True)
+    trained(configured("whole"))
+    interrupt(configured("interrupted"), at=2)
+    trained(configured("interrupted"), resume=True)
+    whole, resumed = (final_checkpoint(configured(name)) for name in ("whole", "interrupted"))
     assert whole["iteration"] == resumed["iteration"]
-    assert_equal(whole["wrapper"], resumed["wrapper"])
+    assert_same_tensors(resumed["wrapper"], whole["wrapper"])
     assert list(whole["wrapper"]) == ([] if stock is None else ["student.loss_normalizer"])
-    # Detectron2 compiles RetinaNet's loss at its first calls, and its last bits change with that.
+    # Detectron2 compiles RetinaNet's loss during its first calls, which changes the last bits.
     if stock is not tiny_retinanet:
-        assert_equal(whole["model"], resumed["model"])
+        assert_same_tensors(resumed["model"], whole["model"])
+
+
+def test_resumed_is_uninterrupted_with_encodings_of_images_met_in_other_batches(dataset, tmp_path):
+    """The cache is not saved: a resumed run encodes the images anew, in the batches it meets."""
+
+    def configured(folder: str):
+        cfg = config(DISTILLED, tmp_path / folder, dataset)
+        cfg.model.teacher.dtype = "float32"  # float16 would round small differences away
+        # Of 6 images: the whole run meets the last one when all others are known, and the resumed
+        # run meets it among images that are new to it.
+        cfg.dataloader.train.total_batch_size = 5
+        return cfg
+
+    interrupt(configured("interrupted"), at=1)
+    caches = {
+        name: trained(configured(name), resume=name == "interrupted").model.teacher._images
+        for name in ("whole", "interrupted")
+    }
+    assert list(caches["whole"]) != list(caches["interrupted"])  # the order in which they were met
+    for key, image in caches["interrupted"].items():
+        assert torch.equal(image.tokens, caches["whole"][key].tokens), key
+    whole, resumed = (final_checkpoint(configured(name)) for name in ("whole", "interrupted"))
+    assert_same_tensors(resumed["model"], whole["model"])

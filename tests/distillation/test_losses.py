@@ -1,4 +1,4 @@
-"""Properties of the distillation loss beside its golden numbers."""
+"""Properties of the distillation losses; their numbers are compared in tests/golden_numbers."""
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from kddetr.errors import UsageError
 from kddetr.losses import (
     BinaryCrossEntropy,
     EqualWeight,
+    ForegroundWeight,
     GIoULoss,
     KLDivergence,
     KLWithBackground,
@@ -48,7 +49,7 @@ def test_a_term_is_zero_only_for_equal_predictions(kind):
 
 @pytest.mark.parametrize("term", ["class", "bbox", "giou"])
 def test_the_default_reduction_does_not_grow_with_the_batch(term):
-    """The same images twice: the same loss. In the published reduction the class term doubles."""
+    """A batch with every image twice has the same loss, except for the published class term."""
     student, teacher = predictions(2), predictions(3, seed=1)
 
     def ratio(loss):
@@ -64,7 +65,7 @@ def _twice(p):
     return Predictions(torch.cat([p.logits] * 2, dim=1), torch.cat([p.boxes] * 2, dim=1))
 
 
-def test_points_the_teacher_sees_nothing_at_weigh_nothing():
+def test_points_where_the_teacher_predicts_background_have_no_weight():
     student, teacher = predictions(1), predictions(1, seed=1)
     teacher.logits[:, :, 1:] = -40.0
     only = Predictions(student.logits[:, :, :1], student.boxes[:, :, :1])
@@ -97,7 +98,7 @@ def test_no_gradient_reaches_the_teacher():
     assert teacher.logits.grad is None and teacher.boxes.grad is None
 
 
-def test_the_weights_go_with_the_reduction():
+def test_the_default_weights_depend_on_the_reduction():
     def weights(loss):
         return {term.name: term.weight for term in (loss.class_loss, *loss.box_losses)}
 
@@ -105,7 +106,7 @@ def test_the_weights_go_with_the_reduction():
     assert weights(PublishedLoss()) == {"class": 1.0, "bbox": 5.0, "giou": 2.0}
 
 
-def test_terms_of_ones_own_replace_the_defaults():
+def test_given_terms_replace_the_defaults():
     student, teacher = predictions(1), predictions(1, seed=1)
     loss = WeightedMeanLoss(box_losses=[])
     assert list(loss(student, teacher, asked())) == ["kd_general/class"]
@@ -114,7 +115,39 @@ def test_terms_of_ones_own_replace_the_defaults():
     assert next(both) == pytest.approx(2 * float(next(both)))
 
 
-def test_a_teacher_that_sees_nothing_anywhere_gives_a_number():
+class CentreDistance:
+    """A term of one's own: a name, a weight, and a value for each layer, image and point."""
+
+    name, weight = "centre", 3.0
+
+    def __call__(self, student, teacher):
+        return (student.boxes[..., :2] - teacher.boxes[..., :2]).norm(dim=-1)
+
+
+@pytest.mark.parametrize("loss", [WeightedMeanLoss, PublishedLoss])
+def test_a_term_of_ones_own_is_weighted_like_the_others(loss):
+    student, teacher = predictions(2), predictions(3, seed=1)
+    found = loss(box_losses=[CentreDistance()])(student, teacher, asked())
+    assert list(found) == ["kd_general/class", "kd_general/centre"]
+    weight = ForegroundWeight()(teacher.last())
+    distance = CentreDistance()(student, teacher.last())
+    expected = 3.0 * ((distance * weight).sum((1, 2)) / weight.sum()).sum()
+    torch.testing.assert_close(found["kd_general/centre"], expected)
+    plain = loss()(student, teacher, asked())
+    torch.testing.assert_close(found["kd_general/class"], plain["kd_general/class"])
+
+
+def test_an_own_class_loss_and_weighting_take_the_place_of_the_defaults():
+    class Distance(CentreDistance):
+        name = "class"
+
+    student, teacher = predictions(1), predictions(1, seed=1)
+    loss = WeightedMeanLoss(class_loss=Distance(), box_losses=[], weighting=EqualWeight())
+    expected = 3.0 * CentreDistance()(student, teacher).mean()
+    torch.testing.assert_close(loss(student, teacher, asked()), {"kd_general/class": expected})
+
+
+def test_a_teacher_that_predicts_background_everywhere_gives_a_finite_loss():
     student, teacher = predictions(1), predictions(1, seed=1)
     teacher.logits.fill_(-200.0)
     for value in WeightedMeanLoss()(student, teacher, asked()).values():
@@ -154,7 +187,7 @@ def test_binary_cross_entropy_has_the_gradient_of_the_plain_one():
 
 
 def test_the_kl_of_a_single_class_is_refused():
-    """A softmax over one class is always 1, so the published KL would be 0 without a word."""
+    """A softmax over one class is always 1, so the published KL would silently be 0."""
     one = Predictions(torch.randn(2, 2, 5, 1), torch.rand(2, 2, 5, 4) * 0.5 + 0.2)
     other = Predictions(one.logits + 1, one.boxes)
     with pytest.raises(UsageError, match="KLWithBackground or kddetr"):
@@ -163,3 +196,38 @@ def test_the_kl_of_a_single_class_is_refused():
         assert WeightedMeanLoss(class_loss=kind())(one, other, asked())["kd_general/class"] > 0
     boxes_only = WeightedMeanLoss(class_loss=KLDivergence(weight=0.0))(one, other, asked())
     assert boxes_only["kd_general/class"] == 0
+
+
+def test_two_terms_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="different names, not class, bbox, bbox"):
+        WeightedMeanLoss(box_losses=[L1Loss(), L1Loss(weight=2.0)])
+
+
+def test_a_student_with_a_box_for_every_class_is_compared_at_the_teachers_class():
+    """The student's own most likely class may be another one."""
+    torch.manual_seed(0)
+    logits = torch.randn(1, 2, 6, 3)
+    per_class = torch.rand(1, 2, 6, 3, 4) * 0.5 + 0.2
+    teacher = Predictions(torch.randn(2, 2, 6, 3), torch.rand(2, 2, 6, 4) * 0.5 + 0.2)
+    top = teacher.logits[-1].argmax(-1)
+    wanted = per_class[0].gather(2, top[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+    loss, points = WeightedMeanLoss(), asked(points=6)
+    found = loss(Predictions(logits, per_class[..., 0, :], per_class), teacher, points)
+    expected = loss(Predictions(logits, wanted[None]), teacher, points)
+    torch.testing.assert_close(found, expected)
+    other = loss(Predictions(logits, per_class[..., 0, :]), teacher, points)
+    assert other["kd_general/bbox"] != pytest.approx(float(expected["kd_general/bbox"]), rel=1e-3)
+
+
+def test_the_kl_over_a_softmax_with_background():
+    """Logits relative to background change nothing in the published KL, which leaves it out."""
+    scores = torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    teacher = of_logits(torch.randn(1, 2, 5, 3, generator=torch.Generator().manual_seed(1)))
+    relative = of_logits(scores[..., :-1] - scores[..., -1:])
+    published = KLDivergence()
+    torch.testing.assert_close(
+        published(relative, teacher), published(of_logits(scores[..., :-1]), teacher)
+    )
+    found = KLWithBackground(temperature=1.0)(relative, teacher)
+    p, q = F.pad(teacher.logits, (0, 1)).softmax(-1), scores.softmax(-1)
+    torch.testing.assert_close(found, (p * (p / q).log()).mean(-1))

@@ -1,25 +1,28 @@
-"""Any teacher with any student: other family, depth, width and number of queries."""
+"""Any teacher with any student: of another family, depth, width and number of queries."""
 
 import pytest
 import torch
 
 from kddetr import KDDETR
 from kddetr.errors import UsageError
-from kddetr.losses import WeightedMeanLoss
-from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
-# Queries that are learned embeddings in one family, and boxes in the others.
+# Queries that are learned embeddings in these families, and boxes in the others.
 EMBEDDINGS = ("deformable_detr", "deformable_detr_plain")
 
 
 def pair(teacher: str, student: str, *, width: int = 32) -> KDDETR:
-    return KDDETR(
-        student=tiny_detector(student, seed=1, decoder_layers=2, num_queries=5),
-        teacher=tiny_detector(teacher, seed=2, decoder_layers=3, num_queries=7, embed_dim=width),
-        sampler=JointSampler([GeneralSampler(count=4), SpecificSampler()]),
-        loss=WeightedMeanLoss(),
+    return tiny_distiller(
+        tiny_detector(student, seed=1, num_queries=5),
+        tiny_detector(teacher, seed=2, decoder_layers=3, num_queries=7, embed_dim=width),
     )
+
+
+def recorded(detector) -> list:
+    """A list that will hold the queries of every call of the detector's ``decode``."""
+    queries, decode = [], detector.decode
+    detector.decode = lambda memory, asked: queries.append(asked) or decode(memory, asked)
+    return queries
 
 
 @pytest.mark.parametrize("student", FAMILIES)
@@ -30,38 +33,29 @@ def test_any_teacher_with_any_student(teacher, student):
             pair(teacher, student)
         assert str(error.value).count(". ") == 0
         return
-    model = pair(teacher, student).train()
-    asked = []
-    decode = model.student.decode
-    model.student.decode = lambda memory, queries: asked.append(queries) or decode(memory, queries)
-    points = []
-    model.ask_teacher, ask = lambda *x: points.append(ask(*x)) or points[-1], model.ask_teacher
+    model = pair(teacher, student)
+    of_student, of_teacher = recorded(model.student), recorded(model.teacher)
     losses = model(tiny_batch())
-    ((wanted, answers),) = points
-    assert torch.equal(asked[-1].boxes, wanted.boxes)  # where both look is the same to the bit
-    assert asked[-1].groups == wanted.groups == {"general": 4, "specific": 7}
-    assert answers.num_layers == 3
+    assert torch.equal(of_student[-1].boxes, of_teacher[-1].boxes)
+    assert of_student[-1].groups == of_teacher[-1].groups == {"general": 4, "specific": 7}
     assert all(torch.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
-    silent = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert silent == []
+    untrained = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert untrained == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_learned_content_crosses_widths_by_a_projection_of_the_distiller(family):
+def test_learned_embeddings_are_projected_between_widths(family):
+    """The projection belongs to the distiller, so the student's state dict stays the plain one."""
     model = pair(family, family)
-    learned = model.student.query_parts
-    assert set(model.projection or ()) == set(learned)
-    plain = set(tiny_detector(family).state_dict())
-    assert set(model.deployable.state_dict()) == plain
+    assert set(model.projection or ()) == set(model.student.query_parts)
+    assert set(model.deployable.state_dict()) == set(tiny_detector(family).state_dict())
     assert pair(family, family, width=16).projection is None
 
 
 def test_dino_points_carry_the_teachers_content():
-    model = pair("dino", "dino", width=16).train()
-    asked = []
-    decode = model.student.decode
-    model.student.decode = lambda memory, queries: asked.append(queries) or decode(memory, queries)
+    model = pair("dino", "dino", width=16)
+    asked = recorded(model.student)
     model(tiny_batch())
     content = model.teacher.query_source.content
     general, specific = asked[-1].content.split([4, 7], dim=1)
@@ -69,14 +63,13 @@ def test_dino_points_carry_the_teachers_content():
     assert all(any(torch.equal(row, known) for known in content) for row in general[0])
 
 
-def test_points_and_denoising_never_see_each_other():
-    """The detection pass knows nothing of the points, and no pass of points holds noised boxes."""
-    model = pair("dino", "dino").train()
-    groups = []
-    decode = model.student.decode
-    model.student.decode = lambda memory, q: groups.append(set(q.groups)) or decode(memory, q)
+def test_points_and_denoising_queries_are_decoded_apart():
+    """No pass has both, so points change none of the losses of detection and denoising."""
+    model = pair("dino", "dino")
+    asked = recorded(model.student)
     torch.manual_seed(0)
     together = model(tiny_batch())
+    groups = [set(queries.groups) for queries in asked]
     assert groups[-1] == {"general", "specific"}
     assert "own" in groups[0] and any(name.startswith("denoising") for name in groups[0])
     torch.manual_seed(0)

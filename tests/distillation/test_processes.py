@@ -1,39 +1,55 @@
-"""Two processes together learn what one learns, each from points of its own."""
+"""Two processes together compute the gradients of one, each at points of its own."""
 
 import pytest
 import torch
 
 from kddetr.engine import launch
-from tests.distillation.processes import gradients
+from tests.distillation.processes import Case, save_steps
+
+pytestmark = pytest.mark.slow
+
+LABELLED, HALF = (3, 1), (3, None)  # in the second, one process has no labelled image
+CASES = [
+    Case(family, boxes, options)
+    for family, options in (("dab_detr", {}), ("dino", {"denoising_number": 0}))
+    for boxes in (LABELLED, HALF)
+]
+DENOISING = Case("dino", HALF, {})
 
 
-def step(folder, processes, *job):
-    """What each of the processes saved: gradients and points."""
-    launch(gradients, processes=processes, device=torch.device("cpu"), args=(str(folder), *job))
-    return [torch.load(folder / f"{processes}-{rank}.pth") for rank in range(processes)]
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """(gradients, points) by process, number of processes and case; processes start slowly, so one
+    pair of them runs all cases.
+    """
+    folder, cases = tmp_path_factory.mktemp("steps"), [*CASES, DENOISING]
+    for count in (1, 2):
+        launch(save_steps, processes=count, device=torch.device("cpu"), args=(str(folder), cases))
+    saved = {name: torch.load(folder / f"{name}.pth") for name in ("1-0", "2-0", "2-1")}
+    return {name: dict(zip(map(str, cases), values)) for name, values in saved.items()}
 
 
-@pytest.mark.parametrize("family, student", [("dab_detr", {}), ("dino", {"denoising_number": 0})])
-@pytest.mark.parametrize("boxes", [(3, 1), (3, None)])
-def test_two_processes_have_the_gradients_of_one(tmp_path, boxes, family, student):
-    """Also where one of them has no labelled image, and with a projection between widths."""
-    ((one, _),) = step(tmp_path, 1, boxes, family, student)
-    (first, points), (second, others) = step(tmp_path, 2, boxes, family, student)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_two_processes_have_the_gradients_of_one(steps, case):
+    """Also with a projection between widths, which DINO needs for its content."""
+    (one, _), (first, points), (second, others) = (
+        steps[n][str(case)] for n in ("1-0", "2-0", "2-1")
+    )
     assert one.keys() == first.keys()
-    assert any(name.startswith("projection.") for name in one) == (family == "dino")
+    assert any(name.startswith("projection.") for name in one) == (case.family == "dino")
     for name in one:
-        assert torch.equal(first[name], second[name]), name
+        assert torch.equal(first[name], second[name]), name  # one sum, sent to both processes
         torch.testing.assert_close(first[name], one[name], atol=1e-5, rtol=1e-4)
     (general, specific), (other_general, other_specific) = (
         p.split([4, 6], dim=1) for p in (points, others)
     )
     assert not torch.equal(general, other_general)
-    if family == "dab_detr":  # proposals are those of each process's own images
+    if case.family == "dab_detr":  # DINO's specific points are proposals, which differ by image
         assert torch.equal(specific, other_specific)
 
 
-def test_denoising_in_two_processes_of_which_one_has_no_boxes(tmp_path):
-    (first, _), (second, _) = step(tmp_path, 2, (3, None), "dino", {})
+def test_denoising_in_two_processes_of_which_one_has_no_boxes(steps):
+    (first, _), (second, _) = (steps[name][str(DENOISING)] for name in ("2-0", "2-1"))
     assert "student.denoising.label_embedding.weight" in first
     for name, gradient in first.items():
         assert torch.equal(gradient, second[name]) and gradient.isfinite().all(), name

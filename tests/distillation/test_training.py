@@ -1,4 +1,4 @@
-"""Distillation through the Trainer, from files: resume, precision, what the checkpoint holds."""
+"""Distillation with the Trainer: resume, mixed precision, and the contents of checkpoints."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from engine_toy import write_dataset
 from omegaconf import OmegaConf
 
 from kddetr import KDDETR
-from kddetr.checkpoint import CheckpointError, load_pretrained, read_checkpoint
+from kddetr.checkpoint import CheckpointError, load_pretrained
 from kddetr.data import DetectionMapper, build_train_loader
 from kddetr.engine import (
     CocoEvaluator,
@@ -21,14 +21,15 @@ from kddetr.engine import (
 from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from tests.tiny import tiny_batch, tiny_detector
+from tests.distillation.runs import final_checkpoint, interrupt, trained
+from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector
 
 FAMILY = "dab_deformable_detr"
 
 
 @pytest.fixture
 def config(tmp_path):
-    """A function that gives the config of a tiny distillation into a folder of that name."""
+    """A function that makes the config of a tiny distillation, which writes to the named folder."""
     name = write_dataset(tmp_path / "data", "distillation_tiny")
 
     def make(folder, *, distil=True, family=FAMILY, width=16, **train):
@@ -78,51 +79,24 @@ def config(tmp_path):
     return make
 
 
-def trained(cfg, *, until=None, resume=False) -> Trainer:
-    """Train; ``until`` stops as a kill would, with a checkpoint at every iteration."""
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    if until is not None:
-        trainer.max_iter = until
-    trainer.train()
-    return trainer
-
-
-def final(cfg) -> dict:
-    return read_checkpoint(f"{cfg.train.output_dir}/model_final.pth")["model"]
-
-
-def assert_equal(a, b):
-    assert a.keys() == b.keys()
-    assert [n for n in a if not torch.equal(a[n], b[n])] == []
+def final_weights(cfg) -> dict:
+    return final_checkpoint(cfg)["model"]
 
 
 @pytest.mark.parametrize("family, width", [(FAMILY, 16), ("dino", 32)])
-def test_resumed_is_uninterrupted_and_the_file_is_a_plain_detectors(config, family, width):
+def test_resumed_is_uninterrupted_and_its_file_loads_into_the_plain_detector(config, family, width):
     """Also with denoising, and with a projection between two widths."""
     pair = {"family": family, "embed_dim": width}
-    whole = config("whole", **pair)
-    trained(whole)
     keep = {"checkpointer": {"period": 1, "max_to_keep": 1}, **pair}
-    killed = config("killed", **keep)
-    trainer = Trainer(killed)
-    trainer.resume_or_load(resume=False)
-    step = trainer.run_step
-
-    def dies():
-        if trainer.iter == 3:
-            raise KeyboardInterrupt
-        step()
-
-    trainer.run_step = dies
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train()
-    trained(config("killed", **keep), resume=True)
-    assert_equal(final(killed), final(whole))
+    whole, interrupted = config("whole", **pair), config("interrupted", **keep)
+    trained(whole)
+    interrupt(interrupted, at=3)
+    trained(config("interrupted", **keep), resume=True)
+    assert_same_tensors(final_weights(interrupted), final_weights(whole))
 
     plain = tiny_detector(family, seed=9)
     load_pretrained(plain, f"{whole.train.output_dir}/model_final.pth")
-    assert_equal(plain.state_dict(), final(whole))
+    assert_same_tensors(plain.state_dict(), final_weights(whole))
 
 
 def test_weight_zero_is_the_plain_run(config):
@@ -130,11 +104,11 @@ def test_weight_zero_is_the_plain_run(config):
     zero.model.weight = 0.0
     for cfg in (plain, zero):
         trained(cfg)
-    assert_equal(final(plain), final(zero))
+    assert_same_tensors(final_weights(zero), final_weights(plain))
 
 
 @pytest.mark.parametrize("amp", [False, True])
-def test_both_are_asked_at_the_same_points(config, amp):
+def test_teacher_and_student_are_asked_at_the_same_points(config, amp):
     cfg = config("points", amp={"enabled": amp, "dtype": "bfloat16"}, max_iter=2)
     trainer = Trainer(cfg)
     asked = {"student": [], "teacher": []}
@@ -152,8 +126,10 @@ def test_both_are_asked_at_the_same_points(config, amp):
         assert mine.groups == theirs.groups
         assert torch.equal(mine.boxes, theirs.boxes)
     first, second = asked["student"]
-    assert not torch.equal(first.boxes[:, :4], second.boxes[:, :4])  # general: new each step
-    assert torch.equal(first.boxes[:, 4:], second.boxes[:, 4:])  # specific: the same each step
+    general, specific = (
+        [queries.boxes.split([4, 6], dim=1)[i] for queries in (first, second)] for i in (0, 1)
+    )
+    assert not torch.equal(*general) and torch.equal(*specific)
 
 
 def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):

@@ -1,4 +1,4 @@
-"""The toy of these tests, importable under one name by every process."""
+"""Makes the toy of these tests importable under one name in every process."""
 
 import sys
 from pathlib import Path

@@ -21,7 +21,7 @@ SIZE, CLASSES, IMAGES = 32, 3, 6
 
 
 class ToyDetector(nn.Module):
-    """Sorts the four quarters of an image into classes; has BatchNorm, LayerNorm and dropout."""
+    """Classifies the four quarters of an image; it has BatchNorm, LayerNorm and dropout."""
 
     def __init__(
         self, num_classes: int = CLASSES, width: int = 8, poison: int = -1, kill: int = -1
@@ -69,7 +69,7 @@ class ToyDetector(nn.Module):
 
 
 class ToyDistiller(nn.Module):
-    """Wraps a detector as a distiller does: a weight of its own, losses in a group of their own."""
+    """A wrapper of a detector with weights and a group of losses of its own, like a distiller."""
 
     def __init__(self, student: nn.Module, teacher: nn.Module | None = None):
         super().__init__()
@@ -88,7 +88,7 @@ class ToyDistiller(nn.Module):
 
 
 class ToyLoader:
-    """Batches by position, made from numbers alone."""
+    """Batches of generated images that depend on the iteration only."""
 
     def __init__(self, total_batch_size: int = 4, seed: int = 0):
         self.total_batch_size = total_batch_size
@@ -104,7 +104,7 @@ class ToyLoader:
 
 
 class ToyTestLoader:
-    """The images of `write_dataset`, one a batch, shared out over processes as Detectron2 does."""
+    """The images of :func:`write_dataset`, one a batch, distributed over the processes."""
 
     def __init__(self, images: int = IMAGES):
         from detectron2.utils import comm
@@ -121,7 +121,7 @@ class ToyTestLoader:
 
 
 def toy_sample(rng: np.random.Generator, image_id: int = 0) -> dict:
-    """Quarters coloured by their class, with noise."""
+    """An image whose quarters have the colour of their class, with noise."""
     quarters = rng.integers(0, CLASSES, 4)
     image = rng.integers(0, 80, (3, SIZE, SIZE))
     for position, label in enumerate(quarters):
@@ -139,7 +139,7 @@ def toy_sample(rng: np.random.Generator, image_id: int = 0) -> dict:
 
 
 def write_dataset(folder: Path, name: str = "engine_toy", images: int = IMAGES) -> str:
-    """Write and register the test images in COCO's format, category ids 1, 5, 9."""
+    """Write and register the test images in COCO's format, with category ids 1, 5 and 9."""
     folder.mkdir(parents=True, exist_ok=True)
     ids, half, annotations = (1, 5, 9), SIZE // 2, []
     for index in range(images):
@@ -181,7 +181,7 @@ def write_dataset(folder: Path, name: str = "engine_toy", images: int = IMAGES) 
 def toy_config(
     folder: Path, dataset: str = "engine_toy", *, distil: bool = False, **train
 ) -> DictConfig:
-    """A complete config; `train` overrides keys of that section."""
+    """A complete config; ``train`` overrides keys of that section."""
     model = L(ToyDetector)(num_classes=CLASSES)
     if distil:
         model = L(ToyDistiller)(student=model)
@@ -227,7 +227,7 @@ dataloader, train = _cfg.dataloader, _cfg.train
 
 
 def write_config(folder: Path, *, distil: bool = False) -> str:
-    """Write the toy as a config file that any process can load."""
+    """Write the toy as a config file that every process can load."""
     path = folder / "toy_config.py"
     here = str(Path(__file__).parent)
     text = CONFIG_FILE.format(

@@ -1,4 +1,4 @@
-"""Configs are strict: files, overrides, arguments of LazyCalls, and what is said about mistakes."""
+"""Config files and overrides are checked: sections, keys, types, arguments of LazyCalls."""
 
 import builtins
 from pathlib import Path
@@ -43,7 +43,18 @@ def test_file_and_overrides(config):
     assert cfg.optimizer.betas == [0.8, 0.99]
     assert cfg.train.amp == {"enabled": True, "dtype": "float16"}
     assert cfg.train.clip_grad.max_norm is None and cfg.train.note == "mine"
-    assert cfg.train.best_metric == "bbox/AP"  # the file does not say, the defaults do
+    assert cfg.train.best_metric == "bbox/AP"  # a default that the file does not set
+
+
+def test_values_of_train_get_their_types_and_interpolations_stay(config):
+    changes = ["train.max_iter='7'", "train.clip_grad.norm_type=1", "train.output_dir=2024"]
+    cfg = load_config(config, [*changes, "train.eval_period=${train.max_iter}"])
+    assert cfg.train.max_iter == cfg.train.eval_period == 7
+    assert isinstance(cfg.train.clip_grad.norm_type, float) and cfg.train.output_dir == "2024"
+    cfg.train.max_iter = 5
+    assert cfg.train.eval_period == 5
+    with pytest.raises(ConfigError, match=r"train\.eval_period must be of type int, not 'auto'"):
+        load_config(config, ["train.eval_period=${train.device}", "train.device=auto"])
 
 
 @pytest.mark.parametrize(
@@ -59,6 +70,13 @@ def test_file_and_overrides(config):
         ("train.max_iter=true", "type int"),
         ("train.max_iter=0", "at least 1"),
         ("train.amp.dtype=half", "bfloat16 or float16"),
+        ("train.amp=true", "train.amp is a group of keys"),
+        ("train=5", "train is a group of keys"),
+        ("train.seed=-1", "train.seed must be at least 0"),
+        ("train.seed=null", "type int"),
+        ("train.clip_grad.max_norm=abc", "type float or null"),
+        ("train.checkpointer.max_to_keep=0", "at least 1, not 0"),
+        ("train.ddp.find_unused_parameters=3.5", "type bool"),
         ("train.init_checkpoint=None", "init_checkpoint=null"),
         ("~train.seed", "not supported"),
         ("train.init_checkpoint=a=b?.pth", "quote"),
@@ -86,7 +104,7 @@ def test_other_styles_of_override(config):
         ("dataloader = dict(trian=dict())", "did you mean train?"),
         ("model = L(torch.nn.Linear)(in_feature=3)", "did you mean in_features?"),
         ("model = L(OrderedDict)(x=[L(torch.nn.ReLU)(inplac=True)])", "model.x.0.inplac"),
-        ("model = L('torch.nn.Linearr')(a=1)", "nothing to call"),
+        ("model = L('torch.nn.Linearr')(a=1)", "torch.nn.Linearr cannot be found"),
         (
             "model = L(OrderedDict)(x=dict(a=L(torch.nn.ReLU)()))",
             "plain dictionary",
@@ -99,7 +117,7 @@ def test_mistake_in_file(tmp_path, text, words):
     assert words in str(error.value)
 
 
-def test_missing_and_foreign_files(tmp_path):
+def test_missing_files_and_files_of_detectron2(tmp_path):
     write(tmp_path, "", "dab_detr.py")
     with pytest.raises(ConfigError, match=r"did you mean .*dab_detr\.py"):
         load_config(str(tmp_path / "dab_dert.py"))
@@ -113,24 +131,24 @@ def test_missing_and_foreign_files(tmp_path):
         load_config(code)
 
 
-def test_import_is_put_back_when_a_file_raises(tmp_path):
+def test_import_is_restored_when_a_file_raises(tmp_path):
     before = builtins.__import__
     with pytest.raises(ZeroDivisionError):
         load_config(write(tmp_path, "1 / 0"))
     assert builtins.__import__ is before
 
 
-def test_dumped_config_loads_again(config, tmp_path):
+def test_a_saved_config_loads_again(config, tmp_path):
     from detectron2.config import LazyConfig
 
     cfg = load_config(config, ["train.max_iter=5", "+train.note=mine"])
-    LazyConfig.save(cfg, str(tmp_path / "dump.yaml"))
-    again = load_config(str(tmp_path / "dump.yaml"))
+    LazyConfig.save(cfg, str(tmp_path / "saved.yaml"))
+    again = load_config(str(tmp_path / "saved.yaml"))
     assert OmegaConf.to_container(again.train) == OmegaConf.to_container(cfg.train)
     assert build(again.optimizer.params, model=build(again.model))[0]["lr"] == pytest.approx(0.01)
 
 
-def test_build_hands_over_plain_containers():
+def test_build_passes_plain_containers():
     import collections
 
     from detectron2.config import LazyCall as L

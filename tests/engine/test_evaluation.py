@@ -1,4 +1,4 @@
-"""COCO's metric: equal numbers whoever computes it, and zero when nothing is found."""
+"""COCO's metric: equal numbers from all implementations, and 0 when nothing is detected."""
 
 import json
 import logging
@@ -47,7 +47,7 @@ def test_backends_agree(toy, dataset):
     )
 
 
-def test_nothing_found_is_zero(toy, dataset, caplog):
+def test_no_detection_is_ap_zero(toy, dataset, caplog):
     DatasetCatalog.get(dataset)
     with caplog.at_level(logging.WARNING, logger="kddetr"):
         results = evaluate(CocoEvaluator(dataset), toy, 0)
@@ -57,8 +57,10 @@ def test_nothing_found_is_zero(toy, dataset, caplog):
 
 
 @pytest.fixture()
-def judged(tmp_path):
-    """Evaluates detections ``(image, box xyxy, score)`` of one class against annotations."""
+def evaluated(tmp_path):
+    """Evaluates detections ``(image, box xyxy, score)`` of one class against annotations
+    ``(x, y, width, height, crowd)``.
+    """
     names = []
 
     def evaluate(boxes: list, found: list, *, backend: str = "auto") -> dict:
@@ -70,7 +72,7 @@ def judged(tmp_path):
                 | {"area": w * h, "iscrowd": crowd}
                 for i, (x, y, w, h, crowd) in enumerate(boxes)
             ]
-        names.append(f"engine_judged_{len(names)}")
+        names.append(f"engine_evaluated_{len(names)}")
         path = tmp_path / f"{names[-1]}.json"
         path.write_text(json.dumps(document))
         register_coco_format(name=names[-1], json_file=str(path), image_root=str(tmp_path))
@@ -119,7 +121,7 @@ def masks(tmp_path):
     MetadataCatalog.remove("engine_masks")
 
 
-def judge(evaluator: CocoEvaluator, found: Instances) -> dict:
+def results_of(evaluator: CocoEvaluator, found: Instances) -> dict:
     evaluator.reset()
     evaluator.process([{"image_id": 5}], [{"instances": found}])
     return evaluator.evaluate()
@@ -127,24 +129,24 @@ def judge(evaluator: CocoEvaluator, found: Instances) -> dict:
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
 @pytest.mark.parametrize("backend", ["auto", "pycocotools"])
-def test_masks_are_judged_where_wanted(masks, backend):
+def test_masks_are_evaluated_as_a_task(masks, backend):
     name, found = masks
-    results = judge(CocoEvaluator(name, tasks=["bbox", "segm"], backend=backend), found)
+    results = results_of(CocoEvaluator(name, tasks=["bbox", "segm"], backend=backend), found)
     assert results["bbox"]["AP"] == pytest.approx(100)
-    # Found is the first, and the second at IoU 0.5 alone: 1 of 10 thresholds.
+    # The first is found at all 10 thresholds of the IoU, the second only at 0.5.
     assert results["segm"]["AP50"] == pytest.approx(100)
     assert results["segm"]["AP"] == pytest.approx((100 + 9 * 51 / 101 * 100) / 10, abs=0.01)
-    assert judge(CocoEvaluator(name, backend=backend), found).keys() == {"bbox"}
-    nothing = judge(CocoEvaluator(name, tasks=["segm"], backend=backend), found[:0])
+    assert results_of(CocoEvaluator(name, backend=backend), found).keys() == {"bbox"}
+    nothing = results_of(CocoEvaluator(name, tasks=["segm"], backend=backend), found[:0])
     assert nothing["segm"]["AP"] == 0 and "bbox" not in nothing
 
 
-def test_tasks_that_nobody_can_do(masks, dataset):
+def test_tasks_without_a_field_for_them_are_refused(masks, dataset):
     name, found = masks
     found.remove("pred_masks")
-    with pytest.raises(ConfigError, match="names segm, and the detections have no segmentation"):
-        judge(CocoEvaluator(name, tasks=["segm"]), found)
-    with pytest.raises(ConfigError, match="keypoints, and the annotations of engine_masks have no"):
+    with pytest.raises(ConfigError, match="names segm, but the detections have no segmentation"):
+        results_of(CocoEvaluator(name, tasks=["segm"]), found)
+    with pytest.raises(ConfigError, match="keypoints, but the annotations of engine_masks have no"):
         CocoEvaluator(name, tasks=["bbox", "keypoints"])
     with pytest.raises(ConfigError, match="some of bbox, segm, keypoints"):
         CocoEvaluator(name, tasks=["masks"])
@@ -153,34 +155,36 @@ def test_tasks_that_nobody_can_do(masks, dataset):
 CROWD = (0, 0, 60, 60, 1)
 
 
-@pytest.mark.parametrize("found", [[], [(5, [1, 1, 9, 9], 0.9)]], ids=["silent", "a detection"])
-@pytest.mark.parametrize("boxes", [None, [], [CROWD]], ids=["no key", "empty", "crowds alone"])
-def test_nothing_to_find_is_no_ap_and_says_so(judged, caplog, boxes, found):
+@pytest.mark.parametrize(
+    "found", [[], [(5, [1, 1, 9, 9], 0.9)]], ids=["no detection", "a detection"]
+)
+@pytest.mark.parametrize("boxes", [None, [], [CROWD]], ids=["no key", "empty", "only crowds"])
+def test_without_objects_there_is_no_ap(evaluated, caplog, boxes, found):
     with caplog.at_level(logging.WARNING, logger="kddetr"):
-        results = judged(boxes, found)
-    assert "no object to be found" in caplog.text and "AP is 0" not in caplog.text
+        results = evaluated(boxes, found)
+    assert "so there is no AP" in caplog.text and "AP is 0" not in caplog.text
     assert results == {} if boxes is None else math.isnan(results["bbox"]["AP"])
 
 
 @pytest.mark.parametrize("backend", ["auto", "pycocotools"])
-def test_detections_in_a_crowd_count_neither_way(judged, backend):
+def test_detections_in_a_crowd_are_not_counted(evaluated, backend):
     truth = [(0, 0, 30, 30, 0), CROWD]
     found = [(5, [0, 0, 30, 30], 0.5), (5, [31, 31, 59, 59], 0.9), (5, [2, 31, 20, 50], 0.8)]
-    assert judged(truth, found, backend=backend)["bbox"]["AP"] == pytest.approx(100)
-    alone = judged(truth[:1], found, backend=backend)["bbox"]["AP"]
+    assert evaluated(truth, found, backend=backend)["bbox"]["AP"] == pytest.approx(100)
+    alone = evaluated(truth[:1], found, backend=backend)["bbox"]["AP"]
     assert alone == pytest.approx(100 / 3, abs=0.5)
 
 
-def test_odd_ground_truth_is_judged_alike_by_all(judged):
-    """Boxes without a size or outside of the image are objects that nothing finds."""
+def test_all_implementations_agree_on_odd_ground_truth(evaluated):
+    """Boxes without a size, or outside of the image, are objects that no detection finds."""
     truth = [(0, 0, 30, 30, 0), (5, 5, 0, 9, 0), (9, 9, 0, 0, 0), (90, 90, 9, 9, 0)]
     found = [(5, [0, 0, 30, 30], 0.9), (9, [1, 1, 9, 9], 0.2)]
-    fast, slow = (judged(truth, found, backend=b)["bbox"] for b in ("auto", "pycocotools"))
+    fast, slow = (evaluated(truth, found, backend=b)["bbox"] for b in ("auto", "pycocotools"))
     assert fast["AP"] == pytest.approx(slow["AP"], abs=1e-9)
     assert fast["AP"] == pytest.approx(25, abs=1)
 
 
-def test_no_stale_ground_truth(tmp_path):
+def test_ground_truth_of_an_earlier_run_is_not_reused(tmp_path):
     def records(size: int) -> list[dict]:
         box = {"bbox": [0, 0, size, size], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
         return [{"file_name": "a", "image_id": 1, "height": 64, "width": 64, "annotations": [box]}]

@@ -38,7 +38,7 @@ def test_every_trainable_parameter_once():
     torch.optim.AdamW(groups)
 
 
-def test_a_factor_that_names_nothing():
+def test_a_factor_for_no_parameter_is_refused():
     with pytest.raises(ValueError, match="backbon_"):
         parameter_groups(Wrapped(), 1.0, {"backbon_": 0.1})
 
@@ -54,7 +54,7 @@ def rates(schedule, max_iter: int) -> list[float]:
     return seen
 
 
-def test_steps_fall_at_fractions():
+def test_the_rate_drops_at_fractions_of_the_run():
     assert rates(step_schedule(10, [0.7, 0.9]), 10) == pytest.approx([1] * 7 + [0.1] * 2 + [0.01])
     assert rates(step_schedule(2, [0.7, 0.9]), 2) == [1, 1]  # a run too short for its milestones
     warm = rates(step_schedule(10, [0.8], warmup_iters=4, warmup_factor=0.2), 10)

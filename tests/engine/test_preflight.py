@@ -1,4 +1,4 @@
-"""What is wrong is said before anything is built."""
+"""The checks before anything is built."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def cfg(toy, tmp_path, dataset):
     return cfg
 
 
-def test_sound_config_passes(cfg):
+def test_a_correct_config_passes(cfg):
     check_config(cfg)
     assert check_launch(cfg, 1).type == "cpu"
 
@@ -56,20 +56,20 @@ def test_training_data_without_a_box(cfg, tmp_path, dataset):
     with pytest.raises(DatasetError, match="no box to learn from"):
         check_config(cfg)
     check_config(cfg, training=False)
-    cfg.dataloader.train.mapper.labeled = False  # distillation alone
+    cfg.dataloader.train.mapper.labeled = False  # used only for distillation
     check_config(cfg)
     DatasetCatalog.pop(paths["json_file"])
     MetadataCatalog.pop(paths["json_file"])
 
 
-def test_evaluator_judges_another_data_set(cfg):
+def test_an_evaluator_with_another_data_set_is_refused(cfg):
     cfg.dataloader.evaluator.dataset_name = "coco_2017_val"
     with pytest.raises(ConfigError, match="name the same data set"):
         check_config(cfg)
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
-def test_class_count_off_by_one(cfg, toy, num_classes):
+def test_one_class_too_few_or_too_many(cfg, toy, num_classes):
     check_config(cfg)
     with pytest.raises(ConfigError, match=f"num_classes={num_classes}.* has 3 classes"):
         check_model(cfg, toy.ToyDetector(num_classes=num_classes))
@@ -85,13 +85,13 @@ def test_devices_and_precision(cfg):
         check_launch(cfg, 1)
     if not torch.cuda.is_available():
         cfg.train.device = "cuda"
-        with pytest.raises(ConfigError, match="no CUDA"):
+        with pytest.raises(ConfigError, match="finds no CUDA"):
             check_launch(cfg, 1)
 
 
 @pytest.mark.parametrize("loader", ["train", "test"])
-def test_a_mapper_that_reads_other_colours(cfg, loader):
-    """Detectron2's own configs say BGR; a detector here would turn it round once more."""
+def test_a_mapper_that_reads_bgr_is_refused(cfg, loader):
+    """Detectron2's own configs have BGR; a detector here would convert the image once more."""
     node = L(DetectionMapper)(is_train=loader == "train", augmentations=[], image_format="BGR")
     cfg.dataloader[loader].mapper = node
     with pytest.raises(ConfigError, match=f"{loader}.mapper.image_format is BGR.*set it to RGB"):
@@ -100,7 +100,7 @@ def test_a_mapper_that_reads_other_colours(cfg, loader):
     check_config(cfg)
 
 
-def test_bfloat16_moves_regions(cfg, caplog):
+def test_a_warning_that_bfloat16_moves_regions(cfg, caplog):
     cfg.model, cfg.train.amp.enabled = "", True
     for stock, warned in ((tiny_faster_rcnn(), True), (tiny_retinanet(), False)):
         caplog.clear()
@@ -125,7 +125,7 @@ def test_missing_files(cfg, toy):
     assert isinstance(Trainer.build_detector(cfg), toy.ToyDetector)
 
 
-def test_a_new_run_overwrites_nothing(tmp_path):
+def test_a_new_run_overwrites_no_other(tmp_path):
     check_output_dir(str(tmp_path / "new"))
     torch.save({}, tmp_path / "model_0000001.pth")
     with pytest.raises(ConfigError, match="--resume"):

@@ -1,4 +1,4 @@
-"""A recipe at another batch: scaled once, where it is not overridden, and said."""
+"""Scaling a config to another batch: once, except for what is overridden, with a log line."""
 
 import logging
 from pathlib import Path
@@ -43,10 +43,10 @@ def numbers(cfg) -> tuple:
         ([f"{BATCH}=16", "train.batch_scaling.reference=0"], (120, 12, 6, 8, 0.02)),
         # ten periods of 12 are ten of 10 (9.6), not 96 iterations with an eleventh evaluation
         ([f"{BATCH}=5"], (100, 10, 5, 6, 0.0223607)),
-        # what is said on purpose stays, in whichever form it is said
+        # overridden values stay, in each form of an override
         ([f"{BATCH}=16", "optimizer.lr=0.5", "train={max_iter: 70}"], (70, 3, 2, 2, 0.5)),
         ([f"{BATCH}=16", "train.eval_period=7"], (30, 7, 2, 2, 0.04)),
-        # a batch so large that nothing is left is one iteration
+        # at a very large batch, at least one iteration is left
         ([f"{BATCH}=4000", "lr_multiplier.warmup_iters=0"], (10, 1, 1, 0, 0.632456)),
     ],
 )
@@ -55,7 +55,7 @@ def test_numbers_follow_the_batch(config, overrides, expected):
 
 
 def test_scaled_once(config, tmp_path):
-    """Neither a second call nor the config that the run has saved scales again."""
+    """A second call changes nothing, nor does loading the config that a run has saved."""
     cfg = load_config(config, [f"{BATCH}=16"])
     before = OmegaConf.to_container(cfg.train)
     scale_to_batch(cfg)
@@ -74,12 +74,12 @@ def test_rates_and_schedule_are_built_from_the_scaled_numbers(config):
     assert [schedule(i / cfg.train.max_iter) for i in (14, 15)] == pytest.approx([1, 0.1])
 
 
-def test_a_run_says_what_was_scaled_and_keeps_it(config, caplog):
+def test_a_run_logs_what_was_scaled(config, caplog):
     args = [f"{BATCH}=8", "train.max_iter=2", "lr_multiplier.warmup_iters=0"]
     with caplog.at_level(logging.INFO):
         Trainer(load_config(config, args))
-    said = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
-    assert said == [
+    logged = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
+    assert logged == [
         "scaled from batch 4 to 8: train.max_iter stays 2, train.eval_period 12 -> 6,"
         " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843"
     ]
@@ -92,8 +92,8 @@ def test_a_run_says_what_was_scaled_and_keeps_it(config, caplog):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("train.batch_scaling.reference=-1", "is a batch size"),
-        ("train.batch_scaling.learning_rate=square", "must be sqrt, linear, none"),
+        ("train.batch_scaling.reference=-1", "reference must be at least 0"),
+        ("train.batch_scaling.learning_rate=square", "must be sqrt or linear or none"),
         ("train.batch_scaling.rule=sqrt", "has no 'rule'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The Trainer: a resumed run is the uninterrupted one, what it keeps, and how it fails."""
+"""The Trainer: a resumed run equals an uninterrupted one; its files and its errors."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from kddetr.engine.step import StepTrainer
 
 
 class Killed(BaseException):
-    """Not an Exception: nothing may catch it and tidy up."""
+    """Stands for a kill: it is not an Exception, so that no handler cleans up after it."""
 
 
 def run(cfg, *, resume: bool = False, kill_after: int | None = None) -> Trainer:
@@ -42,7 +42,9 @@ def state(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("distil", [False, True])
-def test_killed_and_resumed_is_uninterrupted(toy, tmp_path, dataset, distil, caplog):
+def test_a_killed_and_resumed_run_equals_an_uninterrupted_one(
+    toy, tmp_path, dataset, distil, caplog
+):
     whole = run(toy.toy_config(tmp_path / "whole", dataset, distil=distil, eval_period=4))
     cut = toy.toy_config(tmp_path / "cut", dataset, distil=distil, eval_period=4)
     with pytest.raises(Killed):
@@ -59,7 +61,7 @@ def test_killed_and_resumed_is_uninterrupted(toy, tmp_path, dataset, distil, cap
     assert best[0] == best[1] and best[0]["value"] > 0
 
 
-def test_distiller_saves_the_plain_student(toy, tmp_path, dataset):
+def test_a_distiller_saves_the_plain_student(toy, tmp_path, dataset):
     run(toy.toy_config(tmp_path, dataset, distil=True, max_iter=2))
     saved = read_checkpoint(str(tmp_path / "run/model_final.pth"))
     toy.ToyDetector().load_state_dict(saved["model"])
@@ -69,7 +71,7 @@ def test_distiller_saves_the_plain_student(toy, tmp_path, dataset):
     assert (tmp_path / "run/last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_old_checkpoints_go_even_after_resume(toy, tmp_path, dataset):
+def test_old_checkpoints_are_deleted_after_a_resume_too(toy, tmp_path, dataset):
     short = {"checkpointer": {"period": 1, "max_to_keep": 2}, "best_metric": ""}
     run(toy.toy_config(tmp_path, dataset, max_iter=3, **short))
     run(toy.toy_config(tmp_path, dataset, max_iter=5, **short), resume=True)
@@ -77,7 +79,7 @@ def test_old_checkpoints_go_even_after_resume(toy, tmp_path, dataset):
     assert kept == ["model_0000003.pth", "model_0000004.pth", "model_final.pth"]
 
 
-def test_evaluation_cut_off_by_a_kill_is_made_up(toy, tmp_path, dataset, monkeypatch):
+def test_an_evaluation_interrupted_by_a_kill_is_repeated(toy, tmp_path, dataset, monkeypatch):
     cfg = toy.toy_config(tmp_path, dataset, max_iter=12, eval_period=6)
 
     def killed(*_, **__):
@@ -97,7 +99,7 @@ def test_evaluation_cut_off_by_a_kill_is_made_up(toy, tmp_path, dataset, monkeyp
     assert len(evaluated) == 2  # the one at 6 and the one at the end
 
 
-def test_resume_finds_nothing_or_no_note(toy, tmp_path, dataset, caplog):
+def test_resuming_without_a_checkpoint_or_its_name(toy, tmp_path, dataset, caplog):
     cfg = toy.toy_config(tmp_path, dataset, max_iter=1, best_metric="")
     with caplog.at_level(logging.WARNING, logger="kddetr"):
         run(cfg, resume=True)
@@ -107,7 +109,7 @@ def test_resume_finds_nothing_or_no_note(toy, tmp_path, dataset, caplog):
         run(cfg, resume=True)
 
 
-def test_loss_that_is_no_number(toy, tmp_path, dataset):
+def test_a_loss_that_is_nan(toy, tmp_path, dataset):
     cfg = toy.toy_config(tmp_path, dataset)
     cfg.model.poison = 4
     with pytest.raises(FloatingPointError) as error:
@@ -152,7 +154,7 @@ def test_gradients_are_clipped_as_a_whole(toy, tmp_path, dataset):
     assert torch.nn.utils.get_total_norm(gradients) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_class_count_and_bad_loader_stop_before_training(toy, tmp_path, dataset):
+def test_a_wrong_class_count_stops_before_training(toy, tmp_path, dataset):
     cfg = toy.toy_config(tmp_path, dataset)
     cfg.model.num_classes = 2
     with pytest.raises(ConfigError, match="num_classes=2"):
@@ -172,7 +174,7 @@ def test_init_checkpoint_starts_at_zero(toy, tmp_path, dataset):
 
 
 def test_float16_scales_and_skips(toy):
-    """The arithmetic of the step; a CPU is refused float16 by the checks before it."""
+    """The step alone: the checks before training refuse float16 on a CPU."""
     model = toy.ToyDetector()
     step = StepTrainer(
         model=model,

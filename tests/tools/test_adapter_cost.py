@@ -1,4 +1,4 @@
-"""The benchmark of what points cost: what it measures and what it prints, not how long it takes."""
+"""The program adapter_cost.py: what it measures and prints, whatever the measured times are."""
 
 import re
 import subprocess
@@ -6,14 +6,14 @@ import sys
 
 import pytest
 import torch
-from adapter_cost import FixedAnswers, asking, batch_statistics, measure
 from detectron2.layers import FrozenBatchNorm2d
-from step_memory import random_batch
 from torch import nn
 
+from adapter_cost import FixedAnswers, asking, batch_statistics, measure
 from kddetr import KDDETR
 from kddetr.engine import Trainer, load_config
 from kddetr.structures import QueryableDetector
+from step_memory import random_batch
 from tests.tiny import FAMILIES, tiny_detector
 
 SMALL = "configs/quickstart/faster_rcnn_alone.py"
@@ -30,6 +30,7 @@ def batch_of(student: nn.Module, images: int = 2) -> list[dict]:
     return random_batch(images, (64, 96), 3, student.num_classes)
 
 
+@pytest.mark.slow
 def test_the_program_reports():
     command = [sys.executable, "tools/adapter_cost.py", "--config", SMALL, "--device", "cpu"]
     command += ["--height", "64", "--width", "96", "--images", "2", "--points", "12"]
@@ -48,7 +49,7 @@ def test_the_program_reports():
     assert re.search("teacher decodes" + NUMBER, done.stdout)
 
 
-def test_plain_and_asked_steps_are_taken_in_turn():
+def test_steps_without_and_with_points_alternate():
     student = small_student()
     batch, order = batch_of(student), []
     distiller = asking(student, batch, 8, at_answers=False).train()
@@ -59,7 +60,7 @@ def test_plain_and_asked_steps_are_taken_in_turn():
     assert len(cost.plain) == len(cost.asked) == 2 and cost.backbone == 1
 
 
-def test_a_second_run_of_the_backbone_is_seen():
+def test_second_run_of_the_backbone_is_counted():
     class Wasteful(KDDETR):
         def ask_teacher(self, inputs, memory):
             self.student.encode(inputs)
@@ -75,7 +76,7 @@ def test_a_second_run_of_the_backbone_is_seen():
 
 @pytest.mark.parametrize("at_answers", [False, True])
 @pytest.mark.parametrize("points", [1, 7])
-def test_all_points_are_asked_and_reach_the_student(points, at_answers):
+def test_teacher_and_student_are_asked_at_all_points(points, at_answers):
     student = small_student()
     batch = batch_of(student)
     distiller = asking(student, batch, points, at_answers=at_answers).train()
@@ -93,7 +94,7 @@ def test_all_points_are_asked_and_reach_the_student(points, at_answers):
     assert any(p.grad is not None and p.grad.any() for p in student.parameters())
 
 
-# The queries of a one-stage Deformable DETR are no boxes, so it takes points of its own kind alone.
+# A query of a one-stage Deformable DETR is not a box, so it cannot be asked at general points.
 BOX_FAMILIES = [f for f in FAMILIES if f not in ("deformable_detr_plain", "deformable_detr")]
 
 
@@ -105,7 +106,7 @@ def test_a_transformer_can_be_measured_too(family):
     assert measure(distiller, batch, repeats=1, warmup=0, amp=None).backbone == 1
 
 
-def test_the_stand_in_is_an_answerer_around_the_objects():
+def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():
     boxes = torch.tensor([[[0.2, 0.3, 0.1, 0.1], [0.7, 0.6, 0.2, 0.3]]])
     teacher = FixedAnswers(boxes, 9, 5)
     assert isinstance(teacher, QueryableDetector)
@@ -115,11 +116,11 @@ def test_the_stand_in_is_an_answerer_around_the_objects():
     assert torch.equal(teacher.decode(None, teacher.queries(None)).boxes[0], teacher.found)
 
 
-def test_frozen_statistics_are_those_of_the_batch_and_no_more_than_once():
+def test_statistics_of_frozen_norms_are_those_of_the_batch_inside_the_context_only():
     norm = FrozenBatchNorm2d(3)
     given = 5 + 7 * torch.randn(2, 3, 8, 8)
     with batch_statistics(nn.Sequential(norm)):
         found = norm(given)
     assert found.mean((0, 2, 3)).abs().max() < 1e-4
     assert (found.var((0, 2, 3)) - 1).abs().max() < 1e-3
-    assert torch.equal(norm(2 * given), norm(2 * given)) and norm(2 * given).mean() > 0.1
+    assert norm(2 * given).mean() > 0.1

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from convert_checkpoint import main
 
+from convert_checkpoint import main
 from kddetr.checkpoint import Checkpointer, detectron2_names, load_pretrained, read_checkpoint
 from kddetr.checkpoint.published.origins import ORIGINS
 from kddetr.detectors import dab_detr, resnet, timm_backbone

@@ -1,12 +1,12 @@
-"""The memory of a step: what recomputing activations saves, and the program around it."""
+"""The program step_memory.py: the memory that recomputed activations save, and the report."""
 
 import subprocess
 import sys
 
 import pytest
 import torch
-from step_memory import random_batch, step
 
+from step_memory import exit_when_out_of_memory, random_batch, step
 from tests.tiny import FAMILIES, tiny_detector
 
 
@@ -22,6 +22,7 @@ def test_recomputed_activations_are_not_kept(family):
     assert 0 < kept[True] < 0.8 * kept[False]
 
 
+@pytest.mark.slow
 def test_the_program_reports():
     command = [sys.executable, "tools/step_memory.py", "--config-file"]
     command += ["configs/quickstart/dino_alone.py", "--size", "64", "64", "--steps", "1"]
@@ -33,3 +34,11 @@ def test_the_program_reports():
     )
     assert done.returncode == 0, done.stderr
     assert "kept for the backward pass" in done.stdout
+
+
+def test_lack_of_gpu_memory_is_reported_in_a_sentence(capsys):
+    message = "CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has a total capacity of 1 GiB"
+    with pytest.raises(SystemExit) as stopped, exit_when_out_of_memory():
+        raise torch.OutOfMemoryError(message)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: CUDA out of memory: use fewer or smaller images.\n"

@@ -1,18 +1,18 @@
-"""The paper's tables beside runs: which run counts for which cell, and what fills the others."""
+"""The program tables.py: which run counts for which cell, and the commands for empty cells."""
 
 import json
 import shlex
 from pathlib import Path
 
 import pytest
-import tables
 from detectron2.config import LazyConfig
-from paper import ABLATION, LINES
-from tables import Recipe, Results, ablation_table, find_runs, main_table, report, wanted
 
+import tables
 from kddetr.engine import build, load_config
 from kddetr.losses import ForegroundWeight, PublishedLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from paper import ABLATION, LINES
+from tables import Recipe, Results, ablation_table, find_runs, main_table, report, wanted
 
 ROOT = Path(__file__).parents[2]
 BASELINE = "configs/detectors/dab_detr_r18.py"
@@ -20,7 +20,7 @@ PAIR = "configs/distill/dab_detr_r18_from_dab_detr_r50.py"
 
 
 def write_run(folder, config, *overrides, ap=30.0, finished=True):
-    """What a training leaves behind."""
+    """Writes the files that a training leaves in its folder."""
     cfg = load_config(str(ROOT / config), overrides)
     folder.mkdir(parents=True)
     LazyConfig.save(cfg, str(folder / "config.yaml"))
@@ -44,7 +44,7 @@ def test_finished_runs_fill_their_cells(tmp_path):
     write_run(tmp_path / "a", BASELINE, ap=36.0)
     write_run(tmp_path / "b", BASELINE, "train.seed=1", "train.device=cpu", ap=36.4)
     write_run(tmp_path / "teacher", "configs/detectors/dab_detr_r50.py", ap=42.3)
-    # at another batch it is still the recipe
+    # a run with another batch size counts too
     changes = ["model.teacher.checkpoint=t.pth", "dataloader.train.total_batch_size=64"]
     write_run(tmp_path / "deep/er", PAIR, *changes, ap=41.0)
     write_run(tmp_path / "begun", "configs/detectors/dino_r18.py", finished=False)
@@ -73,31 +73,33 @@ def test_finished_runs_fill_their_cells(tmp_path):
         "train.batch_scaling.reference=8",
     ],
 )
-def test_a_changed_recipe_is_not_the_recipe(tmp_path, change):
+def test_run_of_a_changed_recipe_does_not_count(tmp_path, change):
     write_run(tmp_path / "a", BASELINE, change, ap=36.0)
     assert row(main_table(results(tmp_path)), "DAB-DETR R18")[3] == "36.2 / -"
     key = "optimizer.lr" if "reference" in change else change.partition("=")[0]
     text = report(tmp_path)
-    assert f"{tmp_path / 'a'}: AP 36.0, not {BASELINE}: " in text and f"{key} is " in text
+    assert f"{tmp_path / 'a'}: AP 36.0, differs from {BASELINE}: " in text and f"{key} is " in text
 
 
-def test_a_copy_of_the_imagenet_weights_is_as_good(tmp_path):
+def test_run_from_a_copy_of_the_imagenet_weights_counts(tmp_path):
     name = load_config(str(ROOT / BASELINE)).train.init_checkpoint.rpartition("/")[2]
     write_run(tmp_path / "a", BASELINE, f"train.init_checkpoint=somewhere/{name}")
     assert row(main_table(results(tmp_path)), "DAB-DETR R18")[3] == "36.2 / 30.0"
 
 
 @pytest.mark.parametrize(("changes", "cell"), [([], "41.0"), (["train.max_iter=9"], "-")])
-def test_a_teacher_of_these_runs_must_be_the_recipes(tmp_path, changes, cell):
+def test_teacher_from_a_run_of_another_recipe_does_not_count(tmp_path, changes, cell):
     teacher = write_run(tmp_path / "t", "configs/detectors/dab_detr_r50.py", *changes)
     checkpoint = f"model.teacher.checkpoint={teacher}/model_final.pth"
     write_run(tmp_path / "s", PAIR, checkpoint, ap=41.0)
     found = results(tmp_path)
     assert row(main_table(found), "DAB-DETR R18")[4] == f"41.4 / {cell}"
-    assert any(f"its teacher is of {teacher}" in text for text in found.others) == bool(changes)
+    assert any(f"its teacher comes from {teacher}" in text for text in found.others) == bool(
+        changes
+    )
 
 
-def test_points_of_the_ablation_are_told_apart(tmp_path):
+def test_runs_of_the_ablation_go_to_their_own_cells(tmp_path):
     for number, point in enumerate(ABLATION):
         config = f"configs/{point.recipe.config}.py"
         write_run(tmp_path / f"{number}", config, *point.recipe.changes, ap=10.0 + number)
@@ -110,7 +112,7 @@ def test_points_of_the_ablation_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize("point", ABLATION[1:], ids=lambda p: p.recipe.folder)
-def test_changes_of_the_ablation_do_what_they_say(point):
+def test_changes_of_the_ablation_give_its_points_and_weights(point):
     model = load_config(str(ROOT / PAIR), point.recipe.changes).model
     sampler, loss = build(model.sampler), build(model.loss)
     assert isinstance(sampler, JointSampler)
@@ -131,8 +133,8 @@ def flags(command: str) -> tuple[str, list[str], dict[str, str]]:
     return words[3], words[4 : -len(overrides) or None], dict(o.split("=", 1) for o in overrides)
 
 
-def test_commands_load_and_give_the_recipe(tmp_path):
-    """Each command, run to its end, fills an empty cell."""
+def test_commands_give_their_recipes(tmp_path):
+    """A finished run of a command fills an empty cell."""
     todo = tables.commands(results(tmp_path), tmp_path)
     assert len(todo) == len(wanted())
     folders, written = set(), set()
@@ -150,7 +152,7 @@ def test_commands_load_and_give_the_recipe(tmp_path):
     assert len(folders) == len(todo)
 
 
-def test_commands_know_what_is_there(tmp_path):
+def test_commands_resume_and_use_existing_runs(tmp_path):
     teacher = write_run(tmp_path / "mine", "configs/detectors/dab_detr_r50.py")
     write_run(tmp_path / "dino_r50", "configs/detectors/dino_r50.py", "optimizer.lr=1")
     checkpoint = "model.teacher.checkpoint=old.pth"
@@ -158,18 +160,18 @@ def test_commands_know_what_is_there(tmp_path):
     begun = write_run(tmp_path / "begun", PAIR, checkpoint, batch, finished=False)
     todo = [flags(command) for command in tables.commands(results(tmp_path), tmp_path)]
     configs = [config for config, _, _ in todo]
-    # one that was begun goes on with its own config
+    # an unfinished run is resumed with its saved config
     assert todo[configs.index(f"{begun}/config.yaml")][1:] == (
         ["--num-gpus", "8", "--resume"],
         {"train.output_dir": str(begun)},
     )
     assert load_config(f"{begun}/config.yaml").dataloader.train.total_batch_size == 32
-    # another run's folder is left alone, and its weights are no teacher
+    # the folder of a run of another recipe is not used, nor are its weights as a teacher
     dino, dino_pair = "configs/detectors/dino_r50.py", "configs/distill/dino_r18_from_dino_r50.py"
     assert todo[configs.index(dino)][2] == {"train.output_dir": f"{tmp_path / 'dino_r50_2'}"}
     weights = todo[configs.index(dino_pair)][2]["model.teacher.checkpoint"]
     assert weights == f"{tmp_path / 'dino_r50_2'}/model_final.pth"
-    # a finished teacher teaches
+    # a finished run of the teacher is used
     assert "configs/detectors/dab_detr_r50.py" not in configs
     others = [said for config, _, said in todo if config == PAIR]
     assert len(others) == 4
@@ -177,7 +179,7 @@ def test_commands_know_what_is_there(tmp_path):
         assert said["model.teacher.checkpoint"] == f"{teacher}/model_final.pth"
 
 
-def test_every_line_has_its_configs():
+def test_configs_of_every_line_fit_together():
     for recipe in wanted():
         assert (ROOT / f"configs/{recipe.config}.py").is_file()
         if recipe.teacher:
@@ -205,14 +207,13 @@ def test_report(tmp_path):
     assert f"{folder}: " in report(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path, monkeypatch, capsys):
+def test_missing_folder_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tables.py", "--output", str(tmp_path / "nowhere")])
     tables.main()
     assert "There is no folder" in capsys.readouterr().out
 
 
-def test_no_difference_is_lost_between_file_and_dump(tmp_path):
-    """A recipe equals its own dump, for every recipe."""
+def test_saved_config_of_a_recipe_equals_the_recipe(tmp_path):
     for number, recipe in enumerate(wanted()):
         config = f"configs/{recipe.config}.py"
         write_run(tmp_path / f"{number}", config, *recipe.changes)

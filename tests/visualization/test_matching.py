@@ -1,4 +1,4 @@
-"""Found, missed and false, on boxes whose overlaps one can work out by hand."""
+"""Objects found and missed and false detections, for boxes whose IoU is obvious."""
 
 import torch
 
@@ -22,7 +22,7 @@ UNIT = [0.0, 0.0, 10.0, 10.0]
 FAR = [50.0, 50.0, 60.0, 60.0]
 
 
-def test_overlap_class_and_duplicates_decide():
+def test_iou_class_and_duplicates_decide():
     half = [0.0, 0.0, 10.0, 5.0]  # IoU 0.5 exactly: still a match
     less = [0.0, 0.0, 10.0, 4.9]
     assert counts([half], [0.9], [3], [UNIT], [3]) == "1 found, 0 missed, 0 false"
@@ -34,7 +34,7 @@ def test_overlap_class_and_duplicates_decide():
     )
 
 
-def test_the_better_score_chooses_first():
+def test_higher_score_is_matched_first():
     boxes = torch.tensor([[0.0, 0.0, 10.0, 6.0], UNIT])
     matching = match_detections(
         boxes=boxes,

@@ -1,12 +1,15 @@
-"""The three pictures are written, whatever is missing from them, and wrong input is refused."""
+"""The three pictures are drawn for all kinds of input, and wrong input is refused."""
 
-import ast
+import itertools
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes, Instances
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from kddetr import visualization
@@ -47,6 +50,27 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.size
 
 
+@pytest.fixture
+def figures(monkeypatch) -> list[Figure]:
+    """The figures in the order in which they are saved."""
+    saved, savefig = [], Figure.savefig
+
+    def record(figure, *args, **options):
+        saved.append(figure)
+        savefig(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", record)
+    return saved
+
+
+def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of texts of a figure whose rectangles overlap by more than a pixel."""
+    figure.draw_without_rendering()
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-0.5)) for text in texts]
+    return [(a, b) for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+
+
 BOXES = [[10, 10, 40, 50], [60, 60, 200, 130]]  # the second leaves the image
 
 
@@ -77,27 +101,34 @@ class TestDetections:
                 path=tmp_path / "one.jpg",
             )
             w, h = size_of(path)
-            assert 300 < w <= 2400 and h < 3 * w
+            assert 250 < w <= 2400 and h < 4 * w
 
-    def captions(self, monkeypatch, columns) -> list[str]:
-        """What stands under the cells of one image."""
-        from matplotlib.figure import Figure
+    def test_captions_count_above_the_threshold(self, figures, tmp_path: Path):
+        def captions(columns) -> list[str]:
+            detections_side_by_side(
+                [picture()], columns, class_names=NAMES, path=tmp_path / "a.png"
+            )
+            return [axes.get_xlabel() for axes in figures[-1].axes]
 
-        texts = []
-        monkeypatch.setattr(
-            Figure, "savefig", lambda self, *a, **k: texts.extend(t.get_text() for t in self.texts)
-        )
-        detections_side_by_side([picture()], columns, class_names=NAMES, path="unused.png")
-        return [t for t in texts if t.endswith(("false", "objects", "detections"))]
-
-    def test_captions_count_above_the_threshold(self, monkeypatch, tmp_path: Path):
-        monkeypatch.chdir(tmp_path)
         detections = found([*BOXES, BOXES[0]], [7, 1, 7], [0.4, 0.29, 0.9])
-        captions = self.captions(
-            monkeypatch, {"ground truth": [truth(BOXES, [7, 1])], "model": [detections]}
+        columns = {"ground truth": [truth(BOXES, [7, 1])], "model": [detections]}
+        assert captions(columns) == ["2 objects", "1 found, 1 missed, 1 false"]
+        assert captions({"model": [detections]}) == ["2 detections"]
+
+    def test_many_columns_and_long_names_do_not_overlap(self, figures, tmp_path: Path):
+        sizes = ((96, 128), (300, 100), (30, 128))
+        names = [f"model {i} {'with a long name ' * (i % 3)}" for i in range(7)]
+        columns = {"ground truth": [truth(BOXES, [7, 1], size) for size in sizes]} | {
+            name: [found(BOXES, [7, 1], [0.9, 0.9], size) for size in sizes] for name in names
+        }
+        detections_side_by_side(
+            [picture(*size) for size in sizes],
+            columns,
+            class_names=["a class with a very long name"] * 10,
+            path=tmp_path / "many.png",
+            titles=["1.png", "a/folder/with/a/long/name/2.png", "3.png"],
         )
-        assert captions == ["2 objects", "1 found, 1 missed, 1 false"]
-        assert self.captions(monkeypatch, {"model": [detections]}) == ["2 detections"]
+        assert overlapping_texts(figures[0]) == []
 
     @pytest.mark.parametrize(
         "images, detections, message",
@@ -128,6 +159,11 @@ def test_labels_stay_in_the_picture_and_off_one_another():
         assert all(abs(x - u) >= 24 - 1e-9 or abs(y - v) >= 8 - 1e-9 for u, v in places[:i])
 
 
+def test_label_wider_than_the_picture_is_centred():
+    box = np.array([[0.0, 20.0, 10.0, 30.0]])
+    assert place_labels(box, np.array([[30.0, 8.0]]), frame=(10, 100)) == [(-10.0, 12.0)]
+
+
 def test_label_that_fits_nowhere_is_left_out():
     box = np.array([[0.0, 0.0, 10.0, 10.0]] * 2)
     first, second = place_labels(box, np.array([[10.0, 10.0]] * 2), frame=(10, 10))
@@ -147,14 +183,21 @@ class TestPoints:
         width, height = size_of(path)
         assert 500 < width <= 2400 and 300 < height <= 2400
 
-    def test_weights_of_zero_and_of_one(self, tmp_path: Path):
+    def test_weights_of_zero_and_of_one(self, figures, tmp_path: Path):
         points = Queries(boxes=torch.rand(1, 8, 4))
-        for weights in (torch.zeros(8), torch.ones(8)):
-            assert (
-                points_over_image(picture(), points, weights, path=tmp_path / "w.png")
-                .stat()
-                .st_size
-            )
+        for weights, outlines in ((torch.zeros(8), 0), (torch.ones(8), 8)):
+            points_over_image(picture(), points, weights, path=tmp_path / "w.png")
+            assert len(figures[-1].axes[0].patches) == outlines
+
+    @pytest.mark.parametrize("size", [(96, 128), (300, 100), (30, 128)], ids=str)
+    def test_captions_and_names_do_not_overlap(self, size, figures, tmp_path: Path):
+        names = ("general", "specific", "the student's own proposals", "nearby", "none")
+        groups = dict(zip(names, (10, 10, 10, 10, 0)))
+        points = Queries(boxes=torch.rand(1, 40, 4), groups=groups)
+        points_over_image(
+            picture(*size), points, torch.rand(40), path=tmp_path / "p.png", title="a title " * 20
+        )
+        assert overlapping_texts(figures[0]) == []
 
     def test_wrong_input_is_refused(self, tmp_path: Path):
         points, path = Queries(boxes=torch.rand(2, 8, 4)), tmp_path / "no.png"
@@ -183,15 +226,15 @@ def test_thin_images_are_drawn(size, tmp_path: Path):
 @pytest.mark.parametrize("shape", [(9, 9), (9, 9, 1), (9, 9, 4), (0, 9, 3)], ids=str)
 def test_grey_transparent_and_empty_images_are_refused_in_a_sentence(shape, tmp_path: Path):
     image, path = np.zeros(shape, np.uint8), tmp_path / "no.png"
-    with pytest.raises(ValueError, match="read_image makes one of any file"):
+    with pytest.raises(ValueError, match="read_image reads any image file"):
         points_over_image(image, Queries(boxes=torch.rand(1, 8, 4)), torch.rand(8), path=path)
     column = {"model": [found([], [], [], shape[:2])]}
-    with pytest.raises(ValueError, match="read_image makes one of any file"):
+    with pytest.raises(ValueError, match="read_image reads any image file"):
         detections_side_by_side([image], column, class_names=["a"], path=path)
 
 
 class TestCurves:
-    def test_runs_of_all_lengths(self, tmp_path: Path):
+    def test_runs_of_all_lengths(self, figures, tmp_path: Path):
         curves = {
             "alone": [(100 * i, 9.0 * i, 3.0 * i) for i in range(40)],
             "one evaluation": [(100, 9.0, 12.0)],
@@ -202,6 +245,15 @@ class TestCurves:
         path = ap_curves(curves, path=tmp_path / "ap.png", reference={"teacher": 70.0})
         width, height = size_of(path)
         assert 1000 <= width <= 2400 and 400 <= height < width
+        labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
+        assert labels[:4] == [
+            "teacher: 70.0",
+            "alone: 117.0",
+            "one evaluation: 12.0",
+            "none: no AP",
+        ]
+        assert labels[4] == "not a number: 1.0"
+        assert overlapping_texts(figures[0]) == []
 
     def test_a_single_empty_run(self, tmp_path: Path):
         nothing = {"teacher": float("nan")}
@@ -216,9 +268,14 @@ class TestCurves:
 
 
 @pytest.mark.parametrize("path", sorted(ROOM.glob("*.py")), ids=lambda path: path.name)
-def test_matplotlib_waits_and_pyplot_stays_out(path: Path):
-    """Importing the room costs no matplotlib, and drawing chooses nobody's backend."""
+def test_pyplot_is_not_used(path: Path):
+    """Pyplot chooses a backend for the whole process of the user."""
     text = path.read_text(encoding="utf-8")
-    top = [node for node in ast.parse(text).body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert "matplotlib" not in " ".join(ast.unparse(node) for node in top)
-    assert "pyplot" not in text
+    assert "pyplot" not in text.replace("without pyplot", "")
+
+
+def test_settings_of_the_user_are_ignored_and_restored(figures, tmp_path: Path):
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": True}):
+        ap_curves({"alone": [(1, 1, 1)]}, path=tmp_path / "ap.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert figures[0].axes[0].xaxis.label.get_size() < 12

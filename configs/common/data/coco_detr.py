@@ -1,4 +1,4 @@
-"""COCO 2017 with DETR's published augmentation, found through DETECTRON2_DATASETS."""
+"""COCO 2017 with DETR's published augmentation, read from $DETECTRON2_DATASETS/coco."""
 
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
@@ -13,7 +13,7 @@ resize = L(ShortestEdge)(short_edge_length=list(range(480, 801, 32)), max_size=1
 dataloader = OmegaConf.create()
 
 dataloader.train = L(build_train_loader)(
-    # Images without boxes are kept, as the published recipes do and Detectron2's default does not.
+    # Images without boxes are kept, as in the published recipes; Detectron2 drops them by default.
     dataset=L(get_detection_dataset_dicts)(names="coco_2017_train", filter_empty=False),
     mapper=L(DetectionMapper)(
         is_train=True,
@@ -28,7 +28,7 @@ dataloader.train = L(build_train_loader)(
     total_batch_size=16,
     num_workers=4,
     seed="${train.seed}",
-    # Images without labels, for distillation: name their folder and how many of a batch they are.
+    # Images without labels, for distillation: set their folder and their number in a batch.
     unlabeled=L(load_image_folder)(image_root=""),
     unlabeled_mapper=L(DetectionMapper)(
         is_train=True,

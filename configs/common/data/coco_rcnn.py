@@ -1,6 +1,7 @@
-"""COCO 2017 as Detectron2's own recipes have it: resized, flipped, images without boxes left out.
+"""COCO 2017 with Detectron2's own augmentation: resized and flipped, no images without boxes.
 
-A teacher reads the images that its student reads: these are larger than DETR's smallest.
+A teacher gets the same images as its student. Their shortest edges, 640 to 800 pixels, are within
+the range that a DETR teacher was trained with.
 """
 
 from detectron2.config import LazyCall as L

@@ -5,7 +5,7 @@ r"""Your own data in COCO's JSON format, with COCO's augmentation.
         dataloader.train.dataset.image_root=my/images \
         dataloader.test.dataset.json_file=my/val.json dataloader.test.dataset.image_root=my/images
 
-The number of classes is the model's: set its num_classes to the number of categories of your file.
+Set the model's num_classes to the number of categories in your file.
 """
 
 from detectron2.config import LazyCall as L

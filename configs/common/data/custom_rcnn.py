@@ -1,6 +1,6 @@
 """Your own data as in custom.py, with Detectron2's augmentation.
 
-Images without boxes stay: they show what background looks like, and are few or chosen by you.
+Images without boxes are kept, unlike in coco_rcnn.py, because they show the model your background.
 """
 
 from .coco_rcnn import dataloader as _rcnn

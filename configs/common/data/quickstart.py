@@ -13,7 +13,7 @@ dataloader.train = L(build_train_loader)(
     dataset=L(get_detection_dataset_dicts)(names="quickstart_train_labeled", filter_empty=False),
     mapper=L(DetectionMapper)(is_train=True, augmentations=[]),
     total_batch_size=8,
-    num_workers=0,  # the images are small: a process of its own costs more than it saves
+    num_workers=0,  # the images are so small that loading processes would cost more than they save
     seed="${train.seed}",
     unlabeled=L(get_detection_dataset_dicts)(
         names="quickstart_train_unlabeled", filter_empty=False

@@ -14,12 +14,14 @@ IOU_EPS = 1e-6
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
     """Centre and size to corners, (..., 4) to (..., 4), in any unit."""
-    return box_convert(boxes, "cxcywh", "xyxy")
+    corners: Tensor = box_convert(boxes, "cxcywh", "xyxy")
+    return corners
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
     """Corners to centre and size, (..., 4) to (..., 4), in any unit."""
-    return box_convert(boxes, "xyxy", "cxcywh")
+    centres: Tensor = box_convert(boxes, "xyxy", "cxcywh")
+    return centres
 
 
 def box_iou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:

@@ -4,7 +4,7 @@ queries, and add the difference between their predictions to the student's loss.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -20,6 +20,7 @@ from .structures import (
     Queries,
     QueryableDetector,
     QueryPlacement,
+    queries_are_boxes,
 )
 
 
@@ -73,6 +74,8 @@ class KDDETR(nn.Module):
             different kinds.
     """
 
+    teacher: QueryableDetector
+
     def __init__(
         self,
         *,
@@ -91,9 +94,9 @@ class KDDETR(nn.Module):
                 " selects the student's classes by name, or set the student's num_classes to the"
                 " teacher's."
             )
-        # A query placement makes boxes without embeddings.
-        asked = teacher.query_parts if query_placement is None else {}
-        if ("position" in asked) != ("position" in student.query_parts):
+        # A query placement makes boxes, whatever the points are.
+        asked_at_boxes = query_placement is not None or queries_are_boxes(teacher)
+        if asked_at_boxes != queries_are_boxes(student):
             raise UsageError(
                 "The queries of a one-stage Deformable DETR are learned embeddings and those of the"
                 " other detectors are boxes, so the student cannot be asked these points: take a"
@@ -103,7 +106,8 @@ class KDDETR(nn.Module):
         self.student = student
         # Bypasses nn.Module's registration, so that nothing that walks the modules finds the
         # teacher.
-        object.__setattr__(self, "teacher", teacher.eval().requires_grad_(False))
+        frozen = cast(nn.Module, teacher).eval().requires_grad_(False)
+        object.__setattr__(self, "teacher", frozen)
         self.sampler = sampler
         self.loss = loss
         self.query_placement = query_placement
@@ -123,10 +127,12 @@ class KDDETR(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """K."""
         return self.student.num_classes
 
     @property
     def device(self) -> torch.device:
+        """Where the student's weights are."""
         return self.student.device
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
@@ -168,14 +174,14 @@ class KDDETR(nn.Module):
             name = name if "/" in name else f"kd/{name}"
             if name in total:
                 raise UsageError(
-                    f"The distillation loss returns {name!r}, which is the name of a loss of the"
-                    " student, and would replace it: return it under another name."
+                    f"The distillation loss returns {name!r}, which is already the name of another"
+                    " loss and would replace it: return it under a name of its own."
                 )
             total[name] = self.weight * value
         return total
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":
         """Moving or casting this module also moves and casts the teacher."""
-        super()._apply(fn, *args, **kwargs)
-        self.teacher._apply(fn, *args, **kwargs)
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self

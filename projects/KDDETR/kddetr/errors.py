@@ -1,11 +1,13 @@
-"""Every error that a user can put right, and the hint that names what was probably meant.
+"""The errors that a user can put right, and the hint that names the closest known name.
 
-The launcher prints the sentence of a :class:`UserError` and exits with code 2; anything else is a
-bug of this project and keeps its traceback.
+``train_net.py`` prints the message of a :class:`UserError` and exits with code 2. Any other error
+is a bug and keeps its traceback.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -35,12 +37,21 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint that is missing, damaged, unsafe to read, or does not fit the model."""
 
 
+class RenamedError(UserError, ImportError):
+    """An import of a name that an earlier version had; the message says today's name."""
+
+
 class DivergedError(UserError, FloatingPointError):
     """A loss or a gradient became infinite or NaN; the weights are those of the step before."""
 
 
 def did_you_mean(
-    name: str, known: Iterable[str], *, otherwise: str | None = None, count: int = 1
+    name: str,
+    known: Iterable[str],
+    *,
+    otherwise: str | None = None,
+    count: int = 1,
+    cutoff: float = 0.55,
 ) -> str:
     """The end of an error message: the known names that are closest to a wrong one, in any case.
 
@@ -49,12 +60,13 @@ def did_you_mean(
         known: the names that would have been right.
         otherwise: the hint where no known name is close; None: a list of the known names.
         count: how many close names to give at most.
+        cutoff: how similar a close name must be, from 0 to 1.
 
     Returns:
         ``did you mean dino_r50?``, or the other hint.
     """
     spelled = {name.lower(): name for name in sorted(set(known))}
-    close = difflib.get_close_matches(name.lower(), spelled, n=count, cutoff=0.55)
+    close = difflib.get_close_matches(name.lower(), spelled, n=count, cutoff=cutoff)
     if close:
         return f"did you mean {' or '.join(spelled[match] for match in close)}?"
     if otherwise is not None:
@@ -64,3 +76,17 @@ def did_you_mean(
     names = list(spelled.values())
     listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
     return f"known are {listed}."
+
+
+@contextlib.contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """Ends a program with one sentence and exit code 2 where the user can put the error right.
+
+    Besides :class:`UserError` this is an error of the operating system (a full disk) or a package
+    that is not installed.
+    """
+    try:
+        yield
+    except (UserError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

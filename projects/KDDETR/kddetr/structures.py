@@ -1,4 +1,4 @@
-"""The vocabulary of the project; read this file first.
+"""The types and interfaces that all other files use; read this file first.
 
 A detector encodes each image once. Its decoder then answers any number of object queries about the
 encoded images. The detector's own queries, denoising queries and distillation points are three uses
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .renamed import explain_old_names
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ class Queries:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
-        return replace(self, **{n: t if t is None else function(t) for n, t in parts.items()})
+        mapped: dict[str, Any] = {n: t if t is None else function(t) for n, t in parts.items()}
+        return replace(self, **mapped)
 
     @staticmethod
     def join(parts: Sequence["Queries"]) -> "Queries":
@@ -129,7 +131,7 @@ class Queries:
                 )
             groups.update(part.groups)
             attends_to.update(part.attends_to)
-        joined = {}
+        joined: dict[str, Any] = {}
         for name in ("boxes", "content", "position"):
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) != all(v is None for v in values):
@@ -158,6 +160,7 @@ class Predictions:
 
     @property
     def num_layers(self) -> int:
+        """L."""
         return self.logits.shape[0]
 
     def last(self) -> "Predictions":
@@ -203,9 +206,6 @@ class QueryableDetector(Protocol):
     takes no part in a ground-truth loss; an image with zero instances is labelled as background.
 
     Only the detector itself looks inside the memory that its ``encode`` returns.
-
-    A detector whose queries are not made of boxes (one-stage Deformable DETR) has one more method,
-    ``random_queries(memory, images, count)``: see :meth:`EncodedDetector.random_queries`.
     """
 
     num_classes: int
@@ -230,13 +230,39 @@ class QueryableDetector(Protocol):
             UsageError: the queries of this detector are not made of boxes.
         """
 
+    def random_queries(self, memory: Any, images: int, count: int) -> Queries:
+        """Queries with random embeddings, distributed as in a freshly initialised detector.
+
+        The reference of each query is the one that this detector computes for it.
+
+        Args:
+            memory: of B images.
+            images: B, or 1 for one set that all images share.
+            count: N.
+
+        Raises:
+            UsageError: the queries of this detector are made of boxes: use :meth:`make_queries`.
+        """
+
     def decode(self, memory: Any, queries: Queries) -> Predictions:
         """The predictions at these queries, (L, B, N, ...)."""
+
+
+def queries_are_boxes(detector: QueryableDetector) -> bool:
+    """Whether queries are made of boxes (:meth:`~QueryableDetector.make_queries`)."""
+    return "position" not in detector.query_parts
 
 
 @runtime_checkable
 class Detector(QueryableDetector, Protocol):
     """A :class:`QueryableDetector` that can be trained and can take another detector's queries."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    def __call__(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
+        """Losses by name in training; otherwise a dict with ``instances`` for each image."""
 
     def convert_queries(self, memory: Any, points: Queries) -> Queries:
         """Another detector's queries as queries of this detector's kind, in the same groups.
@@ -254,9 +280,7 @@ class Detector(QueryableDetector, Protocol):
 
 @dataclass(frozen=True)
 class EncodedDetector:
-    """A detector bound to images that it has encoded: what a sampler gets of teacher and
-    student.
-    """
+    """A detector together with the images that it has encoded; samplers get two of these."""
 
     detector: QueryableDetector
     memory: Any
@@ -270,28 +294,8 @@ class EncodedDetector:
         return self.detector.make_queries(self.memory, boxes)
 
     def random_queries(self, images: int, count: int) -> Queries:
-        """Queries with random embeddings, for a detector whose queries are not made of boxes.
-
-        They are distributed as in a freshly initialised detector of its kind. Their reference is
-        the one that this detector computes for them.
-
-        Args:
-            images: B, or 1 for one set that all images share.
-            count: N.
-
-        Returns:
-            (B, N, ...) queries.
-
-        Raises:
-            UsageError: the detector's queries are made of boxes: use :meth:`make_queries`.
-        """
-        draw = getattr(self.detector, "random_queries", None)
-        if draw is None:
-            raise UsageError(
-                f"The queries of a {type(self.detector).__name__} are made of boxes: draw the boxes"
-                " and use make_queries."
-            )
-        return draw(self.memory, images, count)
+        """``count`` random queries; see :meth:`QueryableDetector.random_queries`."""
+        return self.detector.random_queries(self.memory, images, count)
 
     def fresh_queries(self, boxes: Tensor) -> Queries:
         """Former name of :meth:`make_queries`, kept for samplers that were written for it."""
@@ -341,3 +345,6 @@ class DistillationLoss(Protocol):
             teacher: predictions at the points, without a gradient.
             points: the queries; ``points.groups`` says which of them belong together.
         """
+
+
+__getattr__ = explain_old_names(__name__)

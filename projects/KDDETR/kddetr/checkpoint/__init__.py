@@ -1,6 +1,7 @@
 """Checkpoints: read safely, written atomically, loaded with a report of what fitted."""
 
 from ..errors import CheckpointError
+from ..renamed import explain_old_names
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState, deployable, weight_owner
@@ -34,3 +35,5 @@ __all__ = [
     "whole_checkpoints",
     "zoo_address",
 ]
+
+__getattr__ = explain_old_names(__name__)

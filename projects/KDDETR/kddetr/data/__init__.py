@@ -1,6 +1,7 @@
 """Data in COCO's format: reading and checking it, the mapper, and the resumable loader."""
 
 from ..errors import DatasetError
+from ..renamed import explain_old_names
 from .checks import check_dataset, check_same_classes, dataset_names
 from .coco import (
     load_coco_format,
@@ -26,3 +27,5 @@ __all__ = [
     "register_coco_format",
     "without_annotations",
 ]
+
+__getattr__ = explain_old_names(__name__)

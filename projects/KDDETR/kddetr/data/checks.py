@@ -1,7 +1,7 @@
-"""Checks at the door: a missing, truncated or wrong data set is reported before a model is built.
+"""Checks of the data sets that a config names, before a model is built.
 
-Detectron2 itself says it with a traceback: a missing image in the middle of training, a mistyped
-test set at the first evaluation.
+Detectron2 itself would stop later and with a traceback: at a missing image in the middle of the
+training, at a misspelt test set in the first evaluation.
 """
 
 import os
@@ -13,135 +13,47 @@ from detectron2.utils.registry import locate
 
 from ..errors import DatasetError, did_you_mean
 from .coco import (
-    broken,
-    check_folder,
+    check_paths,
     coco_records,
     load_coco_format,
+    not_json,
     read_coco_json,
     register_coco_format,
-    where_to_put,
 )
 from .entries import check_for_metric
 from .plausibility import check_boxes
 
-# A file larger than this (bytes) whose classes are known is not parsed only to be checked: COCO's
-# takes 10 s.
+# A larger file (bytes) whose classes are known is not parsed only to be checked: COCO's takes 10 s.
 LARGE_FILE = 64 * 2**20
 
 
 def check_dataset(
     names: str | Sequence[str], *, for_training: bool = False, for_evaluation: bool = False
 ) -> None:
-    """Check that data sets can be used, as far as that is quick, and learn their class names.
+    """Check that data sets can be used, as far as that is quick, and register their class names.
 
     Args:
-        names: a registered name or several that belong to one task, i.e. share their classes.
-        for_training: also demand annotations, with a box to learn from in one of the data sets.
-        for_evaluation: also demand what COCO's metric reads of an annotation: ``area``,
-            ``iscrowd`` and a unique ``id`` above 0; ids of all kinds must be integers.
+        names: a registered name, or several names of data sets that are used together and must
+            have the same classes.
+        for_training: also require annotations, with a box to learn from in at least one data set.
+        for_evaluation: also require what COCO's metric reads: an ``area``, an ``iscrowd`` and a
+            unique ``id`` above 0 for every annotation, and integer ids of images and categories.
 
     Raises:
         DatasetError: a name is not registered, a file, folder or image is missing, an entry is
-            broken, the boxes are not in COCO's form, or the classes differ.
+            invalid, the boxes are not in COCO's form, or the classes differ.
     """
     names = [names] if isinstance(names, str) else list(names)
     if not names:
         raise DatasetError("No data set is named: give at least one registered name.")
-    useful = []
+    boxes = []
     for name in names:
         if name not in DatasetCatalog.list():
             raise DatasetError(_unknown_name(name))
-        metadata = MetadataCatalog.get(name)
-        if metadata.get("json_file"):
-            useful.append(_check_registered(name, metadata, for_training, for_evaluation))
-        else:
-            useful.append(None)
-    if for_training and not any(count is None or count for count in useful):
+        boxes.append(_check_registered(name, for_training, for_evaluation))
+    if for_training and not any(count is None or count for count in boxes):
         raise DatasetError(_nothing_to_learn(names))
     check_same_classes(names)
-
-
-def dataset_names(node) -> list[str]:
-    """Return the names that a part of a config uses, registering COCO folders on the way.
-
-    Args:
-        node: a name, a list of names, a node with ``names`` (``get_detection_dataset_dicts``), or a
-            node of `load_coco_format` or `register_coco_format`. Anything else uses no name.
-
-    Raises:
-        DatasetError: a COCO folder's paths are empty, or its name belongs to another data set.
-    """
-    if node is None or isinstance(node, str):
-        return [node] if node else []
-    if not hasattr(node, "keys"):
-        return [name for item in node for name in dataset_names(item)]
-    if "names" in node:
-        return dataset_names(node["names"])
-    target = node.get("_target_")
-    target = locate(target) if isinstance(target, str) else target
-    if target in (load_coco_format, register_coco_format):
-        keys = ("json_file", "image_root", "name")
-        return [register_coco_format(**{k: node[k] for k in keys if k in node})]
-    return []
-
-
-def _check_registered(name: str, metadata, for_training: bool, for_evaluation: bool) -> int | None:
-    """Check one COCO-format data set; return how many boxes it has to learn from, if looked at."""
-    path = Path(metadata.json_file)
-    image_root = metadata.get("image_root")
-    if not path.is_file():
-        raise DatasetError(f"Data set {name!r}: {path} does not exist. {where_to_put(path, name)}")
-    if image_root:
-        check_folder(name, image_root)
-    if metadata.get("evaluator_type", "coco") != "coco":
-        return None  # other formats name images and classes in their own way
-    if path.stat().st_size > LARGE_FILE and metadata.get("thing_classes"):
-        _check_tail(path)
-        return None
-    document = read_coco_json(path)
-    if not document["images"]:
-        raise DatasetError(
-            f"Data set {name!r}: {path} lists no image, and an empty data set cannot be used."
-        )
-    records, classes, id_map = coco_records(
-        document, json_file=str(path), image_root=str(image_root or "")
-    )
-    _check_files(name, records)
-    if for_evaluation:
-        check_for_metric(document, str(path))
-    if not classes and (for_training or for_evaluation):
-        raise DatasetError(f"{path} names no category: list at least one class.")
-    if not metadata.get("thing_classes"):
-        metadata.set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
-    if for_training and "annotations" not in document:
-        raise DatasetError(_nothing_to_learn([name]))
-    return check_boxes(records, str(path)) if for_training or for_evaluation else None
-
-
-def _check_files(name: str, records: Sequence[dict]) -> None:
-    """Look for every image: a listing of each folder is quick where a question a file is not."""
-    files = [os.path.split(record["file_name"]) for record in records]
-    present = {
-        folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        for folder in {folder for folder, _ in files}
-    }
-    missing = [os.path.join(*file) for file in files if file[1] not in present[file[0]]]
-    # The name may be spelt in another way that the file system takes for the same.
-    missing = [file for file in missing if not os.path.isfile(file)]
-    if missing:
-        others = f" and {len(missing) - 1} more of its {len(files)} images do not exist"
-        raise DatasetError(
-            f"Data set {name!r}: the image {missing[0]}"
-            f"{others if len(missing) > 1 else ' does not exist'}; is the image folder right?"
-        )
-
-
-def _nothing_to_learn(names: Sequence[str]) -> str:
-    return (
-        f"The training data {', '.join(map(repr, names))} has no box to learn from, crowds not "
-        "counted. To distil from images without labels name them in dataloader.train.unlabeled, "
-        "beside labelled ones, or say dataloader.train.mapper.labeled=False."
-    )
 
 
 def check_same_classes(names: Sequence[str]) -> None:
@@ -158,17 +70,101 @@ def check_same_classes(names: Sequence[str]) -> None:
             )
 
 
-def _check_tail(path: Path) -> None:
-    """A JSON file cut short does not end in a bracket; enough where parsing twice is slow."""
+def dataset_names(node) -> list[str]:
+    """The registered names that a part of a config uses; data sets given by paths are registered.
+
+    Args:
+        node: a name, a list of names, a node with ``names`` (``get_detection_dataset_dicts``), or a
+            node of :func:`load_coco_format` or :func:`register_coco_format`. Anything else uses no
+            name.
+
+    Raises:
+        DatasetError: a path is empty, or the name already belongs to another data set.
+    """
+    if node is None or isinstance(node, str):
+        return [node] if node else []
+    if not hasattr(node, "keys"):
+        return [name for item in node for name in dataset_names(item)]
+    if "names" in node:
+        return dataset_names(node["names"])
+    target = node.get("_target_")
+    target = locate(target) if isinstance(target, str) else target
+    if target in (load_coco_format, register_coco_format):
+        keys = ("json_file", "image_root", "name")
+        return [register_coco_format(**{k: node[k] for k in keys if k in node})]
+    return []
+
+
+def _check_registered(name: str, for_training: bool, for_evaluation: bool) -> int | None:
+    """Check one data set; return the number of its boxes to learn from, None where not counted."""
+    metadata = MetadataCatalog.get(name)
+    json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
+    if not json_file:
+        return None
+    check_paths(name, json_file, image_root)
+    if metadata.get("evaluator_type", "coco") != "coco":
+        return None  # other formats name images and classes in their own way
+    if os.path.getsize(json_file) > LARGE_FILE and metadata.get("thing_classes"):
+        _check_end(Path(json_file))
+        return None
+    document = read_coco_json(json_file)
+    if not document["images"]:
+        raise DatasetError(
+            f"Data set {name!r}: {json_file} lists no image, and an empty data set cannot be used."
+        )
+    records, classes, id_map = coco_records(
+        document, json_file=str(json_file), image_root=str(image_root or "")
+    )
+    _check_images_exist(name, records)
+    if for_evaluation:
+        check_for_metric(document, str(json_file))
+    if not classes and (for_training or for_evaluation):
+        raise DatasetError(f"{json_file} names no category: list at least one class.")
+    if not metadata.get("thing_classes"):
+        metadata.set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
+    if for_training and "annotations" not in document:
+        raise DatasetError(_nothing_to_learn([name]))
+    return check_boxes(records, str(json_file)) if for_training or for_evaluation else None
+
+
+def _check_images_exist(name: str, records: Sequence[dict]) -> None:
+    """Look for every image. Listing each folder once is far quicker than looking up each file."""
+    files = [os.path.split(record["file_name"]) for record in records]
+    present = {
+        folder: set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        for folder in {folder for folder, _ in files}
+    }
+    missing = [os.path.join(*file) for file in files if file[1] not in present[file[0]]]
+    # A file system may also find a file under another spelling of its name.
+    missing = [file for file in missing if not os.path.isfile(file)]
+    if missing:
+        others = f" and {len(missing) - 1} more of its {len(files)} images do not exist"
+        raise DatasetError(
+            f"Data set {name!r}: the image {missing[0]}"
+            f"{others if len(missing) > 1 else ' does not exist'}: correct the image folder or the "
+            "file names."
+        )
+
+
+def _check_end(path: Path) -> None:
+    """Raise DatasetError if a JSON file was cut short: then it does not end in a bracket."""
     with path.open("rb") as file:
         file.seek(-min(64, path.stat().st_size), os.SEEK_END)
         if not file.read().rstrip().endswith(b"}"):
-            raise DatasetError(broken(path, "it does not end in '}'"))
+            raise DatasetError(not_json(path, "it does not end in '}'"))
+
+
+def _nothing_to_learn(names: Sequence[str]) -> str:
+    return (
+        f"The training data {', '.join(map(repr, names))} has no box to learn from, crowds not "
+        "counted. To distil from images without labels, name them in dataloader.train.unlabeled "
+        "beside labelled ones, or set dataloader.train.mapper.labeled=False."
+    )
 
 
 def _unknown_name(name: str) -> str:
     hint = did_you_mean(str(name), DatasetCatalog.list(), otherwise="", count=3)
     return (
-        f"No data set is registered as {name!r}; {hint} A COCO-format folder of your own needs no "
+        f"No data set is registered as {name!r}; {hint} Your own COCO-format data needs no "
         "registered name: see configs/common/data/custom.py."
     )

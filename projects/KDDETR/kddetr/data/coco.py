@@ -1,8 +1,7 @@
-"""Data sets in COCO's JSON format: the user's own folder without a line of Python.
+"""Data sets in COCO's JSON format, given by two paths in a config.
 
-Detectron2 wants a data set registered under a name before it can be used; here a config names two
-paths and that is all. What is wrong with the file is said in one sentence, with the entry that is
-to blame.
+Detectron2 needs every data set registered under a name by Python code; the functions here register
+one from its paths. Every fault of a file is reported in one sentence that names the entry.
 """
 
 import json
@@ -21,22 +20,22 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 def load_coco_format(
     *, json_file: str, image_root: str, name: str | None = None, labeled: bool = True
 ) -> list[dict]:
-    """Read a COCO-format file and register its classes: a config needs nothing but two paths.
+    """Register a COCO-format data set and read it.
 
     Args:
         json_file: annotations in COCO's detection format; ``id``, ``area`` and ``iscrowd`` of an
             annotation are only needed for evaluation.
         image_root: the folder that ``file_name`` of each image is relative to.
         name: the name under which the data set is registered; ``json_file`` itself by default.
-        labeled: False leaves out every annotation, and the images are unlabelled rather than empty.
+        labeled: False leaves out every annotation: the images are then unlabelled, which is not
+            the same as labelled without boxes.
 
     Returns:
         Detectron2's dataset dicts. Category ids become 0..K-1 in ascending order; boxes are XYWH as
         in the file.
 
     Raises:
-        DatasetError: a path is missing, the file is truncated, or an entry lacks what detection
-            needs.
+        DatasetError: a path is missing, the file is truncated, or an entry is invalid.
     """
     name = register_coco_format(name=name, json_file=json_file, image_root=image_root)
     records = DatasetCatalog.get(name)
@@ -67,7 +66,7 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
         if known != (json_file, image_root):
             raise DatasetError(
                 f"The data set name {name!r} already belongs to {known[0]} with images in "
-                f"{known[1]}: choose another."
+                f"{known[1]}: choose another name."
             )
         return name
     DatasetCatalog.register(name, lambda: load_registered(name, json_file, image_root))
@@ -76,9 +75,9 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
 
 
 def load_image_folder(*, image_root: str) -> list[dict]:
-    """List the images below a folder, sorted, as unlabelled dataset dicts; "" gives none.
+    """The images below a folder, sorted by path, as unlabelled dataset dicts; "" gives none.
 
-    Hidden files and folders, whose names begin with a dot, are passed over.
+    Files and folders whose names begin with a dot are left out.
 
     Raises:
         DatasetError: the folder does not exist or holds no image.
@@ -95,25 +94,33 @@ def load_image_folder(*, image_root: str) -> list[dict]:
 
 
 def without_annotations(records: list[dict]) -> list[dict]:
-    """Return the dataset dicts without their ``annotations`` key: unlabelled images."""
+    """Dataset dicts without the key ``annotations``, which makes the images unlabelled."""
     return [{k: v for k, v in record.items() if k != "annotations"} for record in records]
 
 
-def read_coco_json(json_file: str | os.PathLike, *, name: str = "") -> dict:
-    """Parse a COCO-format file; ``name``, of a data set, is for the message.
+def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
+    """Read the file of a registered data set and set the class names in its metadata."""
+    check_paths(name, json_file, image_root)
+    records, classes, id_map = coco_records(
+        read_coco_json(json_file), json_file=json_file, image_root=image_root
+    )
+    MetadataCatalog.get(name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
+    return records
 
-    A file without ``annotations`` lists unlabelled images.
+
+def read_coco_json(json_file: str | os.PathLike) -> dict:
+    """Parse a COCO-format file. A file without ``annotations`` lists unlabelled images.
 
     Raises:
-        DatasetError: it is missing, truncated or has no ``images`` and ``categories``.
+        DatasetError: the file is missing, truncated or has no ``images`` and ``categories``.
     """
     path = Path(json_file)
     if not path.is_file():
-        raise DatasetError(f"The annotation file {path} does not exist. {where_to_put(path, name)}")
+        raise DatasetError(f"The annotation file {path} does not exist. {_advice(path)}")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DatasetError(broken(path, str(error))) from error
+        raise DatasetError(not_json(path, str(error))) from error
     document = document if isinstance(document, dict) else {}
     for key in ("images", "categories", "annotations"):
         if not isinstance(document.get(key, [] if key == "annotations" else None), list):
@@ -124,11 +131,11 @@ def read_coco_json(json_file: str | os.PathLike, *, name: str = "") -> dict:
 def coco_records(
     document: dict, *, json_file: str, image_root: str
 ) -> tuple[list[dict], list[str], dict]:
-    """Turn a parsed COCO file into (dataset dicts, class names, category id -> contiguous class).
+    """The (dataset dicts, class names, category id -> contiguous class) of a parsed COCO file.
 
     Raises:
-        DatasetError: the first entry that lacks a key, holds what it cannot hold, or points to an
-            unknown image or category.
+        DatasetError: an entry lacks a key, has an invalid value, or names an unknown image or
+            category; the first such entry is reported.
     """
     check_ids(document["categories"], "category", "categories", json_file)
     check_ids(document["images"], "image", "images", json_file)
@@ -156,36 +163,32 @@ def coco_records(
     return [records[key] for key in sorted(records)], [str(name) for name in names], id_map
 
 
-def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
-    """Read the file of a registered data set and give its metadata the class names."""
-    check_folder(name, image_root)
-    document = read_coco_json(json_file, name=name)
-    records, classes, id_map = coco_records(document, json_file=json_file, image_root=image_root)
-    MetadataCatalog.get(name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
-    return records
+def check_paths(name: str, json_file: str, image_root: str | None) -> None:
+    """Raise DatasetError if the file of a data set, or its image folder if known, is missing."""
+    for what, path, exists in (
+        ("file", json_file, os.path.isfile),
+        ("image folder", image_root, os.path.isdir),
+    ):
+        if path and not exists(path):
+            raise DatasetError(
+                f"Data set {name!r}: the {what} {path} does not exist. {_advice(path, name)}"
+            )
 
 
-def check_folder(name: str, image_root: str) -> None:
-    """Raise DatasetError if the image folder of data set ``name`` does not exist."""
-    if not os.path.isdir(image_root):
-        path = Path(image_root)
-        raise DatasetError(
-            f"Data set {name!r}: the image folder {path} does not exist. "
-            + where_to_put(path, name)
-        )
-
-
-def broken(path: Path, reason: str) -> str:
-    """Return the sentence for a file that cannot be parsed."""
+def not_json(path: Path, reason: str) -> str:
+    """The sentence for a file that cannot be parsed."""
     return f"{path} is truncated or not JSON ({reason}): copy or export it again."
 
 
-def where_to_put(path: Path, name: str = "") -> str:
-    """Return the sentence that says what to do about a missing file."""
+def _advice(path: str | os.PathLike, name: str = "") -> str:
+    """The sentence that says what to do about a missing file or folder of a data set."""
     if name.startswith("quickstart_"):
-        return "Make the bundled data with: python tools/make_quickstart_data.py"
+        return "Make the bundled data with: python tools/quickstart/make_data.py"
     if str(path).startswith("~"):
-        return "Write the path without ~."
+        return "Write the full path, because it begins with the home folder of an unknown user."
     root = os.environ.get("DETECTRON2_DATASETS")
     now = f"is {root}" if root else "is not set, so ./datasets is searched"
-    return f"Correct the path, or let DETECTRON2_DATASETS name the folder above (it {now})."
+    return (
+        "Correct the path, or set DETECTRON2_DATASETS to the folder that holds the data sets (it "
+        f"{now})."
+    )

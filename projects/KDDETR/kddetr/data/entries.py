@@ -1,7 +1,7 @@
-"""What the entries of a COCO file must look like: each fault is one sentence that names its entry.
+"""Checks of the entries of a COCO file: images, categories and annotations.
 
-JSON lets pass what no box can be (``NaN``, a negative width), and other readers turn some of it
-into wrong boxes without a word.
+A JSON file can hold values that no box can have, such as ``NaN`` or a negative width, and other
+readers silently turn some of them into wrong boxes. Each error names the entry.
 """
 
 import math
@@ -10,20 +10,11 @@ from collections.abc import Container, Sequence
 from ..errors import DatasetError
 
 
-def require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
-    """Raise DatasetError if an entry of a COCO file is no object or lacks one of ``keys``."""
-    if not isinstance(entry, dict):
-        raise DatasetError(f"{json_file}: {kind} {entry!r} is not an object.")
-    for key in keys:
-        if key not in entry:
-            raise DatasetError(f"{json_file}: {kind} {entry.get('id', entry)} has no {key!r}.")
-
-
 def check_ids(entries: Sequence[dict], kind: str, kinds: str, json_file: str) -> None:
-    """Raise DatasetError unless the ids of images or categories can be told apart and sorted."""
+    """Raise DatasetError unless the ids of images or categories are distinct and can be sorted."""
     seen = set()
     for entry in entries:
-        require(entry, ("id",), kind, json_file)
+        _require(entry, ("id",), kind, json_file)
         value = entry["id"]
         if not isinstance(value, int | float | str):
             raise DatasetError(f"{json_file}: {kind} {value!r}: an id must be a number or a text.")
@@ -35,8 +26,8 @@ def check_ids(entries: Sequence[dict], kind: str, kinds: str, json_file: str) ->
 
 
 def check_image(image: dict, json_file: str) -> None:
-    """Raise DatasetError unless an image has the name of a file and, if any, a possible size."""
-    require(image, ("file_name",), "image", json_file)
+    """Raise DatasetError unless an image has a file name and, if its size is given, a valid one."""
+    _require(image, ("file_name",), "image", json_file)
     where = f"{json_file}, image {image['id']}:"
     if not isinstance(image["file_name"], str):
         raise DatasetError(f"{where} file_name must be a text, not {image['file_name']!r}.")
@@ -52,9 +43,9 @@ def check_image(image: dict, json_file: str) -> None:
 def check_annotation(note: dict, images: Container, categories: Container, json_file: str) -> None:
     """Raise DatasetError unless an annotation is a box of a known image and category.
 
-    A box without area, or outside of its image, is let pass: a mapper leaves it out.
+    A box without area, or outside of its image, is accepted; the mapper leaves it out.
     """
-    require(note, ("image_id", "category_id", "bbox"), "annotation", json_file)
+    _require(note, ("image_id", "category_id", "bbox"), "annotation", json_file)
     where = f"{json_file}, annotation {note.get('id', '(no id)')}:"
     for key, known in (("image_id", images), ("category_id", categories)):
         if not isinstance(note[key], int | float | str) or note[key] not in known:
@@ -73,18 +64,19 @@ def check_annotation(note: dict, images: Container, categories: Container, json_
 
 
 def check_for_metric(document: dict, json_file: str) -> None:
-    """Raise DatasetError unless COCO's metric can read a file's ids and areas.
+    """Raise DatasetError unless COCO's metric can read the ids and areas of a parsed file.
 
-    pycocotools marks a detection with the id of the box it found, and reads 0 as "found nothing";
-    its fast replacement reads ids as unsigned numbers, and finds nothing at all where they are not.
+    pycocotools marks a detection with the id of the annotation that it matches, and takes the id 0
+    for "no match". Its fast replacement, faster-coco-eval, reads ids as unsigned integers, and
+    matches nothing where they are not.
     """
     for kind, key in (("image", "images"), ("category", "categories")):
         for entry in document[key]:
-            _whole(entry, ("id",), kind, json_file)
+            _require_integers(entry, ("id",), kind, json_file)
     notes = document.get("annotations", ())
     for note in notes:
-        require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
-        _whole(note, ("id", "image_id", "category_id"), "annotation", json_file)
+        _require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
+        _require_integers(note, ("id", "image_id", "category_id"), "annotation", json_file)
         area = note["area"]
         if not (_is_number(area) and 0 <= area < math.inf):
             raise DatasetError(
@@ -99,7 +91,16 @@ def check_for_metric(document: dict, json_file: str) -> None:
         )
 
 
-def _whole(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
+def _require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
+    """Raise DatasetError if an entry is not a JSON object or lacks one of ``keys``."""
+    if not isinstance(entry, dict):
+        raise DatasetError(f"{json_file}: {kind} {entry!r} is not an object.")
+    for key in keys:
+        if key not in entry:
+            raise DatasetError(f"{json_file}: {kind} {entry.get('id', entry)} has no {key!r}.")
+
+
+def _require_integers(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
     for key in keys:
         if type(entry[key]) is not int:
             raise DatasetError(
@@ -109,4 +110,5 @@ def _whole(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> Non
 
 
 def _is_number(value) -> bool:
-    return type(value) in (int, float)  # JSON's; not true and false, which are ints to Python
+    # A number in JSON. Python's bool is an int too, but JSON's true is not a number.
+    return type(value) in (int, float)

@@ -1,10 +1,10 @@
-"""The training stream, by position: batch i is a pure function of (seed, i), so a run can be
-stopped and resumed anywhere.
+"""The training loader, whose batch number i depends on the seed and on i alone.
 
-Detectron2's own loader starts its shuffle again on every resume, so that a preempted job trains on
-the head of one permutation for ever, and in release 0.6 it deals samples out by worker, so that
-``num_workers`` changes the batches. Here a sample is named by its position in an endless stream;
-who loads it, where and when, changes nothing.
+A run can therefore be stopped and resumed at any iteration. Detectron2's own loader starts again
+from its first permutation on every resume, so a job that is interrupted often trains mostly on the
+first images of that permutation. In release 0.6 it also distributes the images by worker, so that
+``num_workers`` changes the batches. Here each sample is a function of its position in an endless
+stream, and neither the process nor the worker that loads it matters.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DatasetError
 
-LABELED, UNLABELED = 0, 1  # the number of a stream is part of its seeds
+LABELED, UNLABELED = 0, 1  # numbers of the streams, which are part of their seeds
 
 
 def build_train_loader(
@@ -39,17 +39,18 @@ def build_train_loader(
 
     Args:
         dataset: dataset dicts of the labelled images.
-        mapper: turns a dict into a sample; None makes the loader take the next image instead.
+        mapper: turns a dict into a sample. Where it returns None, the next image is taken instead.
         total_batch_size: images of one iteration over all processes, unlabelled ones included.
         num_workers: loading processes of each training process; any number gives the same batches.
-        seed: fixes order and augmentation; None or negative draws one that all processes share.
+        seed: of the order and the augmentations; None or a negative number draws a random seed that
+            all processes share.
         unlabeled: dataset dicts of images whose labels, if any, are not used.
-        unlabeled_mapper: their mapper, e.g. ``DetectionMapper(labeled=False, ...)``.
+        unlabeled_mapper: their mapper, such as ``DetectionMapper(labeled=False, ...)``.
         unlabeled_per_batch: how many images of ``total_batch_size`` come from ``unlabeled``.
 
     Raises:
         DatasetError: a data set is empty or smaller than its share of a batch.
-        ValueError: the batch cannot be divided.
+        ValueError: a batch size is out of range, or cannot be divided by the number of processes.
     """
     world_size = comm.get_world_size()
     labeled_per_batch = total_batch_size - unlabeled_per_batch
@@ -72,10 +73,14 @@ def build_train_loader(
 
 @dataclass(frozen=True)
 class Stream:
-    """An endless sequence of samples: epoch after epoch, each a new permutation of the data set.
+    """An endless sequence of samples: every epoch is a new permutation of the data set.
 
-    ``number`` tells streams of one seed apart; ``per_batch`` is how many samples an iteration takes
-    over all processes.
+    Attributes:
+        number: tells apart the streams of one seed.
+        records: the dataset dicts.
+        mapper: turns a dict into a sample, or into None to reject it.
+        per_batch: samples that one iteration takes from the stream, over all processes.
+        seed: of the permutations and the augmentations.
     """
 
     number: int
@@ -85,13 +90,14 @@ class Stream:
     seed: int
 
     def index(self, position: int) -> int:
-        """Return which image stands at ``position`` (0, 1, ...) of the stream."""
+        """The index in ``records`` of the image at ``position`` (0, 1, ...) of the stream."""
         epoch, offset = divmod(position, len(self.records))
         return int(_permutation(self.seed, self.number, epoch, len(self.records))[offset])
 
     def sample(self, position: int) -> dict:
-        """Load the sample at ``position``; the same every time, and without a trace in the global
-        generators.
+        """Load the sample at ``position``, which is the same at every call.
+
+        The global random generators are left as they were.
 
         Raises:
             ValueError: the mapper rejects every image.
@@ -105,15 +111,16 @@ class Stream:
         raise ValueError(f"The mapper rejected every one of the {size} images of the data set.")
 
     def positions(self, iteration: int, rank: int, world_size: int) -> range:
-        """Return the positions that process ``rank`` loads for ``iteration``."""
+        """The positions that process ``rank`` loads for ``iteration``."""
         share = self.per_batch // world_size
         start = iteration * self.per_batch + rank * share
         return range(start, start + share)
 
 
 class TrainLoader:
-    """An endless iterable over the batches (lists of samples) of one process, labelled images
-    first.
+    """An endless iterable over the batches of one process, which are lists of samples.
+
+    The labelled images of a batch come before the unlabelled ones.
 
     Attributes:
         total_batch_size: images of one iteration over all processes.
@@ -134,51 +141,35 @@ class TrainLoader:
 
     @property
     def start_iteration(self) -> int:
-        """The iteration of the first batch; to be set before that batch is asked for."""
+        """The iteration of the first batch. It can be set until the first batch is loaded."""
         return self._start_iteration
 
     @start_iteration.setter
     def start_iteration(self, iteration: int) -> None:
         if self._started:
-            raise RuntimeError("The loader has begun: set start_iteration before the first batch.")
+            raise RuntimeError(
+                "The loader has already started: set start_iteration before the first batch."
+            )
         if iteration < 0:
-            raise ValueError(f"start_iteration must not be negative, and is {iteration}.")
+            raise ValueError(f"start_iteration must not be negative, but is {iteration}.")
         self._start_iteration = int(iteration)
 
     def __iter__(self) -> Iterator[list[dict]]:
-        """Yield batches for ever; nothing starts before the first is asked for."""
+        """Yield batches without end. Workers start when the first batch is requested."""
         self._started = True
         loader = DataLoader(
             _Samples(self.streams),
-            batch_sampler=_Plan(self.streams, self.rank, self.world_size, self._start_iteration),
+            batch_sampler=self._places(self._start_iteration),
             num_workers=self.num_workers,
             collate_fn=_as_list,
-            # Without a generator of its own, DataLoader draws from torch's global one, i.e. from
-            # the model's.
+            # Without this, DataLoader would draw from torch's global generator, which the model
+            # uses too.
             generator=torch.Generator(),
         )
         yield from loader
 
-
-class _Samples(Dataset):
-    """Samples by (stream, position)."""
-
-    def __init__(self, streams: list[Stream]):
-        self.streams = streams
-
-    def __getitem__(self, place: tuple[int, int]) -> dict:
-        stream, position = place
-        return self.streams[stream].sample(position)
-
-
-class _Plan:
-    """The (stream, position) pairs of each batch of one process, from ``start`` on, without end."""
-
-    def __init__(self, streams: list[Stream], rank: int, world_size: int, start: int):
-        self.streams, self.rank, self.world_size, self.start = streams, rank, world_size, start
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        iteration = self.start
+    def _places(self, iteration: int) -> Iterator[list[tuple[int, int]]]:
+        """The (stream, position) pairs of this process's batches, from ``iteration`` on."""
         while True:
             yield [
                 (number, position)
@@ -188,14 +179,25 @@ class _Plan:
             iteration += 1
 
 
+class _Samples(Dataset):
+    """The samples of several streams, by (stream, position)."""
+
+    def __init__(self, streams: list[Stream]):
+        self.streams = streams
+
+    def __getitem__(self, place: tuple[int, int]) -> dict:
+        stream, position = place
+        return self.streams[stream].sample(position)
+
+
 @contextlib.contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed python, numpy and torch (CPU) inside the block; their states are put back after it."""
+    """Seed Python, numpy and torch (CPU) inside the block, and restore their states after it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     words = np.random.SeedSequence(key).generate_state(4)
     random.seed(int(words[0]))
     np.random.seed(words[1:3])
-    # torch.manual_seed would also reseed the GPUs, whose states are not put back here.
+    # torch.manual_seed would also reseed the GPUs, whose states are not restored here.
     torch.default_generator.manual_seed(int(words[3]))
     try:
         yield
@@ -216,14 +218,15 @@ def _stream(
             f"A batch takes {per_batch} {kind} images, but the data set has only {size}: lower "
             f"dataloader.train.{'unlabeled_per_batch' if number else 'total_batch_size'}."
         )
-    # Serialised: loading processes then share the memory, and a mapper may change its own copy.
+    # DatasetFromList serialises the records: workers share their memory, and a mapper gets a copy
+    # that it may change.
     return Stream(number, DatasetFromList(list(records)), mapper, per_batch, seed)
 
 
 def _check_sizes(total: int, unlabeled: int, world_size: int) -> None:
     if total < 1 or not 0 <= unlabeled < total:
         raise ValueError(
-            f"total_batch_size ({total}) must be positive and more than unlabeled_per_batch "
+            f"total_batch_size ({total}) must be positive and larger than unlabeled_per_batch "
             f"({unlabeled}), which must not be negative: every batch needs a labelled image."
         )
     for name, size in (("total_batch_size", total), ("unlabeled_per_batch", unlabeled)):

@@ -1,9 +1,8 @@
-"""From a dataset dict to what a detector reads: one RGB image and, for a labelled training image,
-its boxes.
+"""The mapper that turns a dataset dict into a detector's input: an RGB image and its boxes.
 
-Detectron2's own mapper keeps annotations that have left the image as empty boxes to be filtered
-later, has no second augmentation branch, and cannot tell an image without boxes from one without
-labels; here the two are different.
+Detectron2's own mapper has no second list of augmentations, as DETR needs it, keeps boxes that an
+augmentation moved out of the image as empty boxes, and does not distinguish an image without boxes
+from an image without labels.
 """
 
 import struct
@@ -19,7 +18,7 @@ from PIL import Image, ImageOps
 
 from ..errors import DatasetError
 
-MIN_SIDE = 1e-3  # pixels; what is left of a box outside the crop has no side, up to rounding
+MIN_SIDE = 1e-3  # pixels; a box that was clipped to nothing may have a side of a rounding error
 
 
 class ShortestEdge(T.ResizeShortestEdge):
@@ -44,14 +43,15 @@ class ShortestEdge(T.ResizeShortestEdge):
 
 
 class DetectionMapper:
-    """Read, augment and convert one image.
+    """Reads one image, augments it and converts it to a detector's input.
 
     Args:
-        is_train: False leaves out the ground truth, whatever ``labeled`` says.
+        is_train: False leaves out the ground truth, even with ``labeled``.
         augmentations: transforms or augmentations of Detectron2, applied in order.
-        augmentations_with_crop: in training an image takes this list instead with probability 0.5.
-        image_format: the detectors of this project read "RGB".
-        labeled: False for images without labels: the result has no ``instances``.
+        augmentations_with_crop: a second list, which in training replaces the first one with
+            probability 0.5 for each image; None: always the first.
+        image_format: order of the channels. The detectors of this project read "RGB".
+        labeled: False for images without labels: the result then has no ``instances``.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class DetectionMapper:
         """Map a dataset dict.
 
         Returns:
-            the dict without its annotations, with ``image`` (uint8, (3, H, W)), ``height`` and
+            The dict without its annotations, with ``image`` (uint8, (3, H, W)), ``height`` and
             ``width`` of the file and, if labelled and in training, ``instances`` with ``gt_boxes``
             (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
 
         Raises:
-            DatasetError: the file is missing, broken or not of the size that the dict says, a box
-                is not finite, or a labelled image has no ``annotations`` key.
+            DatasetError: the file is missing, broken or of another size than in the dict, a box is
+                not finite, or a labelled image has no ``annotations`` key.
         """
         mapped = {k: v for k, v in record.items() if k != "annotations"}
         image = read_image(record["file_name"], self.image_format)
@@ -100,23 +100,24 @@ class DetectionMapper:
 
 
 def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
-    """Read a file as (H, W, 3) uint8, turned upright as its EXIF entry says.
+    """Read an image file as (H, W, 3) uint8, rotated upright according to its EXIF entry.
+
+    Of 16-bit pixels, the upper 8 bits are kept.
 
     Raises:
-        DatasetError: the file is missing, truncated or no image, or has floating-point pixels.
+        DatasetError: the file is missing, truncated, not an image, or has floating-point pixels.
     """
     try:
         with PathManager.open(file_name, "rb") as file:
             image = ImageOps.exif_transpose(Image.open(file))
             if image.mode.startswith("I"):
-                # Pillow would clip 16-bit pixels at 255: an all but white image, and no word about
-                # it.
+                # Pillow would silently clip 16-bit pixels at 255, to an almost white image.
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            if image.mode == "F":  # and of a picture in [0, 1] Pillow would make an all black one
+            if image.mode == "F":  # Pillow would make an image with values in [0, 1] black
                 raise DatasetError(
                     f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
                 )
-            # A copy, because torch wants to be able to write to it.
+            # A copy, because torch warns of arrays that it cannot write to.
             return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
     except DatasetError:
         raise
@@ -128,14 +129,14 @@ def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
 
 
 def _check_size(mapped: dict, image: np.ndarray) -> None:
-    """Raise DatasetError if the dict says another size than the file's; add a missing one."""
+    """Add a missing size to the dict; raise DatasetError if it has another size than the file."""
     height, width = image.shape[:2]
-    said = mapped.get("width", width), mapped.get("height", height)
-    if said != (width, height):
+    stated = mapped.get("width", width), mapped.get("height", height)
+    if stated != (width, height):
         raise DatasetError(
-            f"The image {mapped['file_name']} is {width} x {height} pixels (upright, as its EXIF "
-            f"tag may demand), but the data set says {said[0]} x {said[1]}: correct width and "
-            "height there, and see that its boxes are in pixels of the upright image."
+            f"The image {mapped['file_name']} is {width} x {height} pixels (rotated upright if its "
+            f"EXIF entry says so), but the data set says {stated[0]} x {stated[1]}: correct width "
+            "and height there, and check that its boxes are in pixels of the upright image."
         )
     mapped["height"], mapped["width"] = height, width
 
@@ -143,15 +144,15 @@ def _check_size(mapped: dict, image: np.ndarray) -> None:
 def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int]) -> Instances:
     if "annotations" not in record:
         raise DatasetError(
-            f"The image {record['file_name']} has no 'annotations': map images without labels with "
-            "labeled=False (an image that shows nothing has an empty list)."
+            f"The image {record['file_name']} has no 'annotations': for images without labels use "
+            "a mapper with labeled=False; an image that shows no object has an empty list."
         )
     kept = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not np.isfinite(boxes).all():
         raise DatasetError(f"The image {record['file_name']} has a box that is not finite.")
-    # Before the transforms, which take any two corners for those of a box.
+    # Checked before the transforms, which would reorder the corners of a box of negative size.
     sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     boxes = transforms.apply_box(boxes)
     height, width = size

@@ -1,4 +1,7 @@
-"""Whether boxes can be what a COCO file says they are: corners and fractions look like boxes too.
+"""A check that boxes are x, y, width, height in pixels, and not corners or fractions.
+
+Corners ``x0, y0, x1, y1`` and fractions of the image are four valid numbers too, so only all boxes
+of a data set together show the mistake.
 
 Shape letters: N boxes, crowds not counted.
 """
@@ -12,63 +15,63 @@ from ..errors import DatasetError
 
 _log = logging.getLogger(__name__)
 
-LEAST = 10  # boxes: of fewer, all of them may be odd by chance
-MARGIN = 1.0  # pixels: annotation programs round
+MIN_BOXES = 10  # fewer boxes may all be unusual by chance
+MARGIN = 1.0  # pixels, because annotation programs round
 
 
 def check_boxes(records: Sequence[dict], json_file: str) -> int:
-    """Say what is odd about the boxes of a data set.
+    """Check the boxes of a data set, and warn of boxes outside of their images.
 
     Args:
-        records: dataset dicts with boxes in XYWH pixels; where ``width`` and ``height`` are
-            missing, nothing is known about boxes that leave the image.
-        json_file: for the message.
+        records: dataset dicts with boxes in XYWH pixels. Without ``width`` and ``height`` of an
+            image, its boxes are not compared with its size.
+        json_file: for the messages.
 
     Returns:
-        how many boxes have an area inside their image, crowds not counted.
+        The number of boxes that have an area inside their image, crowds not counted.
 
     Raises:
-        DatasetError: they are corners or fractions of the image.
+        DatasetError: the boxes are corners or fractions of the image.
     """
     table = _table(records)
     x, y, w, h, width, height = table.T
     count = len(table)
-    with np.errstate(over="ignore"):  # a number near the largest is outside of every image
+    with np.errstate(over="ignore"):  # the sum of two huge numbers, infinity, is outside as well
         right, below = x + w, y + h
     beyond = (x < -MARGIN) | (y < -MARGIN) | (right > width + MARGIN) | (below > height + MARGIN)
     corners = (w > x) & (h > y) & (w <= width + MARGIN) & (h <= height + MARGIN)
-    if count >= LEAST and beyond.mean() > 0.5 and corners.mean() > 0.99:
+    if count >= MIN_BOXES and beyond.mean() > 0.5 and corners.mean() > 0.99:
         raise DatasetError(
             f"{json_file}: {beyond.sum()} of {count} boxes reach beyond their image, and all look "
             "like corners x0, y0, x1, y1: write x, y, width, height."
         )
-    if count >= LEAST and table[:, :4].max() <= 1:
+    if count >= MIN_BOXES and table[:, :4].max() <= 1:
         raise DatasetError(
             f"{json_file}: all {count} boxes look like fractions of the image: write x, y, width, "
             "height in pixels."
         )
-    # fmin and fmax pass over sizes that are not known, which are NaN here.
-    seen = (np.fmin(right, width) > np.fmax(x, 0)) & (np.fmin(below, height) > np.fmax(y, 0))
-    if not seen.all():
+    # An unknown image size is NaN, which fmin and fmax ignore.
+    inside = (np.fmin(right, width) > np.fmax(x, 0)) & (np.fmin(below, height) > np.fmax(y, 0))
+    if not inside.all():
         _log.warning(
-            "%s: %d of %d boxes have no area in their image; training leaves them out, and in "
-            "evaluation nothing can find them.",
+            "%s: %d of %d boxes have no area in their image; training leaves them out, and no "
+            "detection can match them in evaluation.",
             json_file,
-            (~seen).sum(),
+            (~inside).sum(),
             count,
         )
-    if (seen & beyond).any():
+    if (inside & beyond).any():
         _log.warning(
-            "%s: %d of %d boxes reach beyond their image; training cuts them off at its edge.",
+            "%s: %d of %d boxes reach beyond their image; training clips them at its edge.",
             json_file,
-            (seen & beyond).sum(),
+            (inside & beyond).sum(),
             count,
         )
-    return int(seen.sum())
+    return int(inside.sum())
 
 
 def _table(records: Sequence[dict]) -> np.ndarray:
-    """(N, 6) x, y, width, height of every box, and width, height of its image."""
+    """(N, 6): x, y, width and height of every box, and width and height of its image."""
     unknown = float("nan")
     rows = [
         (*note["bbox"], record.get("width", unknown), record.get("height", unknown))

@@ -4,6 +4,7 @@ This package imports nothing from the packages for points, losses, teachers, dis
 training.
 """
 
+from ..renamed import explain_old_names
 from .backbones.resnet import TinyConvNet, resnet
 from .backbones.swin import swin
 from .backbones.timm_backbone import timm_backbone
@@ -34,3 +35,5 @@ __all__ = [
     "timm_backbone",
     "zoo_config",
 ]
+
+__getattr__ = explain_old_names(__name__)

@@ -1,12 +1,15 @@
-"""Training: strict configs, processes, the Trainer and its hooks, evaluation."""
+"""Training: loading and checking configs, starting processes, the Trainer with its hooks, and
+evaluation.
+"""
 
 from ..errors import ConfigError
-from .config import apply_overrides, build, load_config, require_sections
+from .config import build, load_config, require_sections
 from .defaults import train_defaults
 from .evaluation import CocoEvaluator, coco_backend
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
+from .overrides import apply_overrides
 from .preflight import check_config, check_launch, check_model, check_output_dir, resolve_device
 from .schedule import cosine_schedule, step_schedule
 from .seeding import seed_everything

@@ -1,41 +1,169 @@
-"""What `train` in a config may hold, and what each key is when a config does not say.
+"""The ``train`` section of a config: its keys with their types, defaults and ranges.
 
-This is the schema too: a key that is not here is a typing error, and a value keeps its type.
+Periods and lengths count iterations.
 """
 
-from typing import Any
+import copy
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import reduce
+from operator import attrgetter, getitem
+from types import NoneType
+from typing import Any, get_args
 
-__all__ = ["OPTIONAL", "SECTIONS", "train_defaults"]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, ValidationError
 
-# Top-level names of a config file; dataloader's own keys.
-SECTIONS = {
-    "model": None,
-    "optimizer": None,
-    "lr_multiplier": None,
-    "dataloader": ("train", "test", "evaluator"),
-    "train": None,
-}
+from ..errors import ConfigError, did_you_mean
+from .scaling import LEARNING_RATE_RULES
 
-# Keys of `train` that may be null.
-OPTIONAL = {"init_checkpoint", "best_metric", "clip_grad.max_norm", "checkpointer.max_to_keep"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class BatchScaling:
+    """How a config is scaled to another batch size, see :mod:`.scaling`."""
+
+    # The batch size that the config's lengths, periods and learning rate are for; 0: never scale.
+    reference: int = 0
+    learning_rate: str = "sqrt"  # or "linear" or "none"
+    note: str = ""  # written when the config is scaled
+
+
+@dataclass
+class MixedPrecision:
+    """Automatic mixed precision."""
+
+    enabled: bool = False
+    dtype: str = "bfloat16"  # or "float16", on CUDA only
+
+
+@dataclass
+class GradientClipping:
+    """Clipping of the norm of the whole model's gradient."""
+
+    max_norm: float | None = 0.1  # null or 0: no clipping
+    norm_type: float = 2.0
+
+
+@dataclass
+class DistributedOptions:
+    """Options of DistributedDataParallel."""
+
+    find_unused_parameters: bool = False
+    fp16_compression: bool = False
+
+
+@dataclass
+class Checkpoints:
+    """How often a checkpoint is saved, and how many are kept."""
+
+    period: int = 5000
+    max_to_keep: int | None = 3  # null: all
+
+
+@dataclass
+class TrainSection:
+    """All keys of ``train``."""
+
+    output_dir: str = "output"
+    # Weights to start from (a detector, or an ImageNet backbone), or to evaluate.
+    init_checkpoint: str | None = ""
+    max_iter: int = 90000
+    batch_scaling: BatchScaling = field(default_factory=BatchScaling)
+    seed: int = 0
+    device: str = "auto"  # CUDA where available, else the CPU
+    amp: MixedPrecision = field(default_factory=MixedPrecision)
+    clip_grad: GradientClipping = field(default_factory=GradientClipping)
+    ddp: DistributedOptions = field(default_factory=DistributedOptions)
+    checkpointer: Checkpoints = field(default_factory=Checkpoints)
+    eval_period: int = 5000  # 0: only after the last iteration
+    best_metric: str | None = "bbox/AP"  # "" or null: no best checkpoint
+    log_period: int = 20
+
+    def __post_init__(self) -> None:
+        for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
+            self._require_at_least(1, key)
+        for key in ("seed", "eval_period", "batch_scaling.reference"):
+            self._require_at_least(0, key)
+        self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
+        self._require_one_of(("bfloat16", "float16"), "amp.dtype")
+
+    def _require_at_least(self, least: int, key: str) -> None:
+        value = attrgetter(key)(self)
+        if value is not None and value < least:
+            raise ConfigError(f"train.{key} must be at least {least}, not {value}.")
+
+    def _require_one_of(self, choices: Collection[str], key: str) -> None:
+        value = attrgetter(key)(self)
+        if value not in choices:
+            raise ConfigError(f"train.{key} must be {' or '.join(choices)}, not '{value}'.")
 
 
 def train_defaults() -> dict[str, Any]:
-    """A fresh copy of the defaults; periods and lengths count iterations."""
-    return {
-        "output_dir": "output",
-        "init_checkpoint": "",  # to start from (a detector or an ImageNet ResNet) or evaluate
-        "max_iter": 90000,
-        # The batch that lengths, periods and rate are for; where dataloader.train.total_batch_size
-        # is another they are scaled to it, see scaling.py. 0: never. The note is written then.
-        "batch_scaling": {"reference": 0, "learning_rate": "sqrt", "note": ""},
-        "seed": 0,
-        "device": "auto",  # cuda where available, else cpu
-        "amp": {"enabled": False, "dtype": "bfloat16"},  # or "float16", on CUDA only
-        "clip_grad": {"max_norm": 0.1, "norm_type": 2.0},  # of the whole model; null or 0: off
-        "ddp": {"find_unused_parameters": False, "fp16_compression": False},
-        "checkpointer": {"period": 5000, "max_to_keep": 3},  # null: keep all
-        "eval_period": 5000,  # 0: only after the last iteration
-        "best_metric": "bbox/AP",  # "": no best checkpoint
-        "log_period": 20,
-    }
+    """The default ``train`` section as a new tree of plain dictionaries."""
+    return OmegaConf.to_container(OmegaConf.structured(TrainSection))
+
+
+def with_defaults(train: Any, source: str, *, lenient: bool = False) -> DictConfig:
+    """Complete a ``train`` section with the defaults, and check its keys and types.
+
+    Args:
+        train: the section of a config file, in plain containers.
+        source: the config file, for messages.
+        lenient: only warn about unknown keys: the saved config of a run has those of ``+key=``.
+
+    Raises:
+        ConfigError: an unknown key, with the nearest known one, or a value of the wrong type.
+    """
+    for message in _typed(train)[1]:
+        if not lenient:
+            raise ConfigError(f"{source}: {message}")
+        _log.warning("%s: %s", source, message)
+    return OmegaConf.merge(train_defaults(), train)
+
+
+def checked_values(train: DictConfig) -> DictConfig:
+    """Check types and ranges of a complete ``train`` section, and convert values to their types.
+
+    Keys that were added by ``+key=`` stay as they are.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range, such as ``train.max_iter=abc``.
+    """
+    is_group = OmegaConf.is_dict(train)
+    resolved, _ = _typed(OmegaConf.to_container(train, resolve=True) if is_group else train)
+    OmegaConf.to_object(resolved)  # makes the dataclass, which checks the ranges
+    typed, _ = _typed(OmegaConf.to_container(train, resolve=False))
+    return OmegaConf.merge(train, OmegaConf.to_container(typed, resolve=False))
+
+
+def _typed(train: Any) -> tuple[DictConfig, list[str]]:
+    """A section as a structured config, and sentences about its unknown keys, which are left
+    out.
+    """
+    _check_groups(train, TrainSection, "train")
+    tree, unknown = copy.deepcopy(train), []
+    while True:
+        try:
+            return OmegaConf.merge(OmegaConf.structured(TrainSection), tree), unknown
+        except ConfigKeyError as error:
+            *groups, key = error.full_key.split(".")
+            del reduce(getitem, groups, tree)[key]
+            hint = did_you_mean(key, [f.name for f in fields(error.object_type)])
+            unknown.append(f"unknown key train.{error.full_key}; {hint}")
+        except ValidationError as error:
+            kind = next(f.type for f in fields(error.object_type) if f.name == error.key)
+            names = ["null" if t is NoneType else t.__name__ for t in get_args(kind) or (kind,)]
+            raise ConfigError(
+                f"train.{error.full_key} must be of type {' or '.join(names)}, not {error.value!r}."
+            ) from error
+
+
+def _check_groups(value: Any, group: type, path: str) -> None:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{path} is a group of keys and cannot be the single value {value!r}.")
+    for inner in fields(group):
+        if is_dataclass(inner.type) and inner.name in value:
+            _check_groups(value[inner.name], inner.type, f"{path}.{inner.name}")

@@ -1,4 +1,4 @@
-"""Data parallelism on GPUs and on CPUs, and one set of buffers for everybody's evaluation."""
+"""Data parallelism on GPUs and CPUs, and equal buffers in all processes for an evaluation."""
 
 import inspect
 from typing import Any
@@ -10,22 +10,20 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["broadcast_buffers", "wrap_for_processes"]
-
 
 def wrap_for_processes(
     model: nn.Module, device: torch.device, *, find_unused_parameters: bool, fp16_compression: bool
 ) -> nn.Module:
-    """`model` in DistributedDataParallel, or itself when this is the only process.
+    """``model`` in DistributedDataParallel (DDP), or ``model`` itself when there is one process.
 
     Args:
-        model: on `device`.
-        device: where it lives; DDP takes no device ids on a CPU.
-        find_unused_parameters: for models parts of which get no gradient in some iteration.
+        model: a module on ``device``.
+        device: of type cuda or cpu; DDP takes no device ids on a CPU.
+        find_unused_parameters: for models in which some parameters get no gradient in an iteration.
         fp16_compression: send gradients in half precision.
     """
     known = inspect.signature(DistributedDataParallel).parameters
-    # Statistics may differ between processes during training; evaluation takes the first process's.
+    # Statistics may differ between processes in training; evaluation uses those of the first one.
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "find_unused_parameters": find_unused_parameters}
     if device.type == "cpu":
@@ -34,7 +32,7 @@ def wrap_for_processes(
 
 
 def broadcast_buffers(model: nn.Module) -> None:
-    """Give every process the first one's buffers, which are those that its checkpoints hold."""
+    """Give every process the buffers of the first one, which are those in its checkpoints."""
     if comm.get_world_size() == 1:
         return
     for buffer in model.buffers():

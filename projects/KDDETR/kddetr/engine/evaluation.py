@@ -1,7 +1,8 @@
-"""COCO's metric by the fastest exact implementation that is installed, and an honest zero.
+"""COCO's metric by the fastest exact implementation that is installed.
 
-Detectron2's evaluator gives NaN when a model finds nothing, needs compiled operators that a pure
-Python install lacks, and may reuse a ground-truth file of an earlier run; this one does none of it.
+Detectron2's evaluator gives NaN when a model detects nothing, needs compiled operators, and may
+reuse an outdated ground-truth file of an earlier run. The evaluator here gives 0, works without
+them, and converts the ground truth anew.
 """
 
 import logging
@@ -17,11 +18,9 @@ from detectron2.evaluation import COCOEvaluator, coco_evaluation
 
 from ..errors import ConfigError
 
-__all__ = ["CocoEvaluator", "coco_backend"]
-
 _log = logging.getLogger(__name__)
 
-# Tasks, and what a detection and an annotation must have for them beside a box.
+# Tasks, and the field that detections and annotations need for them in addition to a box.
 TASKS = {"bbox": None, "segm": "segmentation", "keypoints": "keypoints"}
 
 
@@ -29,7 +28,8 @@ TASKS = {"bbox": None, "segm": "segmentation", "keypoints": "keypoints"}
 def coco_backend() -> tuple[str, type | None]:
     """Name and class of the implementation of COCO's metric; the class is None for pycocotools.
 
-    All give the same numbers; faster-coco-eval is about ten times as fast as pycocotools.
+    All implementations give the same numbers; faster-coco-eval is about ten times as fast as
+    pycocotools.
     """
     try:
         from faster_coco_eval import COCOeval_faster
@@ -49,18 +49,20 @@ def coco_backend() -> tuple[str, type | None]:
 
 
 class CocoEvaluator(COCOEvaluator):
-    """Detectron2's COCOEvaluator, fast where it can be, with 0 instead of NaN for no detections.
+    """Detectron2's COCOEvaluator with a choice of the implementation, and AP 0 for no detections.
 
     Args:
         dataset_name: a registered data set.
-        output_dir: folder for predictions and results; None writes none.
-        tasks: what is judged, of "bbox", "segm" and "keypoints"; the last two need a detector with
+        output_dir: folder for predictions and results; None: they are not written.
+        tasks: "bbox", "segm" or "keypoints", or several of them; the last two need a detector with
             such a head, and annotations for it.
-        max_dets_per_image: None for COCO's 100; any other number is evaluated by pycocotools.
-        backend: "auto", or "pycocotools" to have the reference implementation.
+        max_dets_per_image: None: 100, as COCO; any other number is evaluated by pycocotools.
+        backend: "auto", or "pycocotools" for the reference implementation.
 
     Raises:
-        ConfigError: another task, or one that the annotations or the detections are not made for.
+        ValueError: an unknown backend.
+        ConfigError: an unknown task, or one that the annotations or the detections have no field
+            for.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class CocoEvaluator(COCOEvaluator):
         if backend not in ("auto", "pycocotools"):
             raise ValueError(f"backend must be auto or pycocotools, not {backend!r}.")
         if not tasks or set(tasks) - TASKS.keys():
-            raise ConfigError(f"tasks must be some of {', '.join(TASKS)}, not {list(tasks)}.")
+            raise ConfigError(
+                f"dataloader.evaluator.tasks must be some of {', '.join(TASKS)}, not {list(tasks)}."
+            )
         self._backend = coco_backend() if backend == "auto" else ("pycocotools", None)
         metadata = MetadataCatalog.get(dataset_name)
         options: dict[str, Any] = {
@@ -85,11 +89,11 @@ class CocoEvaluator(COCOEvaluator):
         }
         if hasattr(metadata, "json_file"):
             if not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
-                DatasetCatalog.get(dataset_name)  # its category ids are only known once it was read
+                DatasetCatalog.get(dataset_name)  # its category ids are known after it is read
             with _Implementation(self._backend[1]):
                 super().__init__(dataset_name, output_dir=output_dir, **options)
         else:
-            # Converted afresh and kept in memory: a file left by an earlier run may be stale.
+            # Converted anew and kept in memory: a file of an earlier run may be outdated.
             with tempfile.TemporaryDirectory() as folder, _Implementation(self._backend[1]):
                 super().__init__(dataset_name, output_dir=folder, **options)
             del metadata.json_file
@@ -115,10 +119,10 @@ class CocoEvaluator(COCOEvaluator):
         return self._nothing_found(class_names or [], iou_type)
 
     def _nothing_found(self, class_names: list[str], task: str) -> dict[str, float]:
-        """AP of a model without a detection: 0 where there is ground truth, NaN where not."""
+        """The results without a detection: AP 0 where there is ground truth, NaN where not."""
         truth = self._truth()
         sizes = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
-        if task == "keypoints":  # which small objects have not got
+        if task == "keypoints":  # small objects have none
             truth = [a for a in truth if a.get("num_keypoints")]
             del sizes["s"]
         nan = float("nan")
@@ -134,7 +138,7 @@ class CocoEvaluator(COCOEvaluator):
         return results
 
     def _truth(self) -> list[dict]:
-        """What is to be found: the annotations, crowds not counted."""
+        """The annotations without crowds."""
         return [a for a in self._coco_api.dataset.get("annotations", ()) if not a.get("iscrowd", 0)]
 
     def _check_fields(self, boxes: list[dict], whose: str) -> None:
@@ -142,31 +146,28 @@ class CocoEvaluator(COCOEvaluator):
             field = TASKS[task]
             if field and boxes and not all(field in box for box in boxes):
                 raise ConfigError(
-                    f"dataloader.evaluator.tasks names {task}, and {whose} have no {field}: leave"
-                    " it out, or take a model and a data set that have it."
+                    f"dataloader.evaluator.tasks names {task}, but {whose} have no {field}: leave"
+                    f" out {task}, or take a model and a data set that have {field}."
                 )
 
     def _describe(self, found: list[dict], images: int) -> None:
-        """Say what there is to judge, so that an AP near zero explains itself."""
+        """Log counts of objects and detections, which explain an AP near 0."""
         if not self._truth():
-            _log.warning(
-                "The data set has no object to be found (no annotations, or crowds alone), so "
-                "there is no AP."
-            )
+            _log.warning("The data set has no annotations, or only crowds, so there is no AP.")
             return
         if not found:
             _log.warning(
-                "The model made no detection on %d images, so AP is 0: it may be untrained, its "
-                "scores may "
-                "all lie below the detector's threshold, or its weights were not loaded.",
+                "The model made no detection on %d images, so AP is 0: it may be untrained, its"
+                " scores may all be below the detector's threshold, or its weights were not"
+                " loaded.",
                 images,
             )
             return
         scores = [detection["score"] for detection in found]
         classes = Counter(detection["category_id"] for detection in found)
         _log.info(
-            "%d detections on %d images, scores %.3f to %.3f, %d of %s classes, class %d most "
-            "often (%d times)",
+            "%d detections on %d images, scores %.3f to %.3f, %d of %s classes, class %d most"
+            " often (%d times)",
             len(found),
             images,
             min(scores),
@@ -178,9 +179,9 @@ class CocoEvaluator(COCOEvaluator):
 
 
 class _Implementation:
-    """Makes Detectron2 use another COCOeval inside a `with` block.
+    """Makes Detectron2 use another COCOeval inside of a ``with`` block.
 
-    It looks the class up as a global of its module at call time, so nothing else has to be touched.
+    Detectron2 looks the class up in its module when it evaluates, so it can be replaced there.
     """
 
     def __init__(self, implementation: type | None):

@@ -1,4 +1,4 @@
-"""Hooks that remember across a resume: the best model, old checkpoints, the last evaluation."""
+"""Hooks whose records survive a resume: best checkpoint, evaluation, periodic checkpoints."""
 
 import json
 import logging
@@ -13,22 +13,20 @@ from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from kddetr.checkpoint import Checkpointer, atomic_write
-
+from ..checkpoint import Checkpointer, atomic_write
 from ..errors import did_you_mean
-
-__all__ = ["BestCheckpoint", "EvalHook", "PeriodicCheckpointer"]
 
 _log = logging.getLogger(__name__)
 
 
 class BestCheckpoint:
-    """Keeps the weights with the highest metric as `model_best.pth`, and the record in `best.json`.
+    """Keeps the weights with the highest metric in ``model_best.pth`` and a record in
+    ``best.json``.
 
-    Resuming never starts from that file: it holds weights only and is no `last_checkpoint`.
+    ``model_best.pth`` has weights only, so a run is never resumed from it.
 
     Args:
-        checkpointer: saves the weights; its folder gets both files.
+        checkpointer: saves the weights; both files are in its folder.
         metric: name of the result to maximise, e.g. "bbox/AP".
     """
 
@@ -41,7 +39,7 @@ class BestCheckpoint:
         self.evaluated: int | None = None
 
     def restore(self) -> None:
-        """Read the record of the run that is resumed, if it has one."""
+        """Read the record of the run that is resumed, where there is one."""
         if not os.path.isfile(self._path):
             return
         with open(self._path) as stream:
@@ -51,11 +49,13 @@ class BestCheckpoint:
             self.value, self.iteration = record["value"], record["iteration"]
         else:
             _log.warning(
-                "best.json counts %s, not %s: the best starts anew.", record["metric"], self._metric
+                "best.json is a record of %s, not of %s: the record starts anew.",
+                record["metric"],
+                self._metric,
             )
 
     def update(self, results: dict[str, float], iteration: int) -> None:
-        """Save the weights if `results` are the best so far.
+        """Save the weights if ``results`` are the best so far.
 
         Args:
             results: flat results of an evaluation.
@@ -64,8 +64,8 @@ class BestCheckpoint:
         value = results.get(self._metric)
         if value is None:
             _log.error(
-                "train.best_metric=%s is no result of the evaluation, so no best checkpoint is "
-                "kept; %s",
+                "train.best_metric=%s is not a result of the evaluation, so no best checkpoint is"
+                " kept; %s",
                 self._metric,
                 did_you_mean(self._metric, results),
             )
@@ -82,24 +82,25 @@ class BestCheckpoint:
             "iteration": self.iteration,
             "evaluated": self.evaluated,
         }
-        # After the weights: a kill in between leaves the better file and repeats the evaluation.
+        # Written after the weights: when the process is killed in between, the evaluation is
+        # repeated and the better weights are there.
         atomic_write(self._path, lambda stream: stream.write(json.dumps(record).encode()))
 
     def describe(self) -> str:
-        """`best bbox/AP 41.2 (after 5000 iterations)`."""
+        """A phrase such as ``best bbox/AP 41.200 (after 5000 iterations)``."""
         if self.value is None:
             return f"no best {self._metric} yet"
         return f"best {self._metric} {self.value:.3f} (after {self.iteration} iterations)"
 
 
 class EvalHook(HookBase):
-    """Evaluates every `period` iterations and after the last, in all processes.
+    """Evaluates every ``period`` iterations and after the last one, in all processes.
 
-    An evaluation that a kill cut off, with its iteration's checkpoint already saved, is made up for
-    when the run is resumed.
+    When a run was killed in an evaluation, after the checkpoint of that iteration was saved, the
+    resumed run evaluates first.
 
     Args:
-        period: iterations between evaluations; 0: only after the last.
+        period: iterations between evaluations; 0: only after the last iteration.
         evaluate: returns nested results on the main process.
         best: keeps the best weights; given on the main process only.
     """
@@ -119,7 +120,7 @@ class EvalHook(HookBase):
             and self._best is not None
             and self._best.evaluated != start
         )
-        # The record is the main process's, and an evaluation needs everybody.
+        # Only the main process has the record, and all processes take part in an evaluation.
         if any(comm.all_gather(missed)):
             self._run(start)
 
@@ -129,7 +130,7 @@ class EvalHook(HookBase):
             self._run(done)
 
     def after_train(self) -> None:
-        # Only a run that came to its end has counted past the last iteration.
+        # After an exception the iteration is still below the last one.
         if self.trainer.iter >= self.trainer.max_iter:
             self._run(self.trainer.max_iter)
 
@@ -143,12 +144,14 @@ class EvalHook(HookBase):
             self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
         if self._best is not None and flat:
             self._best.update(flat, done)
-        # Waiting for the slowest process here keeps it out of the next iteration's time.
+        # Wait for the slowest process here, so that the next iteration's time does not include it.
         comm.synchronize()
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's, which after a resume also counts and deletes the checkpoints made before."""
+    """Detectron2's hook, which here also counts and deletes the checkpoints saved before a
+    resume.
+    """
 
     def before_train(self) -> None:
         super().before_train()

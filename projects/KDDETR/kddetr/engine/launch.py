@@ -1,6 +1,7 @@
-"""Starting the processes of a job: one, several GPUs, several CPU processes, or under torchrun.
+"""Starting the processes of a job: a single one, one for each GPU, several on the CPU, or those of
+torchrun.
 
-Detectron2 0.6 starts GPU processes only, and no release sets up what torchrun's processes need.
+Detectron2 0.6 starts processes for GPUs only, and none of its releases supports torchrun.
 """
 
 import os
@@ -17,13 +18,11 @@ from detectron2.utils import comm
 
 from ..errors import ConfigError
 
-__all__ = ["launch", "under_torchrun"]
-
 _TIMEOUT = timedelta(minutes=30)
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun (or something with its environment variables) has started this process."""
+    """Whether torchrun, or a program with the same environment variables, started this process."""
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"} <= set(os.environ)
 
 
@@ -37,26 +36,27 @@ def launch(
     device: torch.device,
     args: tuple = (),
 ) -> None:
-    """Run `main(*args)` in every process of the job.
+    """Run ``main(*args)`` in every process of the job.
 
     Args:
         main: a function that other processes can import.
-        processes: how many on this machine; one for each GPU, or that many on the CPU.
-        num_machines: machines of the job, each of which runs this.
-        machine_rank: which of them this is.
-        dist_url: where the processes meet; "auto" finds a free port on a single machine.
-        device: of type cuda or cpu, which decides the way to communicate (NCCL or gloo).
-        args: passed to `main`.
+        processes: number of processes on this machine: one for each GPU, or any number on the CPU.
+        num_machines: number of machines of the job, each of which calls this function.
+        machine_rank: number of this machine, from 0.
+        dist_url: address for the first contact of the processes; "auto" takes a free port, on a
+            single machine.
+        device: of type cuda (the processes communicate by NCCL) or cpu (by gloo).
+        args: arguments of ``main``.
 
     Raises:
-        ConfigError: several machines without an address to meet, or torchrun and another count.
+        ConfigError: several machines without an address, or other numbers than torchrun has.
     """
     if under_torchrun():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         if processes not in (1, local) or num_machines != 1:
             raise ConfigError(
-                f"torchrun has started {local} processes on this machine; leave --num-gpus and "
-                "--num-machines to torchrun (--nproc-per-node, --nnodes)."
+                f"torchrun has started {local} processes on this machine: set the numbers by its"
+                " --nproc-per-node and --nnodes, and leave out --num-gpus and --num-machines."
             )
         _join(main, args, int(os.environ["LOCAL_RANK"]), local, device.type, init_method="env://")
         return
@@ -66,7 +66,7 @@ def launch(
     if dist_url == "auto":
         if num_machines > 1:
             raise ConfigError(
-                "Several machines need an address to meet: --dist-url tcp://FIRST_MACHINE:PORT."
+                "Several machines need a common address: add --dist-url tcp://FIRST_MACHINE:PORT."
             )
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     if device.type == "cuda":
@@ -87,7 +87,7 @@ def _cpu_process(
     machine: int,
     url: str,
 ) -> None:
-    if "OMP_NUM_THREADS" not in os.environ:  # else every process would take all cores
+    if "OMP_NUM_THREADS" not in os.environ:  # otherwise every process would use all cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     rendezvous = {
         "init_method": url,
@@ -100,7 +100,7 @@ def _cpu_process(
 def _join(
     main: Callable, args: tuple, local_rank: int, local_size: int, device: str, **rendezvous: Any
 ) -> None:
-    """Join the job's process groups, run, and leave them."""
+    """Run ``main`` inside of the job's process groups."""
     if device == "cuda":
         torch.cuda.set_device(local_rank)
     backend = "nccl" if device == "cuda" else "gloo"
@@ -115,7 +115,7 @@ def _join(
 
 
 def _make_local_group(local_size: int) -> None:
-    """The group of this machine's processes, which Detectron2 asks for local ranks."""
+    """Make the process group of this machine, from which Detectron2 takes local ranks."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(local_size)
         return

@@ -1,15 +1,14 @@
-"""Parameter groups: every trainable parameter exactly once, with its own learning rate and decay.
+"""Parameter groups of an optimizer: learning rate and weight decay of every trainable parameter.
 
-Transformers are trained with a smaller rate for the backbone and for sampling points; parts are
-told by their names, which also work inside a distiller (`student.backbone...`).
+Detection transformers are trained with a smaller rate for the backbone and for sampling points.
+Parameters are selected by a part of their name, which also works inside of a distiller
+(``student.backbone...``).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
-
-__all__ = ["parameter_groups"]
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -31,26 +30,28 @@ def parameter_groups(
 
     Args:
         model: the module to train; frozen parameters are left out.
-        base_lr: learning rate of everything that no factor names.
-        lr_factors: part of a parameter's name -> factor on `base_lr`; the longest part that occurs
-            in a name wins (of two equally long ones the first).
-        weight_decay_norm: weight decay of normalisation layers; None: the optimizer's.
-        weight_decay_bias: weight decay of biases elsewhere; None: the optimizer's.
+        base_lr: learning rate of parameters without a factor.
+        lr_factors: from a part of a parameter's name to a factor on ``base_lr``. Where several
+            parts occur in a name, the longest decides, and of equally long ones the first.
+        weight_decay_norm: weight decay of normalisation layers; None: that of the optimizer.
+        weight_decay_bias: weight decay of other biases; None: that of the optimizer.
 
     Returns:
-        Groups with `params`, `lr` and, where it differs, `weight_decay`, in order of appearance.
+        Groups with ``params``, ``lr`` and, where it differs, ``weight_decay``, in order of
+        appearance.
 
     Raises:
-        ValueError: a factor's name occurs in no parameter's name, or nothing is trainable.
+        ValueError: a key of ``lr_factors`` occurs in no parameter's name, or no parameter is
+            trainable.
     """
     factors = dict(lr_factors or {})
     names = [name for name, _ in model.named_parameters()]
     idle = [part for part in factors if not any(part in name for name in names)]
     if idle:
         raise ValueError(
-            f"lr_factors names {', '.join(idle)}, which occurs in no parameter's name of the "
-            f"{type(model).__name__}; its parts are "
-            f"{', '.join(sorted({n.split('.')[0] for n in names}))}."
+            f"lr_factors names {', '.join(idle)}, which occurs in no parameter's name of the"
+            f" {type(model).__name__}; its parts are"
+            f" {', '.join(sorted({n.split('.')[0] for n in names}))}."
         )
     groups: dict[tuple, dict[str, Any]] = {}
     seen: set[int] = set()

@@ -1,6 +1,7 @@
-"""Looking at everything that can be wrong before hours are spent: devices, files, data, classes.
+"""Checks before training or evaluation starts: devices, files, data sets and classes.
 
-`check_config` runs before any model is built, `check_model` before its first iteration.
+:func:`check_config` needs no model; :func:`check_model` is for the model before its first
+iteration.
 """
 
 import logging
@@ -13,35 +14,19 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from kddetr.checkpoint import (
-    CheckpointError,
-    deployable,
-    local_file,
-    weight_owner,
-    whole_checkpoints,
-)
-from kddetr.data import check_dataset, check_same_classes, dataset_names
-from kddetr.teachers import Vocabulary, listed
-
-from ..errors import ConfigError
-
-__all__ = [
-    "check_config",
-    "check_launch",
-    "check_model",
-    "check_output_dir",
-    "labeled_datasets",
-    "resolve_device",
-]
+from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
+from ..data import check_dataset, check_same_classes, dataset_names
+from ..errors import CheckpointError, ConfigError
+from ..teachers import Vocabulary, listed
 
 _log = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `train.device` means; "auto" is CUDA where available, else the CPU.
+    """The device of ``train.device``; "auto" is CUDA where available, otherwise the CPU.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: an unknown device, or one that this machine does not have.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -53,39 +38,38 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"train.device must be auto, cpu or cuda, not '{name}'.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"train.device={name}, but torch sees no CUDA device here; use train.device=cpu (or "
-            "auto)."
+            f"train.device={name}, but PyTorch finds no CUDA device: use train.device=cpu or auto."
         )
     return device
 
 
 def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> torch.device:
-    """Check that the wanted processes can be started.
+    """Check that a job can be started with a number of processes.
 
     Args:
         cfg: the config.
-        num_gpus: processes on this machine.
-        torchrun: whether they have been started already.
+        num_gpus: number of processes on this machine.
+        torchrun: whether torchrun has started them already.
 
     Returns:
         The device to run on.
 
     Raises:
-        ConfigError: fewer GPUs than asked for, or none, or mixed precision that it cannot do.
+        ConfigError: there are fewer GPUs, or the device does not support the mixed precision.
     """
     device = resolve_device(cfg.train.device)
     if num_gpus < 1:
         raise ConfigError(
-            f"--num-gpus {num_gpus}: it counts processes; to run on the CPU say train.device=cpu."
+            f"--num-gpus {num_gpus} must be at least 1, because it is the number of processes: to"
+            " run on the CPU, set train.device=cpu."
         )
     if device.type == "cuda" and num_gpus > torch.cuda.device_count() and not torchrun:
         raise ConfigError(
-            f"--num-gpus {num_gpus}, but there are {torch.cuda.device_count()} here; lower it, or "
-            "say "
-            "train.device=cpu for processes on the CPU."
+            f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}: lower the"
+            " number, or set train.device=cpu for processes on the CPU."
         )
     if device.type == "cpu" and num_gpus > 1:
-        _log.warning("%d processes run on the CPU and talk through gloo.", num_gpus)
+        _log.warning("%d processes run on the CPU and communicate by gloo.", num_gpus)
     _check_precision(cfg, device)
     return device
 
@@ -94,20 +78,22 @@ def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = Fal
     """Check devices, files and data sets before anything large is built.
 
     Args:
-        cfg: a config as `load_config` returns it.
-        training: whether it is to be trained with, or evaluated only.
-        resuming: whether a checkpoint of its own takes the place of `train.init_checkpoint`.
+        cfg: a config as :func:`load_config` returns it.
+        training: whether the config is used for training, or only for an evaluation.
+        resuming: whether a checkpoint of the run is used in place of ``train.init_checkpoint``.
 
     Raises:
-        ConfigError: see above.
-        DatasetError: a data set is not registered, missing, empty or of other classes.
+        ConfigError: the device does not support the mixed precision, a mapper reads other colours
+            than RGB, a checkpoint is not named, or the evaluator has another data set than the
+            test loader.
+        DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
         _check_colours(cfg)
         _check_data(cfg, training)
-    # After the data, which is looked at on this disk: a file may have to be fetched first.
+    # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
         for path, file in _checkpoints(cfg.get("model"), "model"):
             _check_file(file, path)
@@ -116,13 +102,13 @@ def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = Fal
 
 
 def _check_colours(cfg: DictConfig) -> None:
-    """Detectron2's own mapper reads BGR where nothing else is said in its configs."""
+    """Refuse a mapper that reads BGR, as those of Detectron2's own configs do."""
     for key in ("train.mapper", "train.unlabeled_mapper", "test.mapper"):
         order = OmegaConf.select(cfg, f"dataloader.{key}.image_format")
         if order not in (None, "RGB"):
             raise ConfigError(
-                f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and "
-                "turns it round itself where it has to: set it to RGB."
+                f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
+                " converts images to BGR itself where it needs BGR: set it to RGB."
             )
 
 
@@ -132,7 +118,7 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         for name in unlabeled:
             check_dataset(name)
         if labeled:
-            # All images may be unlabelled on purpose, for distillation alone.
+            # Images can be read without labels on purpose, to be used only for distillation.
             read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)
             check_dataset(labeled, for_training=read)
     if tested:
@@ -142,27 +128,27 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
 
 
 def labeled_datasets(cfg: DictConfig) -> list[str]:
-    """Registered names of the labelled training images."""
+    """The registered names of the labelled training data."""
     return sorted(set(_names(OmegaConf.select(cfg, "dataloader.train.dataset"))))
 
 
 def check_model(cfg: DictConfig, model: nn.Module) -> None:
-    """Check that the detector has as many classes as its data, and its teacher's answers the same.
+    """Check that the classes of the detector, and of its teacher, are those of its data.
 
-    One too few trains without complaint in many detectors, and the last class is never found. Where
-    a :class:`~kddetr.checkpoint.Vocabulary` says what a teacher's classes are called, they must be
-    the data's, in their order.
+    Many detectors train without an error with one class too few, and never detect the last class.
+    Where a teacher is in a :class:`~kddetr.teachers.Vocabulary`, the names that it selects must be
+    those of the data, in the same order.
 
     Raises:
-        ConfigError: the numbers or the names differ.
+        ConfigError: the numbers or the names of the classes differ.
     """
     detector = deployable(model)
     amp = cfg.train.amp
     if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
         _log.warning(
-            "In bfloat16 Detectron2 rounds the corners of regions to 8 significant bits, up to 4 "
-            "pixels on a large image: float32, or float16 on CUDA, is closer for a detector with "
-            "ROI heads."
+            "In bfloat16 Detectron2 rounds the corners of regions to 8 significant bits, by up to 4"
+            " pixels on a large image: float32, or float16 on CUDA, is more exact for a detector"
+            " with ROI heads."
         )
     num_classes = getattr(detector, "num_classes", None)
     if num_classes is None:
@@ -174,38 +160,37 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
             continue
         if len(classes) != num_classes:
             raise ConfigError(
-                f"The {type(detector).__name__} has num_classes={num_classes}, but the data set "
-                f"'{name}' "
-                f"has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...); they must be "
-                "equal."
+                f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
+                f" '{name}' has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...): the"
+                " two numbers must be equal."
             )
         if wanted and wanted != list(classes):
             raise ConfigError(
-                f"The teacher's Vocabulary answers for {listed(wanted)}, but the classes of the "
-                f"data set '{name}' are {listed(classes)}; its wanted must be these, in this order."
+                f"The teacher's Vocabulary answers for {listed(wanted)}, but the classes of the"
+                f" data set '{name}' are {listed(classes)}: set its argument wanted to these, in"
+                " this order."
             )
 
 
 def _wanted_classes(model: nn.Module) -> list[str]:
-    """Names of the classes that the teacher in a distiller answers for, where it knows them."""
+    """The class names that the Vocabulary of a teacher selects; empty without a Vocabulary."""
     teacher = getattr(model, "teacher", None)
     while teacher is not None and not isinstance(teacher, Vocabulary):
-        teacher = getattr(teacher, "detector", None)  # what stands around another one
+        teacher = getattr(teacher, "detector", None)  # the detector in another wrapper
     return teacher.wanted if teacher is not None else []
 
 
 def check_output_dir(folder: str) -> None:
-    """Check that a new run would overwrite nothing.
+    """Check that a new run would not overwrite another one.
 
     Raises:
-        ConfigError: the folder holds checkpoints of an earlier run.
+        ConfigError: the folder contains checkpoints of an earlier run.
     """
     present = whole_checkpoints(folder) if os.path.isdir(folder) else []
     if present:
         raise ConfigError(
-            f"{folder} already holds a run ({present[-1]}); go on with it by --resume, or start a "
-            "new one "
-            "elsewhere with train.output_dir=FOLDER."
+            f"{folder} already contains a run ({present[-1]}): continue it with --resume, or set"
+            " train.output_dir=FOLDER for a new one."
         )
 
 
@@ -215,15 +200,17 @@ def _check_precision(cfg: DictConfig, device: torch.device) -> None:
         return
     if amp.dtype == "float16" and device.type == "cpu":
         raise ConfigError(
-            "train.amp.dtype=float16 needs CUDA; on the CPU use train.amp.dtype=bfloat16."
+            "train.amp.dtype=float16 needs CUDA: use train.amp.dtype=bfloat16 on the CPU."
         )
     if amp.dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("This GPU has no bfloat16; use train.amp.dtype=float16.")
+        raise ConfigError(
+            "This GPU does not support train.amp.dtype=bfloat16: use train.amp.dtype=float16."
+        )
 
 
 def _check_file(file: str, key: str) -> None:
     if not file:
-        raise ConfigError(f"{key} is empty; name the file with {key}=FILE.")
+        raise ConfigError(f"{key} is empty: name the file with {key}=FILE.")
     try:
         local_file(file)
     except CheckpointError as error:
@@ -231,7 +218,7 @@ def _check_file(file: str, key: str) -> None:
 
 
 def _checkpoints(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """All `checkpoint` arguments of calls inside a config node."""
+    """Dotted keys and values of all arguments ``checkpoint`` inside of a config node."""
     if not isinstance(node, DictConfig):
         return
     for key, value in node.items():
@@ -241,7 +228,7 @@ def _checkpoints(node: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _names(node: Any) -> list[str]:
-    """Registered names that a data node uses, however deep inside other calls."""
+    """The registered names that a config node of data uses, at any depth."""
     if not OmegaConf.is_config(node):
         return []
     if OmegaConf.is_dict(node):
@@ -260,13 +247,17 @@ def _unlabeled(cfg: DictConfig) -> list[str]:
 
 
 def _tested(cfg: DictConfig) -> list[str]:
-    """Names that are evaluated on; the evaluator must look at what the test loader reads."""
+    """The registered names of the test data.
+
+    Raises:
+        ConfigError: the evaluator has another data set than the test loader.
+    """
     tested = sorted(set(_names(OmegaConf.select(cfg, "dataloader.test.dataset"))))
     node = OmegaConf.select(cfg, "dataloader.evaluator.dataset_name")
-    judged = dataset_names(node) if node is not None else []
-    if tested and judged and not set(judged) <= set(tested):
+    evaluated = dataset_names(node) if node is not None else []
+    if tested and evaluated and not set(evaluated) <= set(tested):
         raise ConfigError(
-            f"dataloader.evaluator judges {', '.join(judged)}, but dataloader.test reads "
-            f"{', '.join(tested)}; name the same data set in both."
+            f"dataloader.evaluator evaluates {', '.join(evaluated)}, but dataloader.test reads"
+            f" {', '.join(tested)}: name the same data set in both."
         )
-    return sorted({*tested, *judged})
+    return sorted({*tested, *evaluated})

@@ -1,9 +1,9 @@
-"""One place where a recipe's numbers follow the batch: say the batch, and the length of the run,
-its periods and its learning rate are those of the same recipe at that batch.
+"""Scaling a config's length, periods and learning rate to another batch size.
 
-A recipe says for which batch its numbers are (`train.batch_scaling.reference`). Where
-`dataloader.train.total_batch_size` is another, the iterations shrink or grow inversely, so that as
-many images are seen, and `optimizer.lr` is multiplied by a power of the ratio of the batches.
+``train.batch_scaling.reference`` is the batch size that the numbers of a config are for. Where
+``dataloader.train.total_batch_size`` differs from it, the iterations are multiplied by
+reference / batch, so that as many images are seen, and ``optimizer.lr`` is multiplied by a power of
+batch / reference.
 """
 
 import math
@@ -11,14 +11,13 @@ from collections.abc import Collection
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["LEARNING_RATE_RULES", "scale_to_batch"]
-
-# Learning rate times (batch / reference) ** power. "sqrt" is the rule of adaptive optimizers, whose
-# update does not grow with the gradient: averaging k times as many images makes its noise sqrt(k)
-# times smaller, and a rate that much larger restores it (Malladi et al., On the SDEs and scaling
-# rules for adaptive gradient algorithms, 2022; their rule also moves betas and eps, which the
-# DETR family leaves alone). It is what the published commands of KD-DETR do, 1e-4 at 16 images and
-# 2e-4 at 64, with AdamW. "linear" is the rule of SGD (Goyal et al., 2017).
+# The learning rate is multiplied by (batch / reference) ** power. "sqrt" is the rule of adaptive
+# optimizers, whose update does not grow with the gradient: the mean over k times as many images has
+# sqrt(k) times less noise, and a rate sqrt(k) times larger restores it (Malladi et al., On the SDEs
+# and scaling rules for adaptive gradient algorithms, 2022; their rule also changes betas and eps,
+# which the DETR family does not). It is also the ratio between the published command of KD-DETR
+# (2e-4 at 8 processes of 8 images) and the DAB-DETR project (1e-4 at 16 images), both with AdamW.
+# "linear" is the rule of SGD (Goyal et al., 2017).
 LEARNING_RATE_RULES = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
 
 _LENGTHS = (
@@ -31,14 +30,14 @@ _BATCH = "dataloader.train.total_batch_size"
 
 
 def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
-    """Make a config's numbers those of its own batch, in place.
+    """Scale a config to its own batch size, in place.
 
-    Afterwards the config's batch is its reference, so that a second call, or loading the config
-    that a run has saved, changes nothing; `train.batch_scaling.note` says what was done.
+    Afterwards the reference is that batch size, so that a second call, or loading the config that a
+    run has saved, changes nothing. ``train.batch_scaling.note`` then lists the changes.
 
     Args:
-        cfg: a config with a complete `train` section, whose values have been checked.
-        fixed: dotted keys that were said on purpose (overrides) and stay as they are.
+        cfg: a config with a complete ``train`` section, whose values have been checked.
+        fixed: dotted keys that stay as they are, because they were overridden.
     """
     scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, _BATCH)
     if not isinstance(batch, int) or batch < 1 or scaling.reference in (0, batch):
@@ -49,26 +48,27 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
     if rate is not None:
         power = LEARNING_RATE_RULES[scaling.learning_rate]
         changes["optimizer.lr"] = float(f"{rate * ratio**power:.6g}")
-    said = []
+    changed = []
     for key, value in changes.items():
         before = OmegaConf.select(cfg, key)
         if key in fixed:
-            said.append(f"{key} stays {before:g}")
+            changed.append(f"{key} stays {before:g}")
         elif value != before:
             OmegaConf.update(cfg, key, value)
-            said.append(f"{key} {before:g} -> {value:g}")
-    scaling.note = f"from batch {scaling.reference} to {batch}: {', '.join(said)}"
+            changed.append(f"{key} {before:g} -> {value:g}")
+    scaling.note = f"from batch {scaling.reference} to {batch}: {', '.join(changed)}"
     scaling.reference = batch
 
 
 def _lengths(cfg: DictConfig, ratio: float, *, whole_periods: bool) -> dict[str, int]:
-    """Everything that counts iterations, by key, at a batch `ratio` times as large."""
+    """The values that count iterations, by key, for a batch that is ``ratio`` times as large."""
     found = {}
     for key in _LENGTHS:
         if length := OmegaConf.select(cfg, key):
             found[key] = max(1, math.floor(length / ratio + 0.5))
     period = cfg.train.eval_period
     if period and whole_periods and cfg.train.max_iter % period == 0:
-        # Whole epochs stay whole, else one evaluation follows another after a few iterations.
+        # A whole number of periods stays one; otherwise the last evaluation would follow another
+        # one after a few iterations.
         found["train.max_iter"] = cfg.train.max_iter // period * found["train.eval_period"]
     return found

@@ -1,7 +1,7 @@
-"""Learning-rate schedules as multipliers of the base rate, with milestones in fractions of the run.
+"""Learning-rate schedules: multipliers of the base rate, with milestones as fractions of the run.
 
-Fractions keep a schedule right when `train.max_iter` is overridden; milestones in iterations would
-fall outside a shorter run.
+A fraction stays right when ``train.max_iter`` is overridden; a milestone in iterations could be
+after the end of a shorter run.
 """
 
 import math
@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
 from fvcore.common.param_scheduler import ParamScheduler
 
-__all__ = ["cosine_schedule", "step_schedule"]
-
 
 class _Steps(ParamScheduler):
     def __init__(self, milestones: Sequence[float], gamma: float):
         self._milestones, self._gamma = tuple(milestones), gamma
 
     def __call__(self, where: float) -> float:
-        # The tolerance makes 7/10 reach 0.7 whatever the rounding of either.
+        # The tolerance makes iteration 7 of 10 reach the milestone 0.7 in spite of rounding.
         return self._gamma ** sum(where + self.WHERE_EPSILON >= start for start in self._milestones)
 
 
@@ -37,11 +35,12 @@ def step_schedule(
     warmup_iters: int = 0,
     warmup_factor: float = 0.001,
 ) -> ParamScheduler:
-    """Multiply the rate by `gamma` at each milestone.
+    """A rate that is multiplied by ``gamma`` at each milestone.
 
     Args:
         max_iter: length of the run, in iterations.
-        milestones: fractions of the run in (0, 1), increasing: 40/50 drops after 40 of 50 epochs.
+        milestones: increasing fractions of the run in (0, 1); 40/50 is a drop after 40 of 50
+            epochs.
         gamma: factor at each milestone.
         warmup_iters: iterations of linear warm-up; 0: none.
         warmup_factor: factor on the rate at the first iteration of the warm-up.
@@ -52,9 +51,8 @@ def step_schedule(
     milestones = list(milestones)
     if milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones):
         raise ValueError(
-            "milestones must be increasing fractions of the run between 0 and 1, not "
-            f"{milestones}; "
-            "e.g. [0.8] instead of [72000] of 90000 iterations."
+            "milestones must be increasing fractions of the run between 0 and 1, not"
+            f" {milestones}; e.g. [0.8] instead of [72000] of 90000 iterations."
         )
     return _warmed_up(_Steps(milestones, gamma), max_iter, warmup_iters, warmup_factor)
 
@@ -62,11 +60,11 @@ def step_schedule(
 def cosine_schedule(
     max_iter: int, end_factor: float = 0.0, warmup_iters: int = 0, warmup_factor: float = 0.001
 ) -> ParamScheduler:
-    """Half a cosine from the base rate to `end_factor` of it.
+    """A rate that falls along half a cosine to ``end_factor`` times the base rate.
 
     Args:
         max_iter: length of the run, in iterations.
-        end_factor: what is left of the rate at the end.
+        end_factor: factor on the rate at the end.
         warmup_iters: iterations of linear warm-up; 0: none.
         warmup_factor: factor on the rate at the first iteration of the warm-up.
 
@@ -83,7 +81,7 @@ def _warmed_up(
         return schedule
     if not 0 < iters < max_iter:
         raise ValueError(
-            f"A warm-up of {iters} iterations does not fit a run of {max_iter}; set "
-            "lr_multiplier.warmup_iters."
+            f"A warm-up of {iters} iterations does not fit into a run of {max_iter}: set"
+            " lr_multiplier.warmup_iters."
         )
     return WarmupParamScheduler(schedule, factor, iters / max_iter)

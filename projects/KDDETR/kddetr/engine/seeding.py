@@ -1,7 +1,7 @@
-"""Random numbers as a function of the iteration.
+"""Random numbers that are a function of the iteration.
 
-Every step starts its generators from (seed, iteration, rank), so a resumed run draws what the
-uninterrupted one would have drawn, whatever was drawn in between by evaluation or data loading.
+Every step seeds the generators with (seed, iteration, rank). A resumed run therefore draws the same
+numbers as an uninterrupted one, whatever evaluation and data loading have drawn in between.
 """
 
 import random
@@ -9,15 +9,13 @@ import random
 import numpy as np
 import torch
 
-__all__ = ["seed_everything"]
-
 
 def seed_everything(seed: int, *position: int) -> None:
-    """Seed Python's, numpy's and torch's global generators.
+    """Seed the global generators of Python, NumPy and PyTorch.
 
     Args:
-        seed: the run's seed, not negative.
-        position: where in the run, e.g. iteration and rank; other positions give unrelated streams.
+        seed: of the run, at least 0.
+        position: further numbers, e.g. iteration and rank; different ones give independent streams.
     """
     words = np.random.SeedSequence([seed, *position]).generate_state(3)
     random.seed(int(words[0]))

@@ -1,7 +1,7 @@
 """One training step: forward in mixed precision, backward, clip, check, update.
 
-Detectron2's AMPTrainer knows fp16 on CUDA only and clips nothing; this step does bf16 on any
-device, and a loss that is not a number ends the run before it reaches the weights.
+Detectron2's AMPTrainer has float16 on CUDA only and does not clip. This step has bfloat16 on any
+device too, and stops the run before an infinite or NaN loss reaches the weights.
 """
 
 import logging
@@ -21,21 +21,19 @@ from ..errors import CheckpointError, ConfigError, DivergedError
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
-__all__ = ["StepTrainer"]
-
 _log = logging.getLogger(__name__)
 
 
 class StepTrainer(SimpleTrainer):
-    """Runs the steps of a training; hooks belong to the `Trainer` around it.
+    """Runs the iterations of a training; hooks belong to the :class:`Trainer` around it.
 
     Args:
         model: returns a dictionary of weighted scalar losses for a batch.
         data_loader: endless iterable of batches.
         optimizer: over the model's trainable parameters.
-        seed: the run's seed; every step draws from (seed, iteration, rank).
-        amp_dtype: torch.bfloat16 or torch.float16 for mixed precision, None for float32.
-        max_norm: largest norm of the whole model's gradient; None or 0: not clipped.
+        seed: of the run; the random numbers of a step depend on (seed, iteration, rank).
+        amp_dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision, None for float32.
+        max_norm: the norm that the whole model's gradient is clipped to; None or 0: no clipping.
         norm_type: order of that norm.
     """
 
@@ -56,8 +54,8 @@ class StepTrainer(SimpleTrainer):
         self._max_norm = max_norm
         self._norm_type = norm_type
         self._device_type = next(model.parameters()).device.type
-        self.train_seconds = 0.0  # spent in steps, evaluation and checkpoints not counted
-        # Gradients of bfloat16 do not underflow, so only float16 needs its loss scaled.
+        self.train_seconds = 0.0  # in steps, without evaluation and checkpoints
+        # Gradients in bfloat16 do not underflow, so only float16 needs a scaled loss.
         scaled = amp_dtype is torch.float16
         self.grad_scaler = torch.amp.GradScaler(self._device_type) if scaled else None
 
@@ -65,12 +63,12 @@ class StepTrainer(SimpleTrainer):
         """One iteration.
 
         Raises:
-            DivergedError: a loss or the gradient is not finite; the weights are untouched.
-            ConfigError: the batch gave no loss at all.
+            DivergedError: a loss or the gradient is not finite; the weights are not changed.
+            ConfigError: the model returns no loss for the batch.
         """
         start = time.perf_counter()
-        # Before loading, for loaders that draw from the global generators; after it, for the model,
-        # whatever the loader drew.
+        # Seeded for loaders that draw from the global generators, and once more for the model, so
+        # that its draws do not depend on the loader.
         seed_everything(self._seed, self.iter, comm.get_rank(), 0)
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -81,8 +79,8 @@ class StepTrainer(SimpleTrainer):
             losses = self.model(batch)
             if not losses:
                 raise ConfigError(
-                    f"The batch of iteration {self.iter} gave no loss, because none of its images"
-                    " has labels: give dataloader.train labelled images, or distil."
+                    f"There is no loss in iteration {self.iter}, because none of its images has"
+                    " labels: give dataloader.train labelled images, or distil."
                 )
             total = sum(losses.values())
         self.optimizer.zero_grad()
@@ -98,7 +96,7 @@ class StepTrainer(SimpleTrainer):
         else:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
-        # Losses were read from the device above, so the step is over; a resume goes on counting.
+        # The losses have been read from the device above, so the step is over.
         self.train_seconds += time.perf_counter() - start
         _record(metrics, data_time, self.train_seconds)
 
@@ -110,32 +108,32 @@ class StepTrainer(SimpleTrainer):
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Load it back; a loss scale is adapted anew when the run was not in float16 before.
+        """Load :meth:`state_dict`; the loss scale starts anew where the run was not in float16.
 
         Raises:
-            CheckpointError: the checkpoint's optimizer has other parameter groups.
+            CheckpointError: the optimizer of the checkpoint has other parameter groups.
         """
         rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
         try:
             super().load_state_dict(state)
         except ValueError as error:
             raise CheckpointError(
-                f"The checkpoint's optimizer does not fit this config's ({error}); resume with the "
-                "config that the run was started with."
+                f"The optimizer of the checkpoint does not fit that of the config ({error}): resume"
+                " with the config that the run was started with."
             ) from error
         self.train_seconds = state.get("train_seconds", 0.0)
         kept = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
         if kept != rates:
-            _log.warning("The resumed run keeps its learning rates %s; %s is ignored.", kept, rates)
+            _log.warning("The resumed run keeps its learning rates %s, not %s.", kept, rates)
         if self.grad_scaler is not None and state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])
 
     def _clip_and_measure(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Clip the gradient; return losses (and its norm before) with one wait for the device."""
+        """Clip the gradient, and read the losses and the norm before clipping, all at once."""
         measured = {name: loss.detach().float() for name, loss in losses.items()}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        # Measured also where nothing is clipped: a finite loss can have a gradient that is not, and
-        # every process sees the same one.
+        # Measured even without clipping: the gradient of a finite loss can be infinite, and it is
+        # the same in all processes.
         limit = self._max_norm or math.inf
         norm = nn.utils.clip_grad_norm_(parameters, limit, norm_type=self._norm_type)
         measured["grad_norm"] = norm.float()
@@ -144,7 +142,7 @@ class StepTrainer(SimpleTrainer):
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
         if self.grad_scaler is not None:
-            bad.pop("grad_norm", None)  # the scaler skips such a step and lowers its scale
+            bad.pop("grad_norm", None)  # the scaler skips such a step and lowers the scale
             if not math.isfinite(metrics.get("grad_norm", 0.0)):
                 del metrics["grad_norm"]
         if not bad:
@@ -152,18 +150,16 @@ class StepTrainer(SimpleTrainer):
         names = [str(image.get("file_name", image.get("image_id", "unnamed"))) for image in batch]
         rates = sorted({group["lr"] for group in self.optimizer.param_groups})
         raise DivergedError(
-            f"Training stopped at iteration {self.iter}, before the weights were changed: "
-            f"{', '.join(f'{name} is {value}' for name, value in bad.items())}; images "
-            f"{', '.join(names)}; "
-            f"learning rates {', '.join(f'{rate:.3g}' for rate in rates)}. Lower optimizer.lr or "
-            "train.clip_grad.max_norm, or look at these images' annotations; --resume goes on from "
-            "the "
-            "last checkpoint."
+            f"Training stopped at iteration {self.iter}, before the weights were changed:"
+            f" {', '.join(f'{name} is {value}' for name, value in bad.items())}; images"
+            f" {', '.join(names)}; learning rates {', '.join(f'{rate:.3g}' for rate in rates)}."
+            " Lower optimizer.lr or train.clip_grad.max_norm, or check the annotations of these"
+            " images; --resume continues from the last checkpoint."
         )
 
 
 def _record(metrics: dict[str, float], data_time: float, train_seconds: float) -> None:
-    """Average the metrics over processes and note them, with sums by group, on the main one."""
+    """Store the mean of the metrics over the processes, and sums by group, on the main process."""
     gathered = comm.gather({**metrics, "data_time": data_time})
     if not comm.is_main_process():
         return

@@ -1,7 +1,7 @@
-"""The Trainer: Detectron2's DefaultTrainer built from a LazyConfig.
+"""The Trainer: Detectron2's DefaultTrainer, built from a LazyConfig.
 
-It trains anything that maps a batch to a dictionary of losses, and saves and evaluates the detector
-inside; that the model may be a distiller is not its business.
+It trains any module that maps a batch to a dictionary of losses. It saves and evaluates the
+detector inside of that module; a plain detector and a distiller are trained alike.
 """
 
 import logging
@@ -18,8 +18,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
 from torch import nn
 
-from kddetr.checkpoint import Checkpointer, WrapperState, deployable
-
+from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
@@ -29,32 +28,30 @@ from .seeding import seed_everything
 from .step import StepTrainer
 from .writers import build_writers
 
-__all__ = ["Trainer"]
-
 _log = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Trains `cfg.model`.
+    """Trains ``cfg.model``.
 
     Args:
-        cfg: a config as `load_config` returns it.
+        cfg: a config as :func:`load_config` returns it.
 
     Raises:
-        ConfigError, DatasetError, CheckpointError: something a user can put right, before anything
-            large is built where that can be known.
+        ConfigError, DatasetError, CheckpointError: a mistake that the user can put right; where
+            possible it is found before anything large is built.
     """
 
     def __init__(self, cfg: DictConfig):
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
         require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
-        check_config(cfg, resuming=True)  # what a run starts from is looked at when it is loaded
+        check_config(cfg, resuming=True)  # init_checkpoint is checked when it is loaded
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.train.max_iter
         device = resolve_device(cfg.train.device)
         data_loader = self.build_train_loader(cfg)
-        seed_everything(cfg.train.seed)  # initial weights do not depend on what the loader drew
+        seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
         model = self.build_model(cfg).to(device)
         check_model(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
@@ -79,17 +76,18 @@ class Trainer(DefaultTrainer):
         _log.info(self.describe())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the last checkpoint of `train.output_dir`, or load `train.init_checkpoint`.
+        """Resume from the last checkpoint in ``train.output_dir``, or load
+        ``train.init_checkpoint``.
 
         Raises:
-            CheckpointError: the file is not whole, or does not fit.
+            CheckpointError: the file is damaged, or does not fit the model.
         """
         last = self.checkpointer.last_checkpoint() if resume else ""
         self.checkpointer.resume_or_load(self.cfg.train.init_checkpoint, resume=resume)
         if not last:
             if resume:
                 _log.warning(
-                    "--resume found no checkpoint in %s: starting at iteration 0.",
+                    "--resume found no checkpoint in %s: training starts at iteration 0.",
                     self.cfg.train.output_dir,
                 )
             return
@@ -98,7 +96,7 @@ class Trainer(DefaultTrainer):
             self.data_loader.start_iteration = self.start_iter
         else:
             _log.warning(
-                "The training loader has no start_iteration: its images start from the beginning."
+                "The training loader has no start_iteration, so its images start from the first."
             )
         restored = ["optimizer", "schedule"]
         if self._best is not None:
@@ -111,7 +109,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[hooks.HookBase]:
         """Timer, schedule, checkpoints, evaluation and writers, in this order.
 
-        A checkpoint comes before the evaluation of its iteration: one that fails loses no training.
+        The checkpoint of an iteration is saved before its evaluation, so that no training is lost
+        when the evaluation fails.
         """
         train = self.cfg.train
         main = comm.is_main_process()
@@ -128,11 +127,11 @@ class Trainer(DefaultTrainer):
         return found
 
     def build_writers(self) -> list:
-        """The log line, JSON and TensorBoard."""
+        """The writers of the log line, of JSON and of TensorBoard events."""
         return build_writers(self.cfg.train.output_dir, self.max_iter)
 
     def train(self) -> dict[str, Any]:
-        """Train to `train.max_iter`; return the results of the evaluation after it.
+        """Train to ``train.max_iter``; returns the results of the last evaluation.
 
         Raises:
             DivergedError: a loss became infinite or NaN.
@@ -142,21 +141,22 @@ class Trainer(DefaultTrainer):
         return self._last_results
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, schedule and optimizer; Detectron2 0.6 forgets the last."""
+        """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out."""
         return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load it back; a checkpoint without an optimizer (Detectron2 0.6) starts a new one."""
+        """Load :meth:`state_dict`; without an optimizer (Detectron2 0.6) its state starts anew."""
         TrainerBase.load_state_dict(self, state_dict)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
-            _log.warning("The checkpoint has no optimizer state: its moments start from zero.")
+            _log.warning("The checkpoint has no optimizer state: the optimizer starts anew.")
 
     def describe(self) -> str:
-        """What is trained, how, and where, in one line."""
+        """One line about the model, the optimizer, the batch, the devices and the length."""
         model = self.model.module if hasattr(self.model, "module") else self.model
         parameters = list(model.parameters())
+        total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
         groups = ", ".join(
             f"{len(g['params'])} tensors at {g['initial_lr']:.3g}"
@@ -168,11 +168,10 @@ class Trainer(DefaultTrainer):
         )
         amp, batch = self.cfg.train.amp, getattr(self.data_loader, "total_batch_size", "unknown")
         return (
-            f"{name}: {trainable / 1e6:.2f} M of {sum(p.numel() for p in parameters) / 1e6:.2f} M "
-            "parameters "
-            f"trainable; {type(self.optimizer).__name__} with {groups}; batch {batch} on "
-            f"{comm.get_world_size()} x {parameters[0].device.type}, "
-            f"{amp.dtype if amp.enabled else 'float32'}; {self.max_iter} iterations"
+            f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
+            f" {type(self.optimizer).__name__} with {groups}; batch {batch} on"
+            f" {comm.get_world_size()} x {parameters[0].device.type},"
+            f" {amp.dtype if amp.enabled else 'float32'}; {self.max_iter} iterations"
         )
 
     @classmethod
@@ -182,22 +181,26 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_detector(cls, cfg: DictConfig) -> nn.Module:
-        """The detector alone: the student of a distillation, whose teacher is then not needed."""
+        """The detector without a distiller; the teacher of a distillation is not built."""
         return build(cfg.model.student if "student" in cfg.model else cfg.model)
 
     @classmethod
     def build_optimizer(cls, cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer over `model`'s parameter groups."""
+        """The optimizer, over the parameter groups of ``model``."""
         return build(cfg.optimizer, params__model=model)
 
     @classmethod
     def build_lr_scheduler(cls, cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-        """The schedule as Detectron2's LRMultiplier, whose state both its releases save."""
+        """The schedule as Detectron2's LRMultiplier, whose state all its releases save.
+
+        Raises:
+            ConfigError: ``lr_multiplier`` does not build a schedule.
+        """
         schedule = build(cfg.lr_multiplier)
         if not isinstance(schedule, ParamScheduler):
             raise ConfigError(
-                "lr_multiplier must give a fvcore ParamScheduler, e.g. step_schedule, not a "
-                f"{type(schedule).__name__}."
+                "lr_multiplier must build a ParamScheduler of fvcore, e.g. with step_schedule, and"
+                f" not a {type(schedule).__name__}."
             )
         return LRMultiplier(optimizer, schedule, cfg.train.max_iter)
 
@@ -208,12 +211,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: DictConfig) -> Any:
-        """The test images, once."""
+        """The test images, each once."""
         return build(cfg.dataloader.test)
 
     @classmethod
     def build_evaluator(cls, cfg: DictConfig) -> DatasetEvaluator:
-        """What judges the detections."""
+        """The evaluator of the detections."""
         return build(cfg.dataloader.evaluator)
 
     @classmethod
@@ -223,17 +226,18 @@ class Trainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluate the detector inside `model` on `cfg.dataloader.test` with its current weights.
+        """Evaluate the detector inside ``model`` on ``cfg.dataloader.test``.
 
-        All processes judge with the first one's buffers, which are those that its checkpoints hold.
+        All processes use the buffers of the first process, because its checkpoints contain those.
 
         Args:
             cfg: the config.
-            model: wrapped or not, on its device.
-            evaluators: in place of the config's.
+            model: a detector, or a module around one, on its device.
+            evaluators: used in place of the config's.
 
         Returns:
-            Nested results, e.g. {"bbox": {"AP": 41.2, ...}}, on the main process; {} on the others.
+            Nested results, e.g. ``{"bbox": {"AP": 41.2, ...}}``, on the main process; ``{}`` on the
+            others.
         """
         detector = deployable(model)
         broadcast_buffers(detector)

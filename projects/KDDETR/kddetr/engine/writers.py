@@ -1,7 +1,7 @@
-"""The log line: losses summed by group, time, rate, memory.
+"""The writers of a run: the log line, with losses summed by group, JSON, and TensorBoard events.
 
-A detector with six decoder layers has twenty loss terms and a distiller forty; JSON and TensorBoard
-keep them all, the line shows what a person watches.
+A detector with six decoder layers has twenty loss terms and a distiller forty. JSON and TensorBoard
+have them all; the log line has the sums of groups.
 """
 
 import datetime
@@ -20,20 +20,18 @@ from detectron2.utils.events import (
     get_event_storage,
 )
 
-__all__ = ["GROUP_PREFIX", "LossPrinter", "build_writers", "loss_group", "peak_memory"]
-
 GROUP_PREFIX = "losses/"
 _log = logging.getLogger(__name__)
 
 
 def loss_group(name: str) -> str:
-    """The group of a loss: what stands before the "/", else it is the detector's own."""
+    """The group of a loss: the part of its name before the "/"; without one, "detection"."""
     group, slash, _ = name.partition("/")
     return group if slash else "detection"
 
 
 def peak_memory() -> float:
-    """Largest memory use so far in MiB: of the GPU's tensors, or of this process on a CPU."""
+    """The largest memory use so far, in MiB: of tensors on the GPU, or of the process on a CPU."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10
@@ -41,11 +39,11 @@ def peak_memory() -> float:
 
 
 class LossPrinter(EventWriter):
-    """Logs one line of progress.
+    """Logs one line about the progress of a run.
 
     Args:
-        max_iter: length of the run, for the time that is left.
-        window: iterations whose median is shown.
+        max_iter: length of the run, for the remaining time.
+        window: number of last iterations whose median is shown.
     """
 
     def __init__(self, max_iter: int, window: int = 20):
@@ -53,7 +51,7 @@ class LossPrinter(EventWriter):
         self._window = window
 
     def write(self) -> None:
-        """Write the line of the current iteration, unless training is over."""
+        """Log the current iteration, unless training is over."""
         storage = get_event_storage()
         if storage.iter >= self._max_iter or "total_loss" not in storage.histories():
             return
@@ -89,11 +87,11 @@ class LossPrinter(EventWriter):
 
 
 def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
-    """The log line, `metrics.json`, and TensorBoard events where tensorboard is installed."""
+    """The log line, ``metrics.json``, and TensorBoard events where tensorboard is installed."""
     os.makedirs(output_dir, exist_ok=True)
     writers = [LossPrinter(max_iter), JSONWriter(os.path.join(output_dir, "metrics.json"))]
     if importlib.util.find_spec("tensorboard") is not None:
         writers.append(TensorboardXWriter(output_dir))
     else:
-        _log.info("tensorboard is not installed: no events are written for it.")
+        _log.info("tensorboard is not installed, so no TensorBoard events are written.")
     return writers

@@ -4,6 +4,7 @@ A loss is any callable of the kind :class:`~kddetr.structures.DistillationLoss`.
 put together from a class loss, box losses and a weighting of the points.
 """
 
+from ..renamed import explain_old_names
 from ..structures import DistillationLoss
 from .point_loss import PublishedLoss, WeightedMeanLoss
 from .terms import BinaryCrossEntropy, GIoULoss, KLDivergence, KLWithBackground, L1Loss
@@ -21,3 +22,5 @@ __all__ = [
     "PublishedLoss",
     "WeightedMeanLoss",
 ]
+
+__getattr__ = explain_old_names(__name__)

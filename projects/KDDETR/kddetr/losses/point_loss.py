@@ -6,6 +6,7 @@ Shape letters: L student layers, B images, N points.
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from ..parallel import mean_over_processes
@@ -30,7 +31,12 @@ class WeightedMeanLoss(nn.Module):
         box_losses: compare the boxes; default :class:`L1Loss` and :class:`GIoULoss`.
         weighting: the teacher's (1, B, N, ...) predictions to (B, N) weights; default
             :class:`ForegroundWeight`.
+
+    Raises:
+        ValueError: two terms have the same name, so that one would replace the other.
     """
+
+    default_class_weight = 10.0
 
     def __init__(
         self,
@@ -40,14 +46,14 @@ class WeightedMeanLoss(nn.Module):
         weighting: Callable[[Predictions], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.class_loss = class_loss or self.default_class_loss()
+        self.class_loss = class_loss or KLDivergence(weight=self.default_class_weight)
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
-
-    @staticmethod
-    def default_class_loss() -> PointTerm:
-        """The class loss with the weight that suits this reduction."""
-        return KLDivergence(weight=10.0)
+        # A list does not register the parameters that a term of one's own may have.
+        self.learned_terms = nn.ModuleList(t for t in self.box_losses if isinstance(t, nn.Module))
+        names = [term.name for term in (self.class_loss, *self.box_losses)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"The terms of a loss need different names, not {', '.join(names)}.")
 
     def forward(
         self, student: Predictions, teacher: Predictions, points: Queries
@@ -77,24 +83,25 @@ class WeightedMeanLoss(nn.Module):
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
         weights = self.weighting(teacher)
-        total = self.total_weight(weights).clamp(min=SMALLEST_SUM)
+        class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):
             sums = (term(student, teacher) * weights).sum((1, 2))
-            is_sum = term is self.class_loss and self.sums_class_loss
-            losses[term.name] = term.weight * (sums if is_sum else sums / total).sum()
+            divisor = class_divisor if term is self.class_loss else box_divisor
+            losses[term.name] = term.weight * (sums / divisor).sum()
         return losses
 
-    @property
-    def sums_class_loss(self) -> bool:
-        """Whether the class loss is a sum over the points and not a mean."""
-        return False
+    def divisors(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What the weighted sums of the class loss and of the box losses are divided by.
 
-    def total_weight(self, weights: Tensor) -> Tensor:
-        """What a mean over the points is divided by: the sum of all (B, N) weights, over all images
-        of all processes, divided by the number of processes.
+        Args:
+            weights: (B, N) of the points of this process.
+
+        Returns:
+            twice the sum of the weights, averaged over the processes.
         """
-        return mean_over_processes(weights.sum())
+        total = mean_over_processes(weights.sum()).clamp(min=SMALLEST_SUM)
+        return total, total
 
 
 class PublishedLoss(WeightedMeanLoss):
@@ -106,16 +113,10 @@ class PublishedLoss(WeightedMeanLoss):
     terms are weighted means, of each process by itself.
     """
 
-    @staticmethod
-    def default_class_loss() -> PointTerm:
-        """The published class loss, whose weight is 1."""
-        return KLDivergence(weight=1.0)
+    default_class_weight = 1.0
 
-    @property
-    def sums_class_loss(self) -> bool:
-        """True, except with equal weights."""
-        return not isinstance(self.weighting, EqualWeight)
-
-    def total_weight(self, weights: Tensor) -> Tensor:
-        """The sum of the (B, N) weights over the images of this process."""
-        return weights.sum()
+    def divisors(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """1 for the class loss, and the sum of the (B, N) weights of this process for the boxes."""
+        total = weights.sum().clamp(min=SMALLEST_SUM)
+        averaged = isinstance(self.weighting, EqualWeight)
+        return total if averaged else torch.ones_like(total), total

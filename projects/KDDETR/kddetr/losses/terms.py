@@ -21,8 +21,13 @@ from ..structures import Predictions
 class PointTerm(Protocol):
     """One term of a distillation loss."""
 
-    name: str
-    weight: float
+    @property
+    def name(self) -> str:
+        """Last part of the loss's name in the log."""
+
+    @property
+    def weight(self) -> float:
+        """Factor of the term in the loss."""
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
         """(L, B, N) unweighted values of at least 0; the teacher has one layer."""

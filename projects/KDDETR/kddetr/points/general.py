@@ -6,7 +6,7 @@ They sample the whole image sparsely, so they also reach background and objects 
 import torch
 from torch import Tensor
 
-from ..structures import EncodedDetector, Queries
+from ..structures import EncodedDetector, Queries, queries_are_boxes
 
 # DAB-DETR divides by the width and height of a query's box, so they must not be close to 0.
 SMALLEST = 0.01
@@ -70,8 +70,8 @@ class GeneralSampler:
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
         """(B, count, ...) queries in one group called "general"."""
         images = 1 if self.shared else len(teacher.queries().boxes)
-        if "position" in teacher.detector.query_parts:
-            queries = teacher.random_queries(images, self.count)
-        else:
+        if queries_are_boxes(teacher.detector):
             queries = teacher.make_queries(self.draw_boxes(images, self.count))
+        else:
+            queries = teacher.random_queries(images, self.count)
         return queries.named("general").detach()

@@ -1,4 +1,4 @@
-"""The bundled data set, real handwritten digits on real photographs, registered when imported."""
+"""The bundled data set, handwritten digits on photographs; importing this package registers it."""
 
 from .dataset import make_quickstart_data, quickstart_root, register_quickstart
 from .digits import QuickstartSpec

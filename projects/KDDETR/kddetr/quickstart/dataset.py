@@ -1,9 +1,8 @@
-"""The bundled data set on disk: PNG files and COCO JSON for train, val and test, made on the spot
-without a download.
+"""The bundled data set on disk: PNG files and COCO JSON for train, val and test, without downloads.
 
-A folder is written under another name and renamed when it is whole, and carries the fingerprint of
-what it was made
-from: a second call finds it and does nothing, an unfinished or outdated folder is made anew.
+The folder holds the fingerprint of the spec that it was made from. A folder with the same
+fingerprint is kept, any other folder of this data set is replaced. It is written under a temporary
+name and renamed when it is complete.
 """
 
 import dataclasses
@@ -25,15 +24,18 @@ JSON_FILES = ("train.json", "train_labeled.json", "train_unlabeled.json", "val.j
 
 
 def quickstart_root() -> Path:
-    """Return the folder ``quickstart`` in ``$DETECTRON2_DATASETS``, else in ``./datasets``."""
+    """The folder ``quickstart`` in ``$DETECTRON2_DATASETS``, or in ``./datasets`` without it."""
     return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser() / "quickstart"
 
 
 def register_quickstart(root: str | os.PathLike | None = None) -> None:
-    """Register quickstart_train, _train_labeled, _train_unlabeled, _val and _test; names that exist
-    are left alone.
+    """Registers ``quickstart_train``, ``_val`` and ``_test``, and the two parts of train:
+    ``quickstart_train_labeled`` and ``quickstart_train_unlabeled``.
 
-    Nothing is read before the data is asked for. ``root`` is `quickstart_root` by default.
+    Names that are registered already are kept. The files are read when the data is loaded.
+
+    Args:
+        root: the folder of the data set; :func:`quickstart_root` by default.
     """
     root = Path(root) if root is not None else quickstart_root()
     for file in JSON_FILES:
@@ -63,22 +65,29 @@ def make_quickstart_data(
     spec: QuickstartSpec | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write the data set to the folder ``root`` unless it is there already, whole and made from the
-    same spec.
+    """Writes the data set, unless it exists, complete and made from the same spec.
 
-    The folder holds ``train/ val/ test/`` (PNG) and COCO files: ``train.json`` (all annotated),
-    ``train_labeled.json`` (its first images), ``train_unlabeled.json`` (the others, without a
-    single annotation), ``val.json``, ``test.json``.
+    The folder then holds PNG files in ``train``, ``val`` and ``test``, and COCO files:
+    ``train.json`` (all images with annotations), ``train_labeled.json`` (the first images),
+    ``train_unlabeled.json`` (the other images without annotations), ``val.json``, ``test.json``.
+
+    Args:
+        root: the folder.
+        spec: how to draw the images.
+        progress: whether to print how many images are drawn.
+
+    Returns:
+        the folder.
 
     Raises:
-        FileExistsError: ``root`` holds files that are not of this data set.
-        ModuleNotFoundError: scikit-learn or scikit-image is not installed.
+        FileExistsError: the folder holds files that are not of this data set.
+        ModuleNotFoundError: scikit-learn, scikit-image or OpenCV is not installed.
     """
     root, spec = Path(root), spec or QuickstartSpec()
     if _is_complete(root, spec):
         return root
     _refuse_foreign_files(root)
-    # A killed run leaves only this folder behind, never half a data set under the final name.
+    # A process that is killed leaves only this folder, not half a data set under the final name.
     partial_root = root.with_name(f"{root.name}.partial-{os.getpid()}")
     shutil.rmtree(partial_root, ignore_errors=True)
     for split, count in zip(SPLITS, spec.images, strict=True):
@@ -121,13 +130,13 @@ def _refuse_foreign_files(root: Path) -> None:
     foreign = {p.name for p in root.iterdir()} - {STAMP, *SPLITS, *JSON_FILES}
     if foreign:
         raise FileExistsError(
-            f"{root} holds other files ({min(foreign)}, ...), so the quickstart data is not "
-            "written there: name an empty or new folder."
+            f"{root} holds other files ({min(foreign)}, ...), so the quickstart data is not written"
+            " there: give an empty or new folder."
         )
 
 
 def _draw_split(spec: QuickstartSpec, split: str, count: int, root: Path, progress: bool) -> list:
-    every = 100 if sys.stdout.isatty() else 1000  # a log file has no line to overwrite
+    every = 100 if sys.stdout.isatty() else 1000  # a line cannot be overwritten in a log file
     drawn = []
     for index in range(count):
         drawn.append(_draw_file(spec, split, root / split, index))
@@ -140,7 +149,7 @@ def _draw_split(spec: QuickstartSpec, split: str, count: int, root: Path, progre
 def _draw_file(spec: QuickstartSpec, split: str, folder: Path, index: int) -> list[dict]:
     cv2 = opencv()
     image, objects = render_image(spec, split, index)
-    # Noise hardly compresses: a higher level costs time and saves nothing.
+    # The images have noise, so that a higher level takes time and saves almost no space.
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     ok, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
     if not ok:

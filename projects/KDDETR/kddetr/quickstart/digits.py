@@ -1,8 +1,8 @@
-"""Drawing the bundled data set: real handwritten digits pasted on real photographs.
+"""Drawing of the bundled data set: handwritten digits pasted on photographs.
 
-Both come inside wheels, so nothing is downloaded, and both are divided between train, val and test
-before anything is drawn, so that no split has seen another's. An image is a pure function of (spec,
-split, index).
+The digits come with scikit-learn and the photographs with scikit-learn and scikit-image, so that
+nothing is downloaded. Each digit and each photograph is used in one split only. An image depends on
+(spec, split, index) alone.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ import numpy as np
 
 CLASS_NAMES = tuple("0123456789")
 
-# (package, file below it), per split. motorcycle_right shows the scene of motorcycle_left: only one
-# of them is used.
+# (package, file in it) of the photographs of each split. Of motorcycle_left and motorcycle_right,
+# which show the same scene, only one is used.
 PHOTOGRAPHS = {
     "train": (
         ("sklearn", "datasets/images/china.jpg"),
@@ -45,10 +45,12 @@ SPLITS = tuple(PHOTOGRAPHS)
 
 @dataclass(frozen=True)
 class QuickstartSpec:
-    """Everything the pictures depend on; two equal specs give equal bytes on one machine.
+    """All settings that the images depend on; equal specs give equal bytes on one machine.
 
-    Sizes are pixels, angles degrees. ``digits`` is how many of the 1,797 handwritten digits each
-    split owns.
+    Sizes are in pixels, angles in degrees. ``images`` and ``digits`` are numbers for train, val and
+    test, the latter out of 1,797 handwritten digits. ``labeled`` is how many images of train are
+    labelled, ``per_image`` the least and most digits per image, ``max_overlap`` the shared part of
+    the smaller of two boxes, and ``box_alpha`` the opacity at which a box begins.
     """
 
     seed: int = 20240617
@@ -65,32 +67,30 @@ class QuickstartSpec:
     max_overlap: float = 0.15
     noise_sigma: float = 4.0
     box_alpha: float = 0.25
-    version: int = 1  # to be raised when the drawing changes, so that older folders are remade
+    version: int = 1  # increase it when the drawing changes, so that older folders are replaced
 
     def fingerprint(self) -> str:
-        """Return a hash of the spec and of the list of photographs."""
+        """A hash of the spec and of the list of photographs."""
         text = json.dumps([dataclasses.asdict(self), PHOTOGRAPHS], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @lru_cache(maxsize=8)
 def split_digits(spec: QuickstartSpec) -> dict[str, np.ndarray]:
-    """Divide the indices of ``load_digits`` between the splits; no index is in two of them."""
+    """The indices of scikit-learn's ``load_digits`` for each split; no index is in two splits."""
     total = len(_digits()[1])
     if sum(spec.digits) > total:
-        raise ValueError(
-            f"The splits ask for {sum(spec.digits)} digits, but there are only {total}."
-        )
+        raise ValueError(f"The splits need {sum(spec.digits)} digits, but there are only {total}.")
     order = np.random.default_rng(spec.seed).permutation(total)
     return dict(zip(SPLITS, np.split(order, np.cumsum(spec.digits))[:3], strict=True))
 
 
 def render_image(spec: QuickstartSpec, split: str, index: int) -> tuple[np.ndarray, list[dict]]:
-    """Draw one image; a pure function of its arguments.
+    """Draws one image, which depends on the arguments alone.
 
     Returns:
-        an (S, S, 3) uint8 RGB array and its digits: ``box`` (x0, y0, x1, y1 in whole pixels),
-        ``label`` 0..9 and ``source``, the index of the handwritten digit.
+        an (S, S, 3) uint8 RGB array, and one dictionary per digit: ``box`` (x0, y0, x1, y1 in whole
+        pixels), ``label`` 0..9, and ``source``, the index of the handwritten digit.
     """
     rng = np.random.default_rng([spec.seed, SPLITS.index(split), index])
     images, labels = _digits()
@@ -114,13 +114,13 @@ def _package_file(package: str, name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         wheel = {"sklearn": "scikit-learn", "skimage": "scikit-image"}[package]
         raise ModuleNotFoundError(
-            f"The quickstart data needs pictures that come with {wheel}: pip install {wheel}"
+            f"The quickstart data needs images that come with {wheel}: pip install {wheel}"
         )
     return Path(spec.submodule_search_locations[0]) / name
 
 
 def opencv() -> ModuleType:
-    """Return OpenCV: only drawing needs it, so nothing else should fail without it."""
+    """OpenCV, imported late because only drawing needs it."""
     if importlib.util.find_spec("cv2") is None:
         raise ModuleNotFoundError(
             "Drawing the quickstart data needs OpenCV: pip install opencv-python-headless"
@@ -130,7 +130,7 @@ def opencv() -> ModuleType:
 
 @lru_cache(maxsize=32)
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    # Read the wheel's file rather than import scikit-learn: the import alone takes seconds.
+    # The file is read directly, because importing scikit-learn takes seconds.
     table = np.loadtxt(_package_file("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
     return table[:, :-1].reshape(-1, 8, 8).astype(np.float32) / 16.0, table[:, -1].astype(np.int64)
 
@@ -146,7 +146,7 @@ def _photograph(package: str, name: str) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator, split: str, size: int) -> np.ndarray:
-    """Return a random square of a random photograph of the split, (size, size, 3) float32."""
+    """A random square of a random photograph of the split, (size, size, 3) float32."""
     photo = _photograph(*PHOTOGRAPHS[split][rng.integers(len(PHOTOGRAPHS[split]))])
     cv2 = opencv()
     height, width = photo.shape[:2]
@@ -162,7 +162,7 @@ def _background(rng: np.random.Generator, split: str, size: int) -> np.ndarray:
 
 
 def _warped_digit(rng: np.random.Generator, spec: QuickstartSpec, digit: np.ndarray) -> np.ndarray:
-    """Return the digit's opacity map in [0, 1], scaled, sheared, rotated and cut to its box."""
+    """The opacity of the scaled, sheared and rotated digit, in [0, 1], cut to its box."""
     low, high = np.log(spec.digit_height)
     scale = float(np.exp(rng.uniform(low, high))) / digit.shape[0]
     angle = np.deg2rad(rng.uniform(-spec.max_rotation, spec.max_rotation))
@@ -177,14 +177,14 @@ def _warped_digit(rng: np.random.Generator, spec: QuickstartSpec, digit: np.ndar
     alpha = cv2.warpAffine(
         padded, np.column_stack([matrix, shift]), (room, room), flags=cv2.INTER_CUBIC
     )
-    # Eight pixels a side blur when enlarged: steepening the edge keeps strokes legible.
+    # A digit of 8 x 8 pixels is blurred when enlarged: steeper edges keep it legible.
     alpha = np.clip(1.6 * alpha - 0.15, 0.0, 1.0)
     rows, columns = (np.flatnonzero((alpha > spec.box_alpha).any(axis)) for axis in (1, 0))
     return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _free_place(rng, spec: QuickstartSpec, shape: tuple[int, int], taken: list) -> tuple | None:
-    """Return a box that overlaps no taken one too much; None after thirty tries."""
+    """A random box with little overlap with the boxes taken; None after thirty tries."""
     height, width = shape
     for _ in range(30):
         x = int(rng.integers(spec.image_size - width + 1))
@@ -196,7 +196,7 @@ def _free_place(rng, spec: QuickstartSpec, shape: tuple[int, int], taken: list) 
 
 
 def _overlap(a: tuple, b: tuple) -> float:
-    """Return the intersection as a share of the smaller box."""
+    """The intersection of two boxes as a fraction of the smaller box."""
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
@@ -204,10 +204,11 @@ def _overlap(a: tuple, b: tuple) -> float:
 
 
 def _paste(rng, spec: QuickstartSpec, canvas: np.ndarray, alpha: np.ndarray, box: tuple) -> None:
+    """Paints the digit into the canvas in a random colour with enough contrast."""
     x0, y0, x1, y1 = box
     patch = canvas[y0:y1, x0:x1]
     local = patch.reshape(-1, 3).mean(axis=0)
-    # Of a few random colours the first that stands out; else the farthest.
+    # The first of a few random colours with enough contrast, or else the one with the most.
     colours = rng.uniform(0, 255, size=(16, 3)).astype(np.float32)
     distance = np.linalg.norm(colours - local, axis=1)
     clear = np.flatnonzero(distance >= spec.min_contrast)

@@ -1,4 +1,4 @@
-"""Wrappers of a frozen teacher: its encoder's output cached, its classes selected by name."""
+"""Wrappers around a frozen teacher: one caches its encoder, one selects its classes by name."""
 
 from .cached_encoder import CachedEncoder
 from .vocabulary import Vocabulary, class_names, listed

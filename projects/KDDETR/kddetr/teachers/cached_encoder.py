@@ -1,9 +1,12 @@
-"""A frozen detector that encodes every image once and remembers it.
+"""A wrapper that keeps the encoder's output of every image of a frozen detector.
 
-On a small data set without augmentation this is the biggest saving there is: backbone and encoder
-of a detector that does not change run once per image instead of once per epoch.
+A frozen detector encodes the same image to the same tokens in every epoch. On a small data set
+without augmentation, backbone and encoder of a teacher therefore need to run only once per image.
+
+Shape letters: B images, S tokens, C embedding width.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,91 +14,108 @@ import torch
 from torch import Tensor
 
 from ..detectors.detr.memory import Memory
-from ..detectors.detr.transformer import DetectionTransformer
 from ..errors import UsageError
+from ..structures import QueryableDetector
 from .wrapper import TeacherWrapper
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """One image: its tokens (S, C) and a checksum of the pixels they were computed from."""
+class CachedImage:
+    """The encoder's output for one image.
+
+    Attributes:
+        tokens: (S, C), on the CPU.
+        checksum: of the pixels that the tokens were computed from.
+    """
 
     tokens: Tensor
     checksum: int
 
 
 class CachedEncoder(TeacherWrapper):
-    """Answers like ``detector``, up to the rounding of what is stored.
+    """A frozen detection transformer that encodes each image only once.
+
+    Images are encoded one by one. The last bits of an encoding depend on the size of the batch, and
+    a resumed run meets the images in other batches than the uninterrupted run did.
 
     Args:
-        detector: frozen; it must not be trained.
-        dtype: name of the torch dtype the tokens are kept in, on the CPU. float16 halves the memory
+        detector: a detection transformer, or a wrapper around one. It must not be trained.
+        dtype: name of the torch dtype in which the tokens are kept. float16 halves the memory
             (S * C * 2 bytes an image) and rounds tokens to about three digits.
     """
 
-    def __init__(self, detector: DetectionTransformer, *, dtype: str = "float16") -> None:
+    def __init__(self, detector: QueryableDetector, *, dtype: str = "float16") -> None:
         super().__init__(detector)
         self.dtype = getattr(torch, dtype)
-        self._images: dict[Any, Remembered] = {}
-        self._layouts: dict[tuple[int, int], Memory] = {}
+        self._images: dict[Hashable, CachedImage] = {}
+        # The memory of one image of each size, which gives everything but the tokens: position
+        # embedding, padding and level shapes are the same for all images of a size.
+        self._memories: dict[tuple[int, int], Memory] = {}
 
     @torch.no_grad()
     def encode(self, inputs: list[dict[str, Any]]) -> Memory:
-        """Memory of images of one size, each identified by its ``image_id``.
+        """The memory of B images of one size, from the cache where they are known.
+
+        An image is identified by its ``image_id`` and, where there is one, its ``file_name``.
 
         Raises:
-            UsageError: the images differ in size, carry no ``image_id``, or one of them is not the
-                image that was remembered under its id: augmentation is on.
+            UsageError: the images differ in size, an input has no ``image_id``, the pixels of an
+                image have changed since it was encoded, or the detector is not a transformer.
         """
-        keys = [_key(x) for x in inputs]
         sizes = {tuple(x["image"].shape[-2:]) for x in inputs}
         if len(sizes) != 1:
             raise UsageError(
-                f"Remembered encodings need images of one size, and this batch has {sorted(sizes)}:"
-                " resize all to the same, or do not cache the encoder."
+                f"CachedEncoder needs images of one size, and this batch has {sorted(sizes)}:"
+                " resize all images to one size, or remove CachedEncoder from model.teacher."
             )
         (size,) = sizes
+        keys = [_key(x) for x in inputs]
         for key, x in zip(keys, inputs, strict=True):
-            # One by one: the last bits of an encoding depend on the size of the batch, and a
-            # resumed run, which meets the images in other batches, must find the same numbers.
-            if key not in self._images or size not in self._layouts:
-                self._remember(x, size)
-        for key, x in zip(keys, inputs, strict=True):
-            if self._images[key].checksum != _checksum(x["image"]):
-                raise UsageError(
-                    f"Image {key!r} is not the one that was remembered: an encoding can be reused"
-                    " only without augmentation; switch one of the two off."
-                )
-        layout = self._layouts[size]
-        # Cast before they are stacked: autocast on a CPU knows no float16.
-        tokens = torch.stack([self._images[key].tokens.to(layout.position) for key in keys])
-        return replace(layout.select([0] * len(inputs)), tokens=tokens, _cache={})
+            self._check_unchanged(key, x)
+            if key not in self._images or size not in self._memories:
+                self._encode_one(key, x)
+        memory = self._memories[size]
+        # Converted before they are stacked, because autocast on a CPU does not support float16.
+        tokens = torch.stack([self._images[key].tokens.to(memory.position) for key in keys])
+        return replace(memory.select([0] * len(inputs)), tokens=tokens, _cache={})
 
-    def _apply(self, fn, *args, **kwargs):
-        """Moving the detector forgets where layouts lay."""
-        self._layouts.clear()
-        return super()._apply(fn, *args, **kwargs)
+    def _check_unchanged(self, key: Hashable, x: dict[str, Any]) -> None:
+        known = self._images.get(key)
+        if known is not None and known.checksum != _checksum(x["image"]):
+            raise UsageError(
+                f"Image {key!r} has other pixels than when it was encoded, so its cached encoding"
+                " cannot be used: remove the random augmentations, or remove CachedEncoder from"
+                " model.teacher."
+            )
 
-    def _remember(self, x: dict[str, Any], size: tuple[int, int]) -> None:
+    def _encode_one(self, key: Hashable, x: dict[str, Any]) -> None:
         memory = self.detector.encode([x])
         if not isinstance(memory, Memory):
             raise UsageError(
-                "Only a detection transformer's encoding can be remembered: do not cache the"
-                " encoder of this detector."
+                "CachedEncoder can keep the encoder output of a detection transformer only: remove"
+                " CachedEncoder from around this detector."
             )
-        self._layouts[size] = memory
+        self._memories[tuple(x["image"].shape[-2:])] = memory
         tokens = memory.tokens[0].to("cpu", self.dtype).clone()
-        self._images[_key(x)] = Remembered(tokens, _checksum(x["image"]))
+        self._images[key] = CachedImage(tokens, _checksum(x["image"]))
+
+    def _apply(self, fn, *args, **kwargs):
+        """Move or cast the detector; memories on the former device or dtype are dropped."""
+        self._memories.clear()
+        return super()._apply(fn, *args, **kwargs)
 
 
-def _key(x: dict[str, Any]) -> Any:
+def _key(x: dict[str, Any]) -> Hashable:
     if "image_id" not in x:
-        raise UsageError("Remembered encodings need an image_id in every input.")
+        raise UsageError(
+            "CachedEncoder needs an image_id in every input, to tell the images apart: add it to"
+            " the dataset dicts."
+        )
     # Ids are unique within one annotation file only; the path tells two files' images apart.
     return x.get("file_name"), x["image_id"]
 
 
 def _checksum(image: Tensor) -> int:
-    """Cheap and order-aware: columns are weighted, so that a mirrored image differs."""
+    """A cheap checksum that depends on the order of the columns, so a flipped image differs."""
     weights = torch.arange(1, image.shape[-1] + 1, dtype=torch.int64)
     return int((image.sum((0, 1), dtype=torch.int64).cpu() * weights).sum())

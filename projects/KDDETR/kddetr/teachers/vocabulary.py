@@ -1,7 +1,10 @@
-"""A detector of other classes than its student's: its answers, class by class, found by name.
+"""A wrapper that selects a teacher's classes by name.
 
-A number means nothing without the list that it is counted in. Two lists of the same length may
-number their classes differently, and a student would learn to call a cat a dog.
+A class index means something only together with the list of class names that it points into. Two
+data sets with equally many classes may list them in different orders; by index alone, a student
+would learn to call a cat a dog.
+
+Shape letters: L decoder layers, B images, N queries, K wanted classes.
 """
 
 from collections.abc import Sequence
@@ -16,32 +19,30 @@ from ..errors import UsageError, did_you_mean
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper
 
-__all__ = ["Vocabulary", "class_names", "listed"]
-
 Classes = str | Sequence[str]
 
 
 class Vocabulary(TeacherWrapper):
-    """Answers like ``detector``, for the wanted classes only and in their order.
+    """A detector that predicts only the wanted ones of its classes, in their order.
 
-    Names are compared as they are written. Each of the two lists is a list of names, the name of a
-    registered data set, or the path of a COCO-format JSON file, whose categories count in the order
-    of their ids.
+    Each of the two class lists is a list of names, the name of a registered data set, or the path
+    of a COCO-format JSON file, whose categories are taken in the order of their ids. Names must
+    match exactly, upper and lower case included.
 
     Args:
-        detector: the frozen detector, or what already stands around it
-            (:class:`kddetr.detectors.CachedEncoder`).
-        classes: what it knows, in the order of its logits. Where its data spells a class
-            differently, give a list with the wanted spelling here.
-        wanted: those to answer for.
+        detector: a frozen detector, or another wrapper around one, such as
+            :class:`~kddetr.teachers.CachedEncoder`.
+        classes: all classes of the detector, in the order of its logits. Where the student's data
+            spells a class differently, give a list with the student's spelling here.
+        wanted: the classes of the student.
 
     Attributes:
         classes, wanted: the names, as lists.
 
     Raises:
-        UsageError: a wanted class that the detector does not know, a class that is listed twice,
-            an empty list, a list of another length than the detector's, or a text that is neither a
-            data set nor a file.
+        UsageError: the detector does not have a wanted class, a class is listed twice, a list is
+            empty, ``classes`` has another length than the detector's list, or a string is neither
+            a data set nor a file.
         DatasetError: the data set or the file cannot be read.
     """
 
@@ -51,28 +52,31 @@ class Vocabulary(TeacherWrapper):
         self.wanted = _distinct("wanted", wanted)
         if len(self.classes) != detector.num_classes:
             raise UsageError(
-                f"The {type(detector).__name__} has {detector.num_classes} classes, and the"
-                f" Vocabulary's classes name {listed(self.classes)}: give the list that the"
-                " detector was trained with."
+                f"The {type(detector).__name__} has {detector.num_classes} classes, but the"
+                f" Vocabulary's classes are {listed(self.classes)}: give the list of classes that"
+                " the detector was trained with."
             )
         order = {name: i for i, name in enumerate(self.classes)}
         if missing := [name for name in self.wanted if name not in order]:
             raise UsageError(
-                f"The {type(detector).__name__} knows no {_missing(missing, self.classes)}; it"
-                f" knows {listed(self.classes)}, and wanted are {listed(self.wanted)}: spell its"
-                " classes as the wanted ones, or leave out what it cannot teach."
+                f"The {type(detector).__name__} has no class {_missing(missing, self.classes)}; its"
+                f" classes are {listed(self.classes)} and the wanted ones are"
+                f" {listed(self.wanted)}: spell the same class alike in both lists, and leave out"
+                " of wanted what the detector cannot detect."
             )
         rows = torch.tensor([order[name] for name in self.wanted])
         self.register_buffer("rows", rows, persistent=False)
 
     @property
     def num_classes(self) -> int:
+        """The number of wanted classes K."""
         return len(self.wanted)
 
     def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """The detector's answers, (L, B, N, wanted).
+        """The detector's predictions for the wanted classes, (L, B, N, K).
 
-        Of a box for every class, that of the likeliest *wanted* class is the query's.
+        Where the detector predicts a box for every class, the box of a query is that of its most
+        likely *wanted* class.
         """
         answers = self.detector.decode(memory, queries)
         logits = answers.logits.index_select(-1, self.rows)
@@ -83,10 +87,10 @@ class Vocabulary(TeacherWrapper):
 
 
 def class_names(source: Classes) -> list[str]:
-    """The names that a list, a registered data set or a COCO-format JSON file has for its classes.
+    """The class names of a list, a registered data set or a COCO-format JSON file.
 
     Raises:
-        UsageError: it is neither, or the data set has no names for its classes.
+        UsageError: ``source`` is none of these, or the data set has no names for its classes.
         DatasetError: the data set or the file cannot be read.
     """
     if not isinstance(source, str):
@@ -94,11 +98,12 @@ def class_names(source: Classes) -> list[str]:
     if source in DatasetCatalog.list():
         names = MetadataCatalog.get(source).get("thing_classes")
         if not names:
-            DatasetCatalog.get(source)  # a COCO file's are known once it is read
+            DatasetCatalog.get(source)  # reading a COCO file registers its class names
             names = MetadataCatalog.get(source).get("thing_classes")
         if not names:
             raise UsageError(
-                f"The data set {source!r} has no names for its classes: list them instead."
+                f"The data set {source!r} has no names for its classes: give a list of the names"
+                " instead."
             )
         return list(names)
     path = Path(source).expanduser()
@@ -106,7 +111,7 @@ def class_names(source: Classes) -> list[str]:
         categories = read_coco_json(path)["categories"]
         document = {"images": [], "categories": categories}
         return coco_records(document, json_file=source, image_root="")[1]
-    other = "or list the names of the classes."
+    other = "or give a list of the class names."
     hint = did_you_mean(source, DatasetCatalog.list(), otherwise=other, count=3)
     raise UsageError(
         f"{source!r} is neither a registered data set nor a COCO-format JSON file; {hint}"
@@ -114,7 +119,9 @@ def class_names(source: Classes) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """`3 (cat, dog, horse)`; of more than 100 names the first 50."""
+    """How many names there are, and which: ``3 (cat, dog, horse)``; of more than 100 the first
+    50.
+    """
     some = list(names) if len(names) <= 100 else [*names[:50], f"and {len(names) - 50} more"]
     return f"{len(names)} ({', '.join(some)})"
 
@@ -126,17 +133,17 @@ def _distinct(argument: str, source: Classes) -> list[str]:
     twice = list(dict.fromkeys(name for name in names if names.count(name) > 1))
     if twice:
         raise UsageError(
-            f"The Vocabulary's {argument} name {', '.join(map(repr, twice[:8]))} more than once:"
-            " every class needs a name of its own."
+            f"The Vocabulary's {argument} list {', '.join(map(repr, twice[:8]))} more than once:"
+            " give every class a name of its own."
         )
     return names
 
 
 def _missing(missing: Sequence[str], known: Sequence[str]) -> str:
-    """`'cats' (did you mean cat?) and no 'zebra'`, at most ten of them."""
+    """At most ten names with hints: ``'cats' (did you mean cat?) and no class 'zebra'``."""
     words = []
     for name in missing[:10]:
         hint = did_you_mean(name, known, otherwise="")
         words.append(repr(name) + (f" ({hint})" if hint else ""))
     more = len(missing) - len(words)
-    return " and no ".join(words) + (f" and not {more} others of the wanted" if more else "")
+    return " and no class ".join(words) + (f" and not {more} other wanted ones" if more else "")

@@ -1,4 +1,4 @@
-"""The base of a teacher's wrappers: it passes every call on to the detector inside."""
+"""The base class of the wrappers around a teacher."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from ..structures import Predictions, Queries, QueryableDetector
 
 
 class TeacherWrapper(nn.Module):
-    """A :class:`~kddetr.structures.QueryableDetector` that answers exactly like the one inside.
+    """A :class:`~kddetr.structures.QueryableDetector` that passes every call on to the one inside.
 
     Args:
         detector: a frozen detector, or another wrapper.
@@ -21,23 +21,30 @@ class TeacherWrapper(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """The number of classes K."""
         return self.detector.num_classes
 
     @property
     def query_parts(self) -> Mapping[str, int]:
+        """See :class:`~kddetr.structures.QueryableDetector`."""
         return self.detector.query_parts
 
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
+        """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
         return self.detector.encode(inputs)
 
     def queries(self, memory: Any) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.queries`."""
         return self.detector.queries(memory)
 
     def make_queries(self, memory: Any, boxes: Tensor) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.make_queries`."""
         return self.detector.make_queries(memory, boxes)
 
     def random_queries(self, memory: Any, images: int, count: int) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
         return self.detector.random_queries(memory, images, count)
 
     def decode(self, memory: Any, queries: Queries) -> Predictions:
+        """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
         return self.detector.decode(memory, queries)

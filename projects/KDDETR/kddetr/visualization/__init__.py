@@ -1,7 +1,6 @@
-"""Pictures for a reader: detections side by side, distillation points over an image, AP curves.
+"""Pictures: detections side by side, distillation points over an image, AP curves.
 
-Matplotlib is imported when the first picture is drawn, and no backend is ever chosen for the
-process.
+Figures are made without pyplot, so that no backend is chosen for the process.
 """
 
 from .curves import ap_curves

@@ -1,108 +1,85 @@
-"""AP of several runs against iterations and against time, since distilled steps cost more of it."""
-
-from __future__ import annotations
+"""AP of several runs against iterations and against time: a distilled iteration takes longer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib import cycler
+from matplotlib.figure import Figure
 
 from . import style
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # Yellow and mint of the palette are too pale for lines on white.
-LINES = tuple(c for c in style.PALETTE if c not in ("#f0e442", "#a6f0c6"))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-MOST_MARKERS = 16
+COLOURS = [c for c in style.PALETTE if c not in ("#f0e442", "#a6f0c6")]
+LINES = cycler(linestyle=["-", "--"]) * (cycler(color=COLOURS) + cycler(marker=list("os^DvPX<")))
+LOOK = {"markersize": 5, "markeredgecolor": "white", "markeredgewidth": 0.5, "linewidth": 1.7}
+MOST_MARKERS = 16  # of one run
 REFERENCE_DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 
+@style.page_style()
 def ap_curves(
     curves: Mapping[str, Sequence[tuple[float, float, float]]],
     *,
     path: str | Path,
     reference: Mapping[str, float] | None = None,
 ) -> Path:
-    """Draws AP against iterations and, beside it, against time, and writes the picture to ``path``.
+    """Draws AP against iterations and, beside it, against time; writes and returns ``path``.
 
-    The legend above the panels gives the last AP of each run. Evaluations without a finite AP
-    are left out; a run without any other is named in the legend as having none.
+    The legend gives the last AP of each run. Evaluations without a finite AP are left out, and a
+    run without any finite AP has "no AP" in the legend.
 
     Args:
         curves: name to (iteration, seconds of training, AP in percent) of each evaluation.
-        path: the file; its suffix says the format, and missing folders are made.
-        reference: name to AP in percent, drawn as horizontal lines, such as the teacher's.
-
-    Returns:
-        the path.
+        path: the file; its suffix gives the format, and missing folders are made.
+        reference: name to AP in percent, drawn as a horizontal line, such as the teacher's.
 
     Raises:
-        ValueError: no curve at all, or one that is not made of triples.
+        ValueError: there is no run, or a run is not a list of triples.
     """
-    runs = [_Run.of(name, curve, i) for i, (name, curve) in enumerate(curves.items())]
-    if not runs:
-        raise ValueError("AP curves need at least one run.")
+    if not curves:
+        raise ValueError("ap_curves needs at least one run.")
+    runs = {name: _as_columns(name, curve) for name, curve in curves.items()}
     references = dict(reference or {})
-    unit, seconds = _time_unit(max((r.seconds.max() for r in runs if len(r.ap)), default=0.0))
-    heights = [*references.values(), *(r.ap.max() for r in runs if len(r.ap)), 1.0]
-    highest = max(height for height in heights if np.isfinite(height))
-    figure, (left, right) = _page(runs, references)
-    for axes, label in ((left, "iterations"), (right, f"{unit} of training")):
-        _frame(axes, label, highest * 1.07)
-        for ap, dashes in zip(references.values(), cycle(REFERENCE_DASHES)):
-            axes.axhline(ap, color=style.MUTED, linewidth=1.2, linestyle=dashes, zorder=2)
-    for run in runs:
-        run.draw(left, run.iterations)
-        run.draw(right, run.seconds / seconds)
-    for axes in (left, right):
+    unit, length = _time_unit(max(seconds.max(initial=0) for _, seconds, _ in runs.values()))
+    figure = Figure((style.PAGE_WIDTH, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, label in zip(panels, ("iterations", f"{unit} of training")):
+        axes.set_prop_cycle(LINES)
+        lines = []
+        for (name, ap), dashes in zip(references.items(), cycle(REFERENCE_DASHES)):
+            lines += [axes.axhline(ap, label=f"{name}: {ap:.1f}", color=style.MUTED, ls=dashes)]
+        for name, (iterations, seconds, ap) in runs.items():
+            x = iterations if axes is panels[0] else seconds / length
+            last = f"{ap[-1]:.1f}" if len(ap) else "no AP"
+            every = max(-(-len(ap) // MOST_MARKERS), 1)
+            lines += axes.plot(x, ap, label=f"{name}: {last}", markevery=every, **LOOK)
+        axes.set(xlabel=label, ylabel="AP (%)")
+        axes.grid(linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        highest = [*references.values(), *(ap.max(initial=1) for _, _, ap in runs.values())]
+        axes.set_ylim(0, 1.07 * np.nanmax(highest))
         axes.set_xlim(left=0)
+    columns = style.PAGE_WIDTH // (max(len(line.get_label()) for line in lines) * 0.068 + 0.75)
+    figure.legend(
+        handles=lines,
+        loc="outside upper center",
+        ncols=min(max(int(columns), 1), len(lines)),
+        frameon=False,
+        handlelength=2.8,
+    )
     return style.save(figure, path)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One curve: (E,) arrays of its evaluations, and its place among the runs."""
-
-    name: str
-    iterations: np.ndarray
-    seconds: np.ndarray
-    ap: np.ndarray
-    index: int
-
-    @classmethod
-    def of(cls, name: str, curve: Sequence, index: int) -> _Run:
-        values = np.array(curve, dtype=float) if len(curve) else np.zeros((0, 3))
-        if values.ndim != 2 or values.shape[1] != 3:
-            raise ValueError(f"Curve {name!r} must be a list of (iteration, seconds, AP).")
-        values = values[np.isfinite(values[:, 2])]
-        return cls(name, *values[np.argsort(values[:, 0], kind="stable")].T, index)
-
-    @property
-    def look(self) -> dict:
-        again, colour = divmod(self.index, len(LINES))
-        return {
-            "color": LINES[colour],
-            "marker": MARKERS[colour],
-            "linestyle": "--" if again else "-",
-            "markersize": 5.0,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.5,
-            "linewidth": 1.7,
-        }
-
-    def draw(self, axes: Axes, x: np.ndarray) -> None:
-        every = -(-len(x) // MOST_MARKERS) or 1
-        axes.plot(x, self.ap, zorder=3, markevery=every, **self.look)
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}: {self.ap[-1]:.1f}" if len(self.ap) else f"{self.name}: no AP"
+def _as_columns(name: str, curve: Sequence) -> np.ndarray:
+    """Iterations, seconds and finite APs of a run, in the order of the iterations, (3, E)."""
+    values = np.array(curve, dtype=float) if len(curve) else np.zeros((0, 3))
+    if values.ndim != 2 or values.shape[1] != 3:
+        raise ValueError(f"Curve {name!r} must be a list of (iteration, seconds, AP).")
+    values = values[np.isfinite(values[:, 2])]
+    return values[np.argsort(values[:, 0], kind="stable")].T
 
 
 def _time_unit(longest: float) -> tuple[str, float]:
@@ -110,49 +87,3 @@ def _time_unit(longest: float) -> tuple[str, float]:
     if longest <= 1200:
         return "seconds", 1.0
     return ("minutes", 60.0) if longest <= 3 * 3600 else ("hours", 3600.0)
-
-
-def _page(
-    runs: Sequence[_Run], references: Mapping[str, float]
-) -> tuple[Figure, tuple[Axes, Axes]]:
-    """The figure with its legend on top, in as many rows as it takes, and two axes below it."""
-    from matplotlib.lines import Line2D
-
-    lines = [
-        Line2D(
-            [], [], color=style.MUTED, linewidth=1.2, linestyle=dashes, label=f"{name}: {ap:.1f}"
-        )
-        for (name, ap), dashes in zip(references.items(), cycle(REFERENCE_DASHES))
-    ]
-    lines += [Line2D([], [], label=run.label, **run.look) for run in runs]
-    draft = style.new_figure(style.PAGE_WIDTH, 1)
-    widest = max(style.text_size(draft, line.get_label(), style.TEXT_SIZE)[0] for line in lines)
-    columns = max(min(int((style.PAGE_WIDTH - 0.4) / (widest + 0.65)), len(lines)), 1)
-    rows = -(-len(lines) // columns)
-    height = 3.75 + 0.2 * rows
-    figure = style.new_figure(style.PAGE_WIDTH, height)
-    figure.legend(
-        handles=lines,
-        loc="upper center",
-        ncols=columns,
-        frameon=False,
-        bbox_to_anchor=(0.5, 1 - 0.05 / height),
-        borderpad=0,
-        handlelength=2.8,
-        fontsize=style.TEXT_SIZE,
-        labelcolor=style.INK,
-    )
-    left, right = (figure.add_axes((x, 0.5 / height, 0.42, 3.05 / height)) for x in (0.06, 0.55))
-    return figure, (left, right)
-
-
-def _frame(axes: Axes, label: str, highest: float) -> None:
-    """Labels, ticks and a quiet grid."""
-    axes.set_ylim(0, highest)
-    axes.set_xlabel(label, size=style.TEXT_SIZE, color=style.INK)
-    axes.set_ylabel("AP (%)", size=style.TEXT_SIZE, color=style.INK)
-    axes.tick_params(labelsize=style.TEXT_SIZE, colors=style.INK, length=2.5)
-    axes.grid(color=style.GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)

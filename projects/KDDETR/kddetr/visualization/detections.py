@@ -1,37 +1,32 @@
-"""Detections of several models on the same images, one row an image and one column a model.
+"""Detections of several models on the same images: one row per image, one column per model.
 
-Where the first column is ground truth, every other cell says what was found, missed and made up.
+If the first column is the ground truth, the caption of every other cell counts the objects found,
+the objects missed and the false detections.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from detectron2.structures import Instances
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from . import style
 from .labels import place_labels
 from .matching import MATCH_IOU, match_detections
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Inches. A cell keeps the shape of its image, but a very tall image gets narrow, not endless.
-LARGEST_CELL = 3.2
-TALLEST_CELL = 1.35  # times the width
-GAP = 0.1
-MARGIN = 0.12
-CAPTION = 0.25
-LINE_WIDTH = 1.1
+# Inches. A caption needs 1.75: with more columns than fit into the page, the page becomes wider.
+NARROWEST_CELL, WIDEST_CELL = 1.75, 3.2
+LOWEST_CELL, TALLEST_CELL = 0.1, 1.35  # times the width of the cell
+LETTER_WIDTH = 0.066  # of a label
+SHORTEST_NAME = 8  # letters to which the name of a class may be cut
 
 
+@style.page_style()
 def detections_side_by_side(
     images: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[Instances]],
@@ -41,115 +36,114 @@ def detections_side_by_side(
     score_threshold: float = 0.3,
     titles: Sequence[str] | None = None,
 ) -> Path:
-    """Draws a grid of images with boxes and writes it to ``path``.
+    """Draws a grid of images with boxes, coloured by class; writes and returns ``path``.
 
-    Boxes are coloured by class. If the first column is ground truth, detections that match no
-    object of their class at IoU 0.5 are dashed, with a white label, and the caption under each cell
-    counts objects found and missed and false detections.
+    If the first column is the ground truth, a detection that matches no object of its class at IoU
+    0.5 is dashed and has a white label, and a caption below each cell counts objects found, objects
+    missed and false detections.
 
     Args:
-        images: (H, W, 3) uint8 RGB each; sizes may differ. Small ones are enlarged.
-        columns: name to one ``Instances`` an image, in pixels of that image: ``pred_boxes``,
-            ``scores``, ``pred_classes``, or for ground truth ``gt_boxes``, ``gt_classes``.
-        class_names: of the class indices.
-        path: the file; its suffix says the format, and missing folders are made.
+        images: (H, W, 3) uint8 RGB each; sizes may differ. Small images are enlarged.
+        columns: name of a column to one ``Instances`` per image, in pixels of that image:
+            ``pred_boxes``, ``scores``, ``pred_classes``, or for the ground truth ``gt_boxes``,
+            ``gt_classes``.
+        class_names: the name of each class index.
+        path: the file; its suffix gives the format, and missing folders are made.
         score_threshold: detections below it are neither drawn nor counted.
-        titles: one an image, beside its row.
-
-    Returns:
-        the path.
+        titles: one per image, to the left of its row.
 
     Raises:
-        ValueError: nothing to draw, lengths that do not go together, an image that is not uint8
-            RGB, boxes of another image size, or a class without a name.
+        ValueError: there is nothing to draw, lengths differ, an image is not uint8 RGB, boxes are
+            of another image size, or a class has no name.
     """
     images = [np.asarray(image) for image in images]
-    grid = _check(images, columns, class_names, score_threshold, titles)
-    first = next(iter(columns))
-    has_truth = all(cell.scores is None for cell in grid[first])
-    page = _Page.plan(images, len(columns), titled=titles is not None)
-    notes = _notes(score_threshold, has_truth)
-    figure, top = page.figure(notes)
-    for i, (image, height) in enumerate(zip(images, page.heights)):
-        top -= height
-        if titles is not None:
-            _text(figure, page.left / 2, top + height / 2, titles[i], rotation=90, va="center")
-        for j, name in enumerate(columns):
-            left = page.left + j * (page.cell + GAP)
-            axes = _image_axes(figure, image, left, top, page.cell, height)
-            if i == 0:
-                _text(figure, left + page.cell / 2, top + height + 0.08, name, bold=True)
-            cell = grid[name][i]
-            truth = grid[first][i] if has_truth and cell.scores is not None else None
-            caption = _draw(figure, axes, cell, truth, class_names)
-            _text(figure, left + page.cell / 2, top - 0.06, caption, va="top")
-        top -= CAPTION + GAP
+    _check(images, columns, titles)
+    first = [_Cell.of(instances, score_threshold) for instances in next(iter(columns.values()))]
+    has_truth = all(cell.scores is None for cell in first)
+    figure, grid = _new_page(images, list(columns), titles)
+    cells = []
+    for name, column_of_axes, column in zip(columns, grid.T, columns.values()):
+        for axes, image, instances, truth in zip(column_of_axes, images, column, first):
+            cell = _Cell.of(instances, score_threshold, truth if has_truth else None)
+            if len(cell.classes) and (highest := int(cell.classes.max())) >= len(class_names):
+                raise ValueError(
+                    f"Column {name!r} has class {highest}, but class_names has"
+                    f" {len(class_names)} names."
+                )
+            style.show_image(axes, image)
+            axes.set_xlabel(cell.caption)
+            cells.append((axes, cell))
+    note = f"Detections with a score of {score_threshold:g} or more."
+    if has_truth:
+        note += f" Solid: finds an object of its class, IoU {MATCH_IOU:g} or more."
+        note += " Dashed, white label: false (no such object, or one that was already found)."
+    style.footnote(figure, note)
+    figure.draw_without_rendering()  # the place of a label depends on the final size of the image
+    for axes, cell in cells:
+        _draw_boxes(axes, cell, class_names)
     return style.save(figure, path)
+
+
+def _new_page(
+    images: Sequence[np.ndarray], names: Sequence[str], titles: Sequence[str] | None
+) -> tuple[Figure, np.ndarray]:
+    """A figure with column names and row titles, and its axes, (images, columns)."""
+    width = min(max(style.PAGE_WIDTH / len(names), NARROWEST_CELL), WIDEST_CELL)
+    shapes = [image.shape[0] / image.shape[1] for image in images]
+    heights = [width * np.clip(shape, LOWEST_CELL, TALLEST_CELL) for shape in shapes]
+    widest = max(height / shape for height, shape in zip(heights, shapes))
+    width = min(max(widest, NARROWEST_CELL), width)
+    # Room for row titles on the left, for captions, and for column names and the footnote.
+    size = width * len(names) + (0.25 if titles else 0), sum(heights) + 0.25 * len(images) + 0.5
+    figure = Figure(size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04, wspace=0, hspace=0)
+    grid = figure.subplots(len(images), len(names), squeeze=False, height_ratios=heights)
+    for axes, name in zip(grid[0], names):
+        axes.set_title(style.wrap(name, width, style.TITLE_SIZE))
+    for axes, title, height in zip(grid[:, 0], titles or (), heights):
+        axes.set_ylabel(style.wrap(title, height))
+    return figure, grid
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """What one model says of one image: (N, 4) ``xyxy``, (N,) classes, (N,) scores or None."""
+    """What is drawn over one image: (N, 4) ``xyxy`` boxes, (N,) classes, (N,) scores or None for
+    the ground truth, (N,) bool whether a box is drawn as correct, and the caption."""
 
     boxes: Tensor
     classes: Tensor
     scores: Tensor | None
+    correct: Tensor
+    caption: str
 
     @classmethod
-    def of(cls, instances: Instances, threshold: float) -> _Cell:
-        instances = instances.to(torch.device("cpu"))
-        if not instances.has("pred_boxes"):
-            return cls(instances.gt_boxes.tensor, instances.gt_classes, None)
-        instances = instances[instances.scores >= threshold]
-        instances = instances[instances.scores.argsort(descending=True, stable=True)]
-        boxes = instances.pred_boxes.tensor.detach()
-        return cls(boxes, instances.pred_classes, instances.scores.detach())
-
-
-@dataclass(frozen=True)
-class _Page:
-    """Inches: width of a cell, heights of the rows, where the first column begins."""
-
-    cell: float
-    heights: list[float]
-    left: float
-    columns: int
-
-    @classmethod
-    def plan(cls, images: Sequence[np.ndarray], columns: int, *, titled: bool) -> _Page:
-        left = MARGIN + (0.22 if titled else 0.0)
-        room = style.PAGE_WIDTH - left - MARGIN - GAP * (columns - 1)
-        # Below an inch a caption no longer fits its cell: the page gets wider instead.
-        cell = max(min(room / columns, LARGEST_CELL), 1.6)
-        heights = [cell * min(im.shape[0] / im.shape[1], TALLEST_CELL) for im in images]
-        return cls(cell, heights, left, columns)
-
-    def figure(self, notes: str) -> tuple[Figure, float]:
-        """The figure, with its notes at the foot, and the upper edge of the first row."""
-        width = self.left + self.columns * self.cell + (self.columns - 1) * GAP + MARGIN
-        draft = style.new_figure(width, 1)
-        lines = style.wrap(draft, notes, style.SMALL_SIZE, width - self.left - MARGIN)
-        foot = MARGIN + 0.14 * len(lines)
-        rows = sum(self.heights) + len(self.heights) * (CAPTION + GAP)
-        figure = style.new_figure(width, MARGIN + 0.22 + rows + foot)
-        for i, line in enumerate(reversed(lines)):
-            y = MARGIN + 0.14 * i
-            _text(figure, self.left, y, line, ha="left", size=style.SMALL_SIZE, color=style.MUTED)
-        return figure, foot + rows
+    def of(cls, instances: Instances, threshold: float, truth: "_Cell | None" = None) -> "_Cell":
+        found = instances.to("cpu")
+        if found.has("pred_boxes"):
+            found = found[found.scores >= threshold]
+            found = found[found.scores.argsort(descending=True, stable=True)]
+            boxes, classes = found.pred_boxes.tensor.detach(), found.pred_classes
+            scores, noun = found.scores.detach(), "detection"
+        else:
+            boxes, classes, scores, noun = found.gt_boxes.tensor, found.gt_classes, None, "object"
+        if truth is None or scores is None:
+            correct = torch.ones(len(boxes), dtype=torch.bool)
+            caption = f"{len(boxes)} {noun}{'' if len(boxes) == 1 else 's'}"
+            return cls(boxes, classes, scores, correct, caption)
+        answers = {"boxes": boxes, "scores": scores, "classes": classes}
+        matching = match_detections(**answers, gt_boxes=truth.boxes, gt_classes=truth.classes)
+        return cls(boxes, classes, scores, matching.correct, str(matching))
 
 
 def _check(
     images: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[Instances]],
-    class_names: Sequence[str],
-    threshold: float,
     titles: Sequence[str] | None,
-) -> dict[str, list[_Cell]]:
-    """The cells by column, if everything goes together."""
+) -> None:
     if not images or not columns:
-        raise ValueError("Side by side detections need at least one image and one column.")
+        raise ValueError("detections_side_by_side needs at least one image and one column.")
     if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(titles)} titles do not go with {len(images)} images.")
+        raise ValueError(f"There are {len(titles)} titles for {len(images)} images: give one each.")
     for image in images:
         style.check_image(image)
     for name, column in columns.items():
@@ -160,159 +154,40 @@ def _check(
         for i, (image, instances) in enumerate(zip(images, column)):
             if tuple(instances.image_size) != image.shape[:2]:
                 raise ValueError(
-                    f"Boxes of {name!r} are in pixels of an image of {instances.image_size}, but"
-                    f" image {i} is {image.shape[:2]} (height, width): rescale them first."
+                    f"Column {name!r} has boxes in pixels of an image of {instances.image_size},"
+                    f" but image {i} is {image.shape[:2]} (height, width): rescale the boxes first."
                 )
-    grid = {name: [_Cell.of(x, threshold) for x in column] for name, column in columns.items()}
-    for name, cells in grid.items():
-        highest = max((int(c.classes.max()) for c in cells if len(c.classes)), default=-1)
-        if highest >= len(class_names):
-            raise ValueError(
-                f"{name!r} has class {highest}, but only {len(class_names)} classes have names."
-            )
-    return grid
 
 
-def _notes(threshold: float, has_truth: bool) -> str:
-    text = f"Detections with a score of {threshold:g} or more."
-    if has_truth:
-        text += (
-            f" Solid: finds an object of its class, IoU {MATCH_IOU:g} or more."
-            " Dashed, white label: false (no such object, or one that was already found)."
-        )
-    return text
-
-
-def _draw(
-    figure: Figure,
-    axes: Axes,
-    cell: _Cell,
-    truth: _Cell | None,
-    class_names: Sequence[str],
-) -> str:
-    """Boxes and labels of one cell; returns its caption."""
-    right = torch.ones(len(cell.boxes), dtype=torch.bool)
-    noun = "object" if cell.scores is None else "detection"
-    caption = f"{len(right)} {noun}{'' if len(right) == 1 else 's'}"
-    if truth is not None:
-        matching = match_detections(
-            boxes=cell.boxes,
-            scores=cell.scores,
-            classes=cell.classes,
-            gt_boxes=truth.boxes,
-            gt_classes=truth.classes,
-        )
-        right, caption = matching.correct, str(matching)
-    if not len(cell.boxes):
-        return caption
-    texts = [class_names[c] for c in cell.classes.tolist()]
-    if cell.scores is not None:
-        texts = [f"{t} {s:.2f}" for t, s in zip(texts, cell.scores.tolist())]
-    boxes = _clip(cell.boxes.numpy(), axes)
-    for box, index, ok in zip(boxes, cell.classes.tolist(), right.tolist()):
-        _box(axes, box, style.class_colour(index), dashed=not ok)
-    _labels(figure, axes, boxes, texts, cell.classes.tolist(), right.tolist())
-    return caption
-
-
-def _clip(boxes: np.ndarray, axes: Axes) -> np.ndarray:
-    """Boxes cut to the image, (N, 4): a line on the very edge would be lost with what is beyond."""
-    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
-    return boxes.clip(0, np.array([width, height, width, height]))
-
-
-def _box(axes: Axes, box: np.ndarray, colour: str, *, dashed: bool) -> None:
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle(
-            box[:2],
-            *(box[2:] - box[:2]),
-            fill=False,
-            edgecolor=colour,
-            linewidth=LINE_WIDTH,
-            linestyle=(0, (3.0, 2.0)) if dashed else "-",
-            path_effects=style.outline(LINE_WIDTH + 0.9),
-            clip_on=False,
-        )
-    )
-
-
-def _labels(
-    figure: Figure,
-    axes: Axes,
-    boxes: np.ndarray,
-    texts: Sequence[str],
-    classes: Sequence[int],
-    right: Sequence[bool],
-) -> None:
-    """Labels on plates of the class's colour, or on white ones where the detection is false."""
-    from matplotlib.patches import Rectangle
-
-    width, height = axes.get_xlim()[1], axes.get_ylim()[0]
-    unit = width / (axes.get_position().width * figure.get_figwidth())  # pixels an inch
-    pad = 0.02
-    sizes = np.array([style.text_size(figure, text, style.SMALL_SIZE) for text in texts])
-    sizes = (sizes + 2 * pad) * unit
-    places = place_labels(boxes, sizes, frame=(width, height))
-    for text, index, ok, size, place in zip(texts, classes, right, sizes, places):
-        if place is None:
-            continue
-        colour = style.class_colour(index)
-        plate = colour if ok else "white"
-        axes.add_patch(
-            Rectangle(place, *size, facecolor=plate, edgecolor=colour, linewidth=0.6, zorder=3)
-        )
-        axes.text(
-            place[0] + size[0] / 2,
-            place[1] + size[1] / 2,
-            text,
+def _draw_boxes(axes: Axes, cell: _Cell, class_names: Sequence[str]) -> None:
+    """Draws boxes, and their labels next to them as far as there is room."""
+    frame = axes.get_xlim()[1], axes.get_ylim()[0]
+    boxes = cell.boxes.numpy().clip(0, frame * 2)  # a line outside of the image would be lost
+    visible = np.isfinite(boxes).all(axis=1).nonzero()[0]
+    pixel = frame[0] / axes.bbox.width  # a pixel of the page, in pixels of the image
+    padding = 0.2 * style.SMALL_SIZE * axes.figure.dpi / 72 * pixel
+    letters = int(axes.bbox.width / axes.figure.dpi / LETTER_WIDTH)
+    most = max(letters - len(" 0.87"), SHORTEST_NAME)
+    names = [name if len(name) <= most else f"{name[: most - 1]}…" for name in class_names]
+    labels = []
+    for i in visible:
+        index, correct = int(cell.classes[i]), bool(cell.correct[i])
+        colour = style.PALETTE[index % len(style.PALETTE)]
+        style.draw_box(axes, boxes[i], colour, dashed=not correct).set_clip_on(False)
+        plate = colour if correct else "white"
+        label = axes.text(
+            *boxes[i, :2],
+            names[index] if cell.scores is None else f"{names[index]} {cell.scores[i]:.2f}",
             size=style.SMALL_SIZE,
             color=style.readable_on(plate),
-            ha="center",
-            va="center_baseline",
-            zorder=4,
-            parse_math=False,
+            bbox={"boxstyle": "square,pad=0.2", "fc": plate, "ec": colour, "lw": 0.6},
+            va="top",
         )
-
-
-def _image_axes(
-    figure: Figure, image: np.ndarray, left: float, bottom: float, width: float, height: float
-) -> Axes:
-    """Axes in pixels of the image, which fills the middle of that rectangle (inches)."""
-    scale = min(width / image.shape[1], height / image.shape[0])
-    w, h = image.shape[1] * scale, image.shape[0] * scale
-    page_w, page_h = figure.get_size_inches()
-    x, y = left + (width - w) / 2, bottom + (height - h) / 2
-    axes = figure.add_axes((x / page_w, y / page_h, w / page_w, h / page_h))
-    style.show_image(axes, image)
-    return axes
-
-
-def _text(
-    figure: Figure,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    bold: bool = False,
-    size: float | None = None,
-    ha: str = "center",
-    va: str = "baseline",
-    color: str = style.INK,
-    rotation: float = 0,
-) -> None:
-    """Text on the page, at inches from its lower left corner."""
-    width, height = figure.get_size_inches()
-    figure.text(
-        x / width,
-        y / height,
-        text,
-        size=size or (style.TITLE_SIZE if bold else style.TEXT_SIZE),
-        weight="bold" if bold else "normal",
-        ha=ha,
-        va=va,
-        color=color,
-        rotation=rotation,
-        parse_math=False,
-    )
+        label.set_in_layout(False)
+        labels.append(label)
+    sizes = [label.get_window_extent().size * pixel + 2 * padding for label in labels]
+    for label, place in zip(labels, place_labels(boxes[visible], sizes, frame=frame)):
+        if place is None:
+            label.remove()
+        else:
+            label.set_position(np.add(place, padding))

@@ -1,6 +1,6 @@
-"""Where the labels of boxes go: beside their box, in the picture, and never on one another."""
+"""Placement of the labels of boxes: next to their box, inside the picture, without overlap."""
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
@@ -8,56 +8,49 @@ import numpy as np
 def place_labels(
     boxes: np.ndarray, sizes: np.ndarray, *, frame: tuple[float, float]
 ) -> list[tuple[float, float] | None]:
-    """A place for each label, the first ones served first.
+    """Chooses a place for each label, in the order given.
 
-    Of the places around and inside its box where it touches no label placed before, a label takes
-    the one that hides least of any box, and of equally good ones the one that comes first, above
-    the left corner.
+    A label is tried at 25 places around and inside its box. Of those where it overlaps no earlier
+    label, it takes the place where it covers the least of all boxes; above the left corner is
+    preferred among equals.
 
     Args:
         boxes: (N, 4) ``xyxy``, the most important first.
         sizes: (N, 2) width and height of each label, same unit.
-        frame: width and height of the picture.
+        frame: width and height of the picture, same unit.
 
     Returns:
         the upper left corner of each label; None where it fits nowhere.
     """
-    frame_size = np.array(frame)
     taken = np.zeros((0, 4))
     places: list[tuple[float, float] | None] = []
-    for box, size in zip(boxes, sizes):
-        corners = np.clip(_candidates(box, size), 0, np.maximum(frame_size - size, 0))
-        rectangles = np.concatenate([corners, corners + size], axis=1)
-        free = _overlap(rectangles, taken).sum(1) == 0
-        if not free.any():
+    for (x0, y0, x1, y1), size in zip(boxes, sizes):
+        width, height = size
+        xs = (x0, x1 - width, (x0 + x1 - width) / 2, x0 - width, x1)
+        ys = (y0 - height, y1, y0, (y0 + y1 - height) / 2, y1 - height)
+        corners = np.array([(x, y) for y, x in itertools.product(ys, xs)])
+        room = np.subtract(frame, size)
+        lowest = np.minimum(room / 2, 0)  # a label larger than the picture is centred
+        corners = corners.clip(lowest, np.maximum(room, lowest))
+        labels = np.concatenate([corners, np.add(corners, size)], axis=1)
+        # The small amount added prefers the earlier of two places that cover equally much.
+        covered = _shared_area(labels, boxes) + 1e-3 * width * height * np.arange(len(labels))
+        covered[_shared_area(labels, taken) > 0] = np.inf
+        best = int(covered.argmin())
+        if np.isfinite(covered[best]):
+            places.append((float(corners[best, 0]), float(corners[best, 1])))
+            taken = np.concatenate([taken, labels[best : best + 1]])
+        else:
             places.append(None)
-            continue
-        hidden = _overlap(rectangles, boxes).sum(1)
-        # A hair's breadth in favour of the earlier place, or rounding decides between equals.
-        hidden = hidden + np.arange(len(hidden)) * 1e-3 * size.prod()
-        best = int(np.where(free, hidden, np.inf).argmin())
-        places.append((float(corners[best, 0]), float(corners[best, 1])))
-        taken = np.concatenate([taken, rectangles[best : best + 1]])
     return places
 
 
-def _candidates(box: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Upper left corners of a label around the box, then in its corners, (P, 2)."""
-    x0, y0, x1, y1 = box
-    width, height = size
-    left, middle, right = x0, (x0 + x1 - width) / 2, x1 - width
-    above, below = y0 - height, y1
-    beside: Sequence[tuple[float, float]] = [
-        (x, y) for x in (x0 - width, x1) for y in (y0, (y0 + y1 - height) / 2, y1 - height)
-    ]
-    corners = [(x, y) for y in (y0, y1 - height) for x in (left, right)]
-    outside = [(x, y) for y in (above, below) for x in (left, right, middle)]
-    beyond = [(x, y) for y in (above, below) for x in (x0 - width, x1)]
-    return np.array([*outside, *beside, *beyond, *corners])
+def _shared_area(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The area that each of (P, 4) ``xyxy`` shares with all of (Q, 4) together, (P,).
 
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Areas shared by each of (P, 4) with each of (Q, 4) ``xyxy``, (P, Q)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    return (high - low).clip(min=0).prod(-1)
+    Detectron2's ``pairwise_intersection`` rounds to float32, so that labels that touch would seem
+    to overlap.
+    """
+    low = np.maximum(labels[:, None, :2], others[:, :2])
+    high = np.minimum(labels[:, None, 2:], others[:, 2:])
+    return (high - low).clip(min=0).prod(-1).sum(1)

@@ -1,4 +1,4 @@
-"""Which detections are right: greedy, best score first, as the COCO evaluation matches.
+"""Which detections are correct: matched greedily, best score first, as in the COCO evaluation.
 
 Shape letters: N detections, M ground-truth boxes of one image.
 """
@@ -14,12 +14,12 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True)
 class Matching:
-    """Who found whom in one image.
+    """Which detections of one image are correct, and which objects were missed.
 
     Attributes:
-        correct: (N,) bool, detections that found an object; the others are false, second
-            detections of an object that has been found included.
-        missed: (M,) bool, objects that no detection found.
+        correct: (N,) bool, True for a detection that was matched to an object. A second detection
+            of the same object is not correct.
+        missed: (M,) bool, True for an object without a detection.
     """
 
     correct: Tensor
@@ -39,7 +39,8 @@ def match_detections(
     gt_classes: Tensor,
     min_iou: float = MATCH_IOU,
 ) -> Matching:
-    """Gives each detection, best score first, the free object of its class it overlaps most.
+    """Matches each detection, best score first, to the object of its class with the highest IoU
+    among those that are not matched yet.
 
     Args:
         boxes: (N, 4) ``xyxy`` pixels.
@@ -47,7 +48,7 @@ def match_detections(
         classes: (N,) integers.
         gt_boxes: (M, 4) ``xyxy`` pixels.
         gt_classes: (M,) integers.
-        min_iou: a pair below it is no match.
+        min_iou: the least IoU of a match.
     """
     iou = pairwise_iou(Boxes(boxes.float()), Boxes(gt_boxes.float()))
     iou = iou.masked_fill(classes[:, None] != gt_classes[None], -1.0).cpu()

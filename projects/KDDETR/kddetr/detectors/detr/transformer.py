@@ -76,6 +76,7 @@ class DetectionTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.pixel_mean.device
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
@@ -139,7 +140,7 @@ class DetectionTransformer(nn.Module):
         return self.query_source.make(memory, boxes)
 
     def random_queries(self, memory: Memory, images: int, count: int) -> Queries:
-        """See :meth:`kddetr.structures.EncodedDetector.random_queries`."""
+        """See :meth:`kddetr.structures.QueryableDetector.random_queries`."""
         return self.query_source.random(memory, images, count)
 
     def convert_queries(self, memory: Memory, points: Queries) -> Queries:

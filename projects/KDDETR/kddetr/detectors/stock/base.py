@@ -44,10 +44,12 @@ class StockDetector(nn.Module):
 
     @property
     def num_classes(self) -> int:
+        """K."""
         return self.stock.num_classes
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.stock.pixel_mean.device
 
     def encode(self, inputs: list[dict[str, Any]]) -> BatchMemory:
@@ -83,6 +85,16 @@ class StockDetector(nn.Module):
     def make_queries(self, memory: BatchMemory, boxes: Tensor) -> Queries:
         """Queries without embeddings at (B, N, 4) boxes, or at (1, N, 4) for all images."""
         return Queries(boxes.to(self.device).expand(len(memory), -1, -1))
+
+    def random_queries(self, memory: BatchMemory, images: int, count: int) -> Queries:
+        """Not possible.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "The queries of this detector are made of boxes: draw the boxes and use make_queries."
+        )
 
     def convert_queries(self, memory: BatchMemory, points: Queries) -> Queries:
         """The boxes of the points, without their embeddings."""

@@ -1,18 +1,17 @@
-"""Train the quickstart's teacher again and put its weights where the package keeps them.
+"""Train the bundled teacher again, and write its weights to the file of the package.
 
-About 20 minutes on one quiet core. A run that was stopped goes on from its last checkpoint.
+It takes about 20 minutes on one idle core. A stopped run goes on from its last checkpoint.
 """
 
 import argparse
 from pathlib import Path
 
-import quiet  # noqa: F401  (before what warns)
 import torch
-from training_runs import ROOT, Run, one_sentence, run_all, shown
 
 from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of
 from kddetr.engine import load_config
 from kddetr.quickstart import make_quickstart_data, quickstart_root
+from runs import ROOT, Run, program, run_all, shown
 
 CONFIG = "configs/quickstart/teacher.py"
 
@@ -21,7 +20,7 @@ def main() -> None:
     """Parse the command line, train, export."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--to", type=Path, default=None, help="file to write (default: the package's own)"
+        "--to", type=Path, default=None, help="file to write (default: the file of the package)"
     )
     args = parser.parse_args()
     to = args.to or asset("kddetr://quickstart_teacher.pth")
@@ -38,5 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with program():
         main()

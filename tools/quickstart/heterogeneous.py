@@ -1,15 +1,14 @@
-"""From a transformer to a CNN: the shipped detection transformer teaches a small Faster R-CNN.
+"""From a transformer to a CNN: the bundled detection transformer teaches a small Faster R-CNN.
 
 Trains the Faster R-CNN of Detectron2 alone on 300 labelled images, distilled on the same images,
-and distilled with images without labels in half of each batch: same initial weights, same order of
-the labelled images, same iterations. Ends with a table, results.json, results.jsonl (a line a run),
-and beside every run weights.pth, an ordinary file of Detectron2.
+and distilled with unlabelled images in half of each batch: same initial weights, same order of the
+labelled images, same number of iterations. Writes a table, results.json, results.jsonl (one line
+per run) and, into the folder of each run, weights.pth, which Detectron2 loads.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import quiet  # noqa: F401  (before what warns)
 from comparison import (
     METRICS,
     NAMES,
@@ -27,11 +26,11 @@ from comparison import (
     write_lines,
     write_results,
 )
-from training_runs import Run, one_sentence, shown
-
 from kddetr.checkpoint import Checkpointer
+from kddetr.errors import UsageError
+from runs import Run, program, shown
 
-# The slowest first.
+# See Comparison.configs for the order.
 CONFIGS = {
     name: f"configs/quickstart/faster_rcnn_{name}.py"
     for name in ("distilled_unlabeled", "distilled", "alone")
@@ -41,11 +40,11 @@ COLUMNS = ("parameters", *METRICS, "gain", "iterations", "seconds")
 
 
 def main() -> None:
-    """Parse the command line; print a table of old results, or run and report."""
-    several = "how many seeds; more than one also gives the student alone the distilled run's time"
+    """Parse the command line; print the table of old results, or train and report."""
+    several = "number of seeds; with several, the student alone also gets the distilled run's time"
     parser = arguments(__doc__, output="output/heterogeneous", seeds=several)
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="print the table of a results.jsonl, no more"
+        "--table", type=Path, metavar="FILE", help="only print the table of this results.jsonl"
     )
     args = parser.parse_args()
     if args.table:
@@ -54,7 +53,7 @@ def main() -> None:
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
-    say("evaluating on the test images, which nothing was chosen on")
+    say("evaluating on the 400 test images")
     lines = [teacher_line()]
     results = []
     for seed, group in runs.items():
@@ -67,13 +66,13 @@ def main() -> None:
     print(
         "\nAP in percent on 400 test images. The teacher has seen labels for all 4,000 training"
         "\nimages, the students for 300. The table again:"
-        f" python tools/heterogeneous.py --table {shown(args.output / 'results.jsonl')}"
+        f" python tools/quickstart/heterogeneous.py --table {shown(args.output / 'results.jsonl')}"
     )
     say(f"done; the students are in {shown(args.output)}/seed*/*/weights.pth")
 
 
 def teacher_line() -> dict:
-    """The shipped teacher's line of a results.jsonl: it was not trained here."""
+    """The line of the bundled teacher in a results.jsonl; it was not trained by this program."""
     teacher = shipped_teacher()
     nothing = dict.fromkeys(("val", "iterations", "seconds", "gain"))
     head = {"config": "configs/quickstart/teacher.py", "run": TEACHER, "seed": None}
@@ -81,12 +80,12 @@ def teacher_line() -> dict:
 
 
 def run_lines(seed: int, configs: dict[str, str], outcomes: dict[str, dict]) -> list[dict]:
-    """One seed's lines of a results.jsonl.
+    """The lines of one seed in a results.jsonl.
 
     Args:
         seed: of the runs.
         configs: name of a run to its config.
-        outcomes: name of a run to its :func:`outcome`; "alone" is what gains are measured from.
+        outcomes: name of a run to its :func:`outcome`; gains are measured from the run "alone".
     """
     return [
         {"config": configs[name], "run": name, "seed": seed}
@@ -97,27 +96,30 @@ def run_lines(seed: int, configs: dict[str, str], outcomes: dict[str, dict]) -> 
 
 
 def _finish(run: Run) -> dict:
-    """Write a finished run's weights alone, and measure them."""
+    """Writes the weights of a finished run's student, and evaluates it."""
     detector = student(run)
     Checkpointer(detector, str(run.output)).save_weights("weights")
     return outcome(run, detector)
 
 
 def read_results(path: Path) -> list[dict]:
-    """A results.jsonl.
+    """The lines of a results.jsonl.
 
     Raises:
-        ValueError: a line is no result, or there is no teacher or no run in it.
+        UsageError: a line is no result, or the teacher's line or a line "alone" is missing.
     """
     lines = read_lines(path, ("run", "seed", *COLUMNS))
     if not {TEACHER, "alone"} <= {line["run"] for line in lines}:
-        raise ValueError(f"{path} needs a line of the teacher and one of the student alone.")
+        raise UsageError(
+            f"{path} needs a line of the teacher and a line of the student alone: give a file that"
+            " this program wrote."
+        )
     return lines
 
 
 def table(lines: Sequence[dict]) -> str:
-    """Markdown of a results.jsonl: one row a detector; of several seeds mean and sample standard
-    deviation, gains measured within a seed."""
+    """A Markdown table of a results.jsonl, one row per detector, with :func:`comparison.spread`
+    over the seeds; gains are measured within a seed."""
     rows = {}
     for name, title in {TEACHER: TEACHER, **NAMES}.items():
         mine = [line for line in lines if line["run"] == name]
@@ -130,5 +132,5 @@ def table(lines: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with program():
         main()

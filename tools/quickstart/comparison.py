@@ -1,4 +1,4 @@
-"""What the programs share that train a student in several ways and compare the outcomes."""
+"""Shared by the programs that train a student in several ways and compare the results."""
 
 import argparse
 import contextlib
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from training_runs import ROOT, Run, run_all
 
 from kddetr.checkpoint import load_pretrained
 from kddetr.engine import Trainer, build, load_config
+from kddetr.errors import UsageError
 from kddetr.quickstart import make_quickstart_data, quickstart_root
+from runs import ROOT, Run, run_all
 
 METRICS = ("AP", "AP50", "AP75")
 LONGER = "alone_same_time"
@@ -28,15 +29,15 @@ NAMES = {
 
 
 def arguments(description: str, *, output: str, seeds: str) -> argparse.ArgumentParser:
-    """The options that all of them have.
+    """A parser with the options that all of these programs have.
 
     Args:
         description: of the program.
-        output: its folder below the project's root, where none is named.
-        seeds: what to say about several.
+        output: the default output folder, relative to the project's root.
+        seeds: help text of ``--seeds``.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=positive, default=1, help=seeds)
     parser.add_argument("--iterations", type=positive, default=None, help="default: the configs'")
     parser.add_argument("--output", type=_folder, default=ROOT / output, help=f"default: {output}")
@@ -44,20 +45,23 @@ def arguments(description: str, *, output: str, seeds: str) -> argparse.Argument
 
 
 def _folder(text: str) -> Path:
-    """Absolute: trainings are started in the project's root, wherever this program was."""
+    """The absolute path, because trainings are started in the project's root."""
     return Path(text).resolve()
 
 
 def positive(text: str) -> int:
-    """A number of at least 1."""
-    value = int(text)
-    if value < 1:
+    """The type of an argument that is a whole number of at least 1."""
+    if (value := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 
 def begin() -> Callable[[str], None]:
-    """Set one thread and make the data; returns what prints a line with the seconds so far."""
+    """Sets PyTorch to one thread and makes the data.
+
+    Returns:
+        a function that prints a line of progress after the seconds since the start.
+    """
     torch.set_num_threads(1)
     started = time.monotonic()
 
@@ -71,11 +75,11 @@ def begin() -> Callable[[str], None]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A student alone and distilled: same initial weights, same order of the images.
+    """Trainings of one student, alone and distilled, with the same initial weights and data order.
 
     Attributes:
-        configs: the file of each way of training, "alone" among them; the slowest first, so that
-            two processes end together.
+        configs: name of a way of training, one of them "alone", to its config file. The slowest is
+            first, so that two processes end at about the same time.
         output: folder of all runs.
     """
 
@@ -85,9 +89,9 @@ class Comparison:
     def train(
         self, seeds: Sequence[int], iterations: int | None, say: Callable[[str], None]
     ) -> dict[int, dict[str, Run]]:
-        """All runs of all seeds, finished, by seed and name.
+        """Trains with all seeds; returns the finished runs by seed and name.
 
-        With several seeds the student alone also gets the time that its distilled twin took.
+        With several seeds the student is also trained alone for as long as the distilled run took.
         """
         iterations = iterations or load_config(str(ROOT / self.configs["alone"])).train.max_iter
         runs = {
@@ -102,7 +106,7 @@ class Comparison:
         if len(seeds) > 1:
             longer = {seed: self._same_time(seed, group) for seed, group in runs.items()}
             say(
-                "the student alone again, in the time that its distilled twin took:"
+                "training the student alone again, for as long as the distilled run took:"
                 f" {longer[seeds[0]].iterations} iterations"
             )
             run_all(list(longer.values()), say=say)
@@ -111,7 +115,7 @@ class Comparison:
         return runs
 
     def _same_time(self, seed: int, group: Mapping[str, Run]) -> Run:
-        """The student alone with as many iterations as fit into the distilled run's seconds."""
+        """The student alone, with as many iterations as the distilled run's time allows."""
         plain, distilled = (group[name].evaluations()[-1][1][0] for name in ("alone", "distilled"))
         iterations = round(group["alone"].iterations * distilled / plain)
         return self._run(LONGER, "alone", seed, iterations)
@@ -127,13 +131,13 @@ class Comparison:
 
 
 def shipped_teacher() -> torch.nn.Module:
-    """The teacher that the package carries."""
+    """The bundled teacher, with its weights."""
     node = load_config(str(ROOT / "configs/quickstart/distilled.py")).model.teacher.detector
     return load_pretrained(build(node.model), node.checkpoint)
 
 
 def student(run: Run) -> torch.nn.Module:
-    """A finished run's student: a plain detector from a plain detector's file."""
+    """The student of a finished run, loaded as a plain detector."""
     detector = Trainer.build_detector(load_config(str(ROOT / run.config)))
     return load_pretrained(detector, str(run.checkpoint))
 
@@ -148,15 +152,11 @@ def scores(detector: torch.nn.Module) -> dict[str, float]:
 
 
 def outcome(run: Run, detector: torch.nn.Module) -> dict:
-    """A finished run's figures.
-
-    Args:
-        run: it.
-        detector: its student.
+    """The figures of a finished run and its student.
 
     Returns:
-        :func:`scores`, ``val`` (AP on the validation images), ``iterations``, ``seconds`` of
-        training steps, ``parameters``.
+        those of :func:`scores`, ``val`` (AP on the validation images), ``iterations``, ``seconds``
+        of training steps, ``parameters``.
     """
     iterations, (seconds, val) = run.evaluations()[-1]
     return {
@@ -169,12 +169,12 @@ def outcome(run: Run, detector: torch.nn.Module) -> dict:
 
 
 def parameters(detector: torch.nn.Module) -> int:
-    """How many numbers there are to train."""
+    """The number of parameters, frozen ones included."""
     return sum(p.numel() for p in detector.parameters())
 
 
 def result(seed: int, teacher: float, outcomes: Mapping[str, Mapping]) -> dict:
-    """One seed's part of a results.json: AP by name, and what else there is by kind and name."""
+    """The part of one seed in a results.json: AP by run, and other figures by kind and run."""
     kinds = ("iterations", "seconds", "val")
     return {
         "teacher": teacher,
@@ -185,35 +185,36 @@ def result(seed: int, teacher: float, outcomes: Mapping[str, Mapping]) -> dict:
 
 
 def write_results(output: Path, results: Sequence[dict]) -> None:
-    """Each seed's results.json in its folder, and that of all: the first's, with all of several."""
+    """Writes the results.json of each seed, and one for all: the first seed's, which also lists all
+    seeds if there are several."""
     for one in results:
         write(output / f"seed{one['seed']}" / "results.json", one)
     write(output / "results.json", results[0] | ({"seeds": results} if len(results) > 1 else {}))
 
 
 def write(path: Path, value: dict) -> None:
-    """As indented JSON."""
+    """Writes a file of indented JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def write_lines(path: Path, lines: Sequence[dict]) -> None:
-    """As JSON, one a line."""
+    """Writes a JSONL file: one JSON dictionary per line."""
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(path: Path, wanted: Sequence[str]) -> list[dict]:
-    """A results.jsonl.
+    """The dictionaries of a results.jsonl.
 
     Args:
         path: the file.
-        wanted: what each line must have.
+        wanted: the keys that each line must have.
 
     Raises:
-        ValueError: there is no such file, it is empty, or a line of it is no result.
+        UsageError: the file does not exist, is empty, or has a line without these keys.
     """
     if not path.is_file():
-        raise ValueError(f"There is no file {path}: give the results.jsonl of an earlier run.")
+        raise UsageError(f"There is no file {path}: give the results.jsonl of an earlier run.")
     lines = []
     for number, text in enumerate(path.read_text().splitlines(), 1):
         try:
@@ -221,18 +222,18 @@ def read_lines(path: Path, wanted: Sequence[str]) -> list[dict]:
         except json.JSONDecodeError:
             line = None
         if not isinstance(line, dict) or set(wanted) - line.keys():
-            raise ValueError(
-                f"{path}, line {number}, is no result of this program, which has"
-                f" {', '.join(sorted(wanted))}: give it a file that it wrote."
+            raise UsageError(
+                f"{path}, line {number}, is no result of this program, which has the keys"
+                f" {', '.join(sorted(wanted))}: give a file that this program wrote."
             )
         lines.append(line)
     if not lines:
-        raise ValueError(f"{path} is empty: give it a file that this program wrote.")
+        raise UsageError(f"{path} is empty: give a file that this program wrote.")
     return lines
 
 
 def spread(values: Sequence[float], sign: str = "") -> str:
-    """Mean, and of several the sample standard deviation."""
+    """The mean and, of several values, the sample standard deviation."""
     mean = f"{statistics.mean(values):{sign}.1f}"
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
@@ -246,11 +247,12 @@ CELLS = {
 
 
 def markdown(columns: Sequence[str], rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """One row a detector.
+    """A Markdown table, one row per detector.
 
     Args:
         columns: names of the figures.
-        rows: title to figures, of one seed or several; a cell without any stays empty.
+        rows: title of a row to its figures, each a list with one value per seed. A cell is empty
+            where there is no figure.
     """
     lines = ["| | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
     for title, figures in rows.items():

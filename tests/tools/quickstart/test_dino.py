@@ -1,6 +1,6 @@
-"""The table of the DINO quickstart."""
+"""The program dino.py: its table."""
 
-from quickstart_dino import STUDENTS, table
+from dino import STUDENTS, table
 
 
 def test_gains_are_measured_within_a_seed():

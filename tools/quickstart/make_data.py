@@ -1,12 +1,11 @@
 #!/usr/bin/env python
-"""Write the bundled digits-on-photographs data as PNG and COCO JSON, unless it is there."""
+"""Write the bundled data, digits on photographs, as PNG and COCO JSON, unless it exists."""
 
 import argparse
 import time
 
-import quiet  # noqa: F401  (before what warns)
-
 from kddetr.quickstart import make_quickstart_data, quickstart_root
+from runs import program
 
 
 def main() -> None:
@@ -22,4 +21,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with program():
+        main()

@@ -1,4 +1,4 @@
-"""A teacher of other classes: its answers are found by name, or nothing is."""
+"""A teacher's classes are selected by name, and lists that do not fit raise an error."""
 
 import json
 
@@ -9,19 +9,16 @@ from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 
-from kddetr import KDDETR
 from kddetr.checkpoint import load_pretrained
 from kddetr.data import DatasetError
 from kddetr.detectors import RegionDetector
 from kddetr.engine import ConfigError, build, train_defaults
 from kddetr.engine.preflight import check_model
 from kddetr.errors import UsageError
-from kddetr.losses import WeightedMeanLoss
-from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.structures import QueryableDetector
 from kddetr.teachers import CachedEncoder, Vocabulary, class_names
 from tests.stock_models import tiny_faster_rcnn
-from tests.tiny import tiny_batch, tiny_detector
+from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 KNOWN = ["cat", "dog", "horse", "bird", "fish"]
 WANTED = ["fish", "cat", "bird"]
@@ -29,12 +26,13 @@ ROWS = [4, 0, 3]
 SIZES = ((64, 80), (64, 80))
 
 
-def knowing(classes: int = len(KNOWN), **options):
+def teacher_of(classes: int = len(KNOWN), **options):
+    """A DINO with so many classes."""
     return tiny_detector("dino", num_classes=classes, **options).eval()
 
 
 def asked(detector, count: int = 7):
-    """(queries, answers) at the same random boxes."""
+    """The detector's own queries, and its predictions at the same random boxes at every call."""
     boxes = torch.rand(2, count, 4, generator=torch.Generator().manual_seed(1)) * 0.5 + 0.2
     with torch.no_grad():
         memory = detector.encode(tiny_batch(SIZES))
@@ -43,8 +41,8 @@ def asked(detector, count: int = 7):
         return detector.queries(memory), detector.decode(memory, queries)
 
 
-def test_it_answers_for_the_wanted_classes_in_their_order():
-    detector = knowing()
+def test_predictions_are_those_of_the_wanted_classes_in_their_order():
+    detector = teacher_of()
     vocabulary = Vocabulary(detector=detector, classes=KNOWN, wanted=WANTED)
     assert isinstance(vocabulary, QueryableDetector) and vocabulary.num_classes == 3
     assert vocabulary.query_parts == detector.query_parts
@@ -56,7 +54,7 @@ def test_it_answers_for_the_wanted_classes_in_their_order():
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
-def test_boxes_of_classes_go_with_them(agnostic):
+def test_boxes_of_every_class_are_selected_with_the_logits(agnostic):
     options = {
         "roi_heads.num_classes": 5,
         "roi_heads.box_predictor.cls_agnostic_bbox_reg": agnostic,
@@ -71,12 +69,12 @@ def test_boxes_of_classes_go_with_them(agnostic):
     assert torch.equal(found.class_boxes, expected.class_boxes[..., ROWS, :])
     best = found.logits.argmax(-1)
     assert torch.equal(found.boxes, found.of_classes(best).boxes)
-    # the likeliest class of all is not wanted somewhere, and its box is not the answer there
+    # At some query the most likely of all classes is not a wanted one, and its box is not used.
     assert not torch.equal(found.boxes, expected.boxes)
 
 
 def test_all_classes_in_order_change_nothing():
-    detector = knowing()
+    detector = teacher_of()
     (_, found), (_, expected) = (
         asked(Vocabulary(detector=detector, classes=KNOWN, wanted=KNOWN)),
         asked(detector),
@@ -84,8 +82,8 @@ def test_all_classes_in_order_change_nothing():
     assert torch.equal(found.logits, expected.logits) and torch.equal(found.boxes, expected.boxes)
 
 
-def test_around_and_inside_remembered_encodings():
-    detector = knowing()
+def test_works_inside_and_around_a_cached_encoder():
+    detector = teacher_of()
     inside = CachedEncoder(
         Vocabulary(detector=detector, classes=KNOWN, wanted=WANTED), dtype="float32"
     )
@@ -101,18 +99,13 @@ def test_around_and_inside_remembered_encodings():
             torch.testing.assert_close(asked(wrapped)[1].logits, expected)
 
 
-def distiller(teacher, classes: int = 3) -> KDDETR:
-    return KDDETR(
-        student=tiny_detector(num_classes=classes, seed=1),
-        teacher=teacher,
-        sampler=JointSampler([GeneralSampler(count=4), SpecificSampler()]),
-        loss=WeightedMeanLoss(),
-    )
+def distiller(teacher):
+    return tiny_distiller(tiny_detector(seed=1), teacher)
 
 
-def test_a_student_of_fewer_classes_is_taught():
-    teacher = Vocabulary(detector=knowing(), classes=KNOWN, wanted=WANTED)
-    model = distiller(teacher).train()
+def test_a_student_with_fewer_classes_than_its_teacher_trains():
+    teacher = Vocabulary(detector=teacher_of(), classes=KNOWN, wanted=WANTED)
+    model = distiller(teacher)
     losses = model(tiny_batch())
     sum(losses.values()).backward()
     assert any("kd_" in name and value > 0 for name, value in losses.items())
@@ -120,20 +113,20 @@ def test_a_student_of_fewer_classes_is_taught():
     assert not any("teacher" in name for name in model.state_dict())
     model.double()
     assert teacher.rows.dtype == torch.int64
-    assert {p.dtype for p in teacher.parameters()} == {torch.float64}  # .to() moves it along
+    assert {p.dtype for p in teacher.parameters()} == {torch.float64}
 
 
-def test_the_distiller_says_where_the_way_out_is():
+def test_the_distillers_error_names_the_vocabulary():
     with pytest.raises(UsageError, match=r"5 classes and the student 3: .*Vocabulary"):
-        distiller(knowing())
+        distiller(teacher_of())
 
 
-def test_it_is_a_config_node(tmp_path):
+def test_can_be_built_from_a_config(tmp_path):
     file = str(tmp_path / "teacher.pth")
-    torch.save({"model": knowing().state_dict()}, file)
+    torch.save({"model": teacher_of().state_dict()}, file)
     node = OmegaConf.create(
         L(Vocabulary)(
-            detector=L(load_pretrained)(model=L(knowing)(classes=5, seed=3), checkpoint=file),
+            detector=L(load_pretrained)(model=L(teacher_of)(classes=5, seed=3), checkpoint=file),
             classes=KNOWN,
             wanted=WANTED,
         ),
@@ -141,14 +134,14 @@ def test_it_is_a_config_node(tmp_path):
     )
     for made in (instantiate(node), build(node)):
         assert made.wanted == WANTED and type(made.wanted) is list
-        expected = asked(knowing())[1].logits[..., ROWS]
-        # A frozen attention takes another path through PyTorch than one that is trained.
+        expected = asked(teacher_of())[1].logits[..., ROWS]
+        # PyTorch computes attention along another path when its weights are frozen.
         torch.testing.assert_close(asked(made)[1].logits, expected)
 
 
 @pytest.fixture
 def coco_file(tmp_path):
-    """Its categories are not in the order of their ids."""
+    """A COCO file whose categories are not in the order of their ids."""
     ids = {"bird": 9, "cat": 4, "fish": 1}
     categories = [{"id": i, "name": name} for name, i in ids.items()]
     path = tmp_path / "classes.json"
@@ -158,7 +151,7 @@ def coco_file(tmp_path):
 
 @pytest.fixture
 def data_set():
-    """Its classes are known once it has been read."""
+    """A registered data set that sets its class names only when it is read."""
 
     def read() -> list:
         MetadataCatalog.get("vocabulary_late").set(thing_classes=KNOWN)
@@ -174,7 +167,7 @@ def test_names_of_a_data_set_or_a_file(coco_file, data_set):
     assert class_names(coco_file) == ["fish", "cat", "bird"]
     assert class_names(data_set) == KNOWN
     assert len(class_names("coco_2017_val")) == 80
-    made = Vocabulary(detector=knowing(), classes=data_set, wanted=coco_file)
+    made = Vocabulary(detector=teacher_of(), classes=data_set, wanted=coco_file)
     assert made.rows.tolist() == ROWS
 
 
@@ -184,37 +177,37 @@ def test_names_of_a_data_set_or_a_file(coco_file, data_set):
         (
             KNOWN,
             ["cat", "zebra"],
-            r"no 'zebra'; .*5 \(cat, dog, horse, bird, fish\).*2 \(cat, zebra",
+            r"no class 'zebra'; .*5 \(cat, dog, horse, bird, fish\).*2 \(cat, zebra",
         ),
         (
             KNOWN,
             ["Cat", "birds"],
-            r"no 'Cat' \(did you mean cat\?\) and no 'birds' \(did you mean",
+            r"no class 'Cat' \(did you mean cat\?\) and no class 'birds' \(did you mean",
         ),
-        (KNOWN, ["cat", "dog", "cat"], "wanted name 'cat' more than once"),
-        ([*KNOWN[:4], "cat"], ["cat"], "classes name 'cat' more than once"),
-        (KNOWN[:4], ["cat"], r"has 5 classes, and .* name 4 \(cat, dog, horse, bird\)"),
+        (KNOWN, ["cat", "dog", "cat"], "wanted list 'cat' more than once"),
+        ([*KNOWN[:4], "cat"], ["cat"], "classes list 'cat' more than once"),
+        (KNOWN[:4], ["cat"], r"has 5 classes, but .* classes are 4 \(cat, dog, horse, bird\)"),
         (KNOWN, [], "wanted are an empty list"),
         (KNOWN, "coco_2017_vall", "neither a registered data set .* did you mean coco_2017_val"),
     ],
 )
-def test_what_does_not_go_together(classes, wanted, words):
+def test_lists_that_do_not_fit_are_refused(classes, wanted, words):
     with pytest.raises(UsageError, match=words) as error:
-        Vocabulary(detector=knowing(), classes=classes, wanted=wanted)
+        Vocabulary(detector=teacher_of(), classes=classes, wanted=wanted)
     assert "\n" not in str(error.value) and str(error.value).count(". ") == 0
 
 
-def test_long_lists_are_shortened():
-    detector, known = knowing(1203), [f"class {i}" for i in range(1203)]
+def test_long_lists_are_shortened_in_messages():
+    detector, known = teacher_of(1203), [f"class {i}" for i in range(1203)]
     wanted = [f"other {i}" for i in range(300)]
     with pytest.raises(UsageError) as error:
         Vocabulary(detector=detector, classes=known, wanted=wanted)
     message = str(error.value)
     assert "1203 (class 0, " in message and "class 49, and 1153 more)" in message
-    assert "and not 290 others" in message and len(message) < 3000
+    assert "and not 290 other wanted ones" in message and len(message) < 3000
 
 
-def test_a_broken_file(tmp_path):
+def test_a_broken_or_missing_file_is_named(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     for name in ("broken.json", "missing.json"):
         with pytest.raises(DatasetError, match=name):
@@ -222,8 +215,8 @@ def test_a_broken_file(tmp_path):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_the_datas_classes_must_be_the_wanted_ones(cached):
-    teacher = Vocabulary(detector=knowing(), classes=KNOWN, wanted=WANTED)
+def test_the_classes_of_the_data_must_be_the_wanted_ones(cached):
+    teacher = Vocabulary(detector=teacher_of(), classes=KNOWN, wanted=WANTED)
     model = distiller(CachedEncoder(teacher) if cached else teacher)
     name = "vocabulary_data"
     data = {"train": {"dataset": {"names": name}}}
@@ -237,6 +230,6 @@ def test_the_datas_classes_must_be_the_wanted_ones(cached):
         words = r"answers for 3 \(fish, cat, bird\), but .*_data' are 3 \(bird, cat, fish\)"
         with pytest.raises(ConfigError, match=words):
             check_model(cfg, model)
-        check_model(cfg, distiller(knowing(3)))  # nobody knows what its classes are called
+        check_model(cfg, distiller(teacher_of(3)))  # a teacher without class names is accepted
     finally:
         MetadataCatalog.pop(name)

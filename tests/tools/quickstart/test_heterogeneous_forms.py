@@ -1,14 +1,14 @@
-"""The experiment on how a region detector is asked: every form is what its words say."""
+"""The program heterogeneous_forms.py: every form is described correctly in the table."""
 
 import pytest
+from omegaconf import OmegaConf
+
 from comparison import read_lines
 from heterogeneous_forms import COLUMNS, DISTILLED, FORMS, table
-from omegaconf import OmegaConf
-from training_runs import ROOT
-
 from kddetr.engine import build, load_config
 from kddetr.losses import BinaryCrossEntropy, KLDivergence, KLWithBackground
 from kddetr.points import AtAnswers, NearbySampler, SpecificSampler, StudentSampler
+from runs import ROOT
 
 
 def loaded(name: str):
@@ -17,7 +17,7 @@ def loaded(name: str):
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_is_what_its_words_say(name):
+def test_description_of_a_form_agrees_with_its_config(name):
     form, model = FORMS[name], loaded(name)
     if name == "alone":
         assert "teacher" not in model
@@ -45,13 +45,13 @@ def test_a_form_is_what_its_words_say(name):
     assert form.points == ", ".join(named.get(type(one), "general") for one in samplers)
 
 
-def test_no_two_forms_are_one():
+def test_all_forms_differ():
     seen = [OmegaConf.to_yaml(loaded(name)) for name in FORMS]
     assert len(set(seen)) == len(FORMS)
     assert loaded("chosen") == load_config(str(ROOT / DISTILLED)).model
 
 
-def test_a_row_a_form_in_the_order_of_the_forms():
+def test_table_has_one_row_per_form_in_the_order_of_the_forms():
     lines = [
         {"form": name, "seed": seed, "AP": 10.0 + seed, "AP50": 20.0, "AP75": 5.0}
         for seed, name in ((0, "exact"), (0, "alone"), (1, "exact"), (2, "exact"))
@@ -65,6 +65,6 @@ def test_a_row_a_form_in_the_order_of_the_forms():
     assert set(lines[0]) == set(COLUMNS)
 
 
-def test_the_documents_table_is_that_of_its_results():
+def test_table_in_the_document_is_made_from_the_results_file():
     lines = read_lines(ROOT / "docs" / "heterogeneous_forms.jsonl", COLUMNS)
     assert table(lines) in (ROOT / "docs" / "heterogeneous.md").read_text()

@@ -1,4 +1,4 @@
-"""The pictures that the quickstart ends with."""
+"""The three pictures that the quickstart draws from its runs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,30 +6,29 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from training_runs import ROOT, Run
 
-from kddetr.checkpoint import load_pretrained
+from comparison import student
 from kddetr.data import DetectionMapper
 from kddetr.engine import build, load_config
 from kddetr.losses import ForegroundWeight
 from kddetr.structures import EncodedDetector
 from kddetr.visualization import ap_curves, detections_side_by_side, points_over_image
+from runs import ROOT, Run
 
 IMAGES = 4
-THRESHOLD = 0.3
 SHOWN = ("alone", "distilled", "distilled_unlabeled")
 
 
 def draw_pictures(
     output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module, names: Mapping[str, str]
 ) -> list[Path]:
-    """Detections side by side, points over an image, AP curves.
+    """Draws detections side by side, points over an image, and AP curves.
 
     Args:
         output: folder of the PNG files.
         runs: finished runs by name.
-        teacher: the shipped one.
-        names: how a run is called in the pictures, in the order to show them.
+        teacher: the bundled teacher.
+        names: name of a run to its title in the pictures, in the order to show them.
 
     Returns:
         the files written.
@@ -37,14 +36,13 @@ def draw_pictures(
     output.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get("quickstart_test")
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, IMAGES).round().astype(int)]
-    truths = [DetectionMapper(is_train=True, augmentations=[])(dict(r)) for r in chosen]
-    inputs = [DetectionMapper(is_train=False, augmentations=[])(dict(r)) for r in chosen]
+    with_objects = DetectionMapper(is_train=True, augmentations=[])
+    without_objects = DetectionMapper(is_train=False, augmentations=[])
+    truths = [with_objects(dict(record)) for record in chosen]
+    inputs = [without_objects(dict(record)) for record in chosen]
     images = [np.ascontiguousarray(x["image"].permute(1, 2, 0).numpy()) for x in inputs]
 
-    node = load_config(str(ROOT / "configs" / "quickstart" / "alone.py")).model
-    detectors = {"teacher": teacher} | {
-        names[key]: load_pretrained(build(node), str(runs[key].checkpoint)) for key in SHOWN
-    }
+    detectors = {"teacher": teacher} | {names[key]: student(runs[key]) for key in SHOWN}
     with torch.no_grad():
         found = {
             name: [output["instances"] for output in detector.eval()(inputs)]
@@ -56,7 +54,6 @@ def draw_pictures(
         {"ground truth": [x["instances"] for x in truths]} | found,
         class_names=MetadataCatalog.get("quickstart_test").thing_classes,
         path=side_by_side,
-        score_threshold=THRESHOLD,
     )
     over_image = output / "points.png"
     _draw_points(teacher, inputs[0], images[0], over_image)
@@ -73,7 +70,7 @@ def draw_pictures(
 
 
 def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Path) -> None:
-    """One draw of the quickstart's own distillation points, weighted by the teacher."""
+    """The points that the quickstart's sampler draws for one image, with the teacher's weights."""
     sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
     torch.manual_seed(0)
     with torch.no_grad():

@@ -1,16 +1,17 @@
-"""The program that runs several trainings: progress, resume, failure."""
+"""Several trainings side by side: progress, resuming, failures. The table of the quickstart."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+
 from quickstart import table
-from training_runs import Run, RunFailed, run_all
+from runs import Run, RunFailed, run_all
 
 
 class FakeRun(Run):
-    """Writes what a training writes, or fails."""
+    """A run whose training only writes the files of a training, or fails."""
 
     fails = False
 
@@ -20,14 +21,14 @@ class FakeRun(Run):
     def start(self):
         self.output.mkdir(parents=True, exist_ok=True)
         if not self.fails:
-            lines = [
+            written = [
                 {"iteration": 0, "train_seconds": 1.0},
                 {"iteration": 1, "bbox/AP": 3.0, "train_seconds": 2.0},
                 {"iteration": 1, "total_loss": 1.0},
                 {"iteration": 2, "train_seconds": 3.5},
                 {"iteration": 3, "bbox/AP": 5.0},
             ]
-            text = "\n".join(map(json.dumps, lines)) + '\n{"iteration": 3, "cut'
+            text = "\n".join(map(json.dumps, written)) + '\n{"iteration": 3, "cut'
             (self.output / "metrics.json").write_text(text)
             self.checkpoint.write_bytes(b"weights")
         return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({int(self.fails)})"])
@@ -37,16 +38,16 @@ def fake(tmp_path, name, **options):
     return FakeRun(name, "configs/x.py", tmp_path / name, iterations=3, **options)
 
 
-def test_runs_are_watched_and_not_repeated(tmp_path):
+def test_finished_runs_are_not_repeated(tmp_path):
     runs = [fake(tmp_path, name) for name in "abc"]
-    said = []
-    run_all(runs, say=said.append)
+    lines = []
+    run_all(runs, say=lines.append)
     assert all(run.finished for run in runs)
     assert runs[0].evaluations() == [(2, (2.0, 3.0)), (3, (3.5, 5.0))]
-    assert sorted(said) == [f"{n} 3/3, AP 5.0 - done" for n in "abc"]
-    said.clear()
-    run_all(runs, say=said.append)
-    assert all("found finished" in line for line in said)
+    assert sorted(lines) == [f"{n} 3/3, AP 5.0 - done" for n in "abc"]
+    lines.clear()
+    run_all(runs, say=lines.append)
+    assert all("found finished" in line for line in lines)
 
 
 def test_a_failure_names_the_log(tmp_path):
@@ -73,15 +74,15 @@ def test_table():
     assert "+10.0 ± 1.0" in three
 
 
-def test_a_run_of_other_settings_is_not_taken_for_this_one(tmp_path):
+def test_folder_with_other_settings_is_refused(tmp_path):
     run_all([fake(tmp_path, "a")], say=lambda text: None)
     other = fake(tmp_path, "a")
     other.iterations = 2
-    with pytest.raises(RunFailed, match="other settings"):
+    with pytest.raises(RunFailed, match="with other settings"):
         run_all([other], say=lambda text: None)
 
 
-def test_settings_are_those_of_the_config_and_the_weights(tmp_path):
+def test_settings_depend_on_config_iterations_and_overrides(tmp_path):
     def settings(config, iterations=5, overrides=()):
         return Run(
             "a", f"configs/quickstart/{config}.py", tmp_path, iterations, [*overrides]
@@ -92,8 +93,8 @@ def test_settings_are_those_of_the_config_and_the_weights(tmp_path):
     assert len({settings("alone"), *others}) == 4
 
 
-def test_two_programs_do_not_train_in_one_folder(tmp_path, monkeypatch):
-    """A training that outlived its killed parent keeps its folder to itself."""
+def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch):
+    """A training whose parent was killed still locks its folder."""
     run = fake(tmp_path, "a")
     first = subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda command, **kw: first(["sleep", "30"], **kw))

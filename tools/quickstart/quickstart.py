@@ -1,11 +1,10 @@
-"""See distillation pay on a laptop: a large teacher, a few labels, a small student.
+"""Distillation on a laptop: a large teacher, few labels, a small student.
 
-Trains the student alone on 300 labelled images, the same student distilled on the same images, and
-distilled with images without labels in half of each batch: same initial weights, same order of the
-labelled images, same iterations. Ends with a table, pictures and results.json.
+Trains the student alone on 300 labelled images, distilled on the same images, and distilled with
+unlabelled images in half of each batch: same initial weights, same order of the labelled images,
+same number of iterations. Writes a table, pictures and results.json.
 """
 
-import quiet  # noqa: F401  (before what warns)
 from comparison import (
     NAMES,
     Comparison,
@@ -19,23 +18,23 @@ from comparison import (
     student,
     write_results,
 )
-from quickstart_pictures import draw_pictures
-from training_runs import one_sentence, shown
+from pictures import draw_pictures
+from runs import program, shown
 
-# The slowest first.
+# See Comparison.configs for the order.
 CONFIGS = {
     name: f"configs/quickstart/{name}.py" for name in ("distilled_unlabeled", "distilled", "alone")
 }
 
 
 def main() -> None:
-    """Parse the command line, run, report."""
-    several = "how many seeds; more than one also gives the student alone the distilled run's time"
+    """Parse the command line, train, report."""
+    several = "number of seeds; with several, the student alone also gets the distilled run's time"
     args = arguments(__doc__, output="output/quickstart", seeds=several).parse_args()
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
-    say("evaluating on the test images, which nothing was chosen on")
+    say("evaluating on the 400 test images")
     teacher = shipped_teacher()
     ap = scores(teacher)["AP"]
     results = [
@@ -47,7 +46,7 @@ def main() -> None:
     print("\n" + table(results))
     print(
         "\nAP in percent on 400 test images. The teacher has seen labels for all 4,000 training"
-        "\nimages, the students for 300: the case of a big detector and few labels of one's own."
+        "\nimages, the students for 300: a big detector, and few labels of one's own."
     )
     for path in pictures:
         print(f"picture: {shown(path)}")
@@ -55,7 +54,7 @@ def main() -> None:
 
 
 def table(results: list[dict]) -> str:
-    """Markdown: one row a detector; with several seeds mean and sample standard deviation."""
+    """A Markdown table, one row per detector, with :func:`comparison.spread` over the seeds."""
     rows = {"teacher": {"AP": [results[0]["teacher"]]}}
     for key, name in NAMES.items():
         if key not in results[0]:
@@ -70,5 +69,5 @@ def table(results: list[dict]) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with program():
         main()

@@ -1,18 +1,16 @@
-"""How a Faster R-CNN is best asked about what its teacher has answered: a small experiment.
+"""An experiment that compares ways to distil the small Faster R-CNN of configs/quickstart.
 
-Trains the small Faster R-CNN of configs/quickstart distilled in several ways, which differ in the
-points, in where the student's regions lie, in the class term or in the weight of the box terms;
-validation images, fewer iterations than the real runs. Ends with a table and results.jsonl, a line
-a run.
+They differ in the points, in where the student's regions are placed, in the class term or in the
+weights of the box terms. Trains for fewer iterations than heterogeneous.py and evaluates on the
+validation images. Writes a table and results.jsonl, one line per run.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import quiet  # noqa: F401  (before what warns)
 from comparison import METRICS, arguments, begin, read_lines, spread, write_lines
-from training_runs import Run, one_sentence, run_all, shown
+from runs import Run, program, run_all, shown
 
 ALONE = "configs/quickstart/faster_rcnn_alone.py"
 DISTILLED = "configs/quickstart/faster_rcnn_distilled.py"
@@ -29,18 +27,18 @@ _SAMPLERS = {
 
 
 def points(*names: str) -> str:
-    """The override for these points."""
+    """The override that selects these samplers of points."""
     return f"model.sampler.samplers=[{', '.join(_SAMPLERS[name] for name in names)}]"
 
 
 def boxes(l1: float, giou: float) -> tuple[str, str]:
-    """The overrides for these weights of the box terms."""
+    """The overrides that set these weights of the box terms."""
     return f"model.loss.box_losses.0.weight={l1}", f"model.loss.box_losses.1.weight={giou}"
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to distil, in words, and the overrides that make it of the distilled config."""
+    """One way to distil: its description in the table, and its overrides of the config."""
 
     points: str = "general, specific"
     regions: str = "at the answers, moved"
@@ -107,11 +105,13 @@ FORMS = {
 
 
 def main() -> None:
-    """Parse the command line; print a table of old results, or run and report."""
-    parser = arguments(__doc__, output="output/heterogeneous_forms", seeds="how many (default 1)")
+    """Parse the command line; print the table of old results, or train and report."""
+    parser = arguments(
+        __doc__, output="output/heterogeneous_forms", seeds="number of seeds (default 1)"
+    )
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
     parser.add_argument(
-        "--table", type=Path, metavar="FILE", help="print the table of a results.jsonl, no more"
+        "--table", type=Path, metavar="FILE", help="only print the table of this results.jsonl"
     )
     args = parser.parse_args()
     if args.table:
@@ -145,7 +145,7 @@ def _run(name: str, seed: int, output: Path, iterations: int) -> Run:
 
 
 def line(name: str, seed: int, run: Run) -> dict:
-    """One run's line of a results.jsonl: AP in percent on the validation images at the end."""
+    """The line of one run in a results.jsonl, with its last AP (percent, validation images)."""
     last = [m for m in run.metrics() if "bbox/AP" in m][-1]
     figures = {metric: last[f"bbox/{metric}"] for metric in METRICS}
     head = {"form": name, "config": run.config, "changes": list(FORMS[name].changes)}
@@ -153,8 +153,8 @@ def line(name: str, seed: int, run: Run) -> dict:
 
 
 def table(lines: Sequence[dict]) -> str:
-    """Markdown of a results.jsonl, a row a form; of several seeds mean and sample standard
-    deviation."""
+    """A Markdown table of a results.jsonl, one row per form, with :func:`comparison.spread` over
+    the seeds."""
     rows = ["| points | regions | class term | L1, GIoU | seeds | AP | AP50 | AP75 |"]
     rows.append("|" + " --- |" * 8)
     for name, form in FORMS.items():
@@ -168,5 +168,5 @@ def table(lines: Sequence[dict]) -> str:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with program():
         main()

@@ -1,26 +1,28 @@
-"""The heterogeneous comparison: what it trains, what it writes, and the table made of that."""
+"""The program heterogeneous.py: the runs, the files that it writes, and their table."""
 
 import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from omegaconf import OmegaConf
 
 import comparison
 import heterogeneous
-import pytest
-import torch
 from comparison import LONGER, Comparison, write_lines
 from heterogeneous import CONFIGS, read_results, run_lines, table
-from omegaconf import OmegaConf
-from quickstart import CONFIGS as QUICKSTART
-from training_runs import ROOT, Run
-
 from kddetr.checkpoint import read_checkpoint
 from kddetr.engine import Trainer, load_config
+from quickstart import CONFIGS as QUICKSTART
+from runs import ROOT, Run
 
 SECONDS = {"alone": 10.0, "distilled": 15.0, "distilled_unlabeled": 20.0, LONGER: 15.0}
 APS = {"alone": 10.0, LONGER: 11.0, "distilled": 14.0, "distilled_unlabeled": 18.0}
 
 
 class FinishedRun(Run):
-    """Says that it has trained for as long as its name takes."""
+    """A finished run; its training took the time that SECONDS has for its name."""
 
     def evaluations(self):
         return [(self.iterations, (SECONDS[self.output.name], 5.0))]
@@ -53,7 +55,7 @@ def test_gains_are_measured_within_a_seed():
     assert rows["teacher"] == "| teacher | 2.00 M | 70.0 | 90.0 | 60.0 | | | |"
 
 
-def test_the_documents_table_is_that_of_its_results():
+def test_table_in_the_document_is_made_from_the_results_file():
     lines = read_results(ROOT / "docs" / "heterogeneous_results.jsonl")
     assert table(lines) in (ROOT / "docs" / "heterogeneous.md").read_text()
 
@@ -63,7 +65,7 @@ def test_one_seed_has_no_spread():
     assert "±" not in text and "| distilled | 1.25 M | 14.0 | 28.0 | 7.0 | +4.0 |" in text
 
 
-def test_the_table_comes_from_the_file_and_nothing_is_trained(tmp_path, monkeypatch, capsys):
+def test_table_of_a_file_trains_nothing(tmp_path, monkeypatch, capsys):
     file = tmp_path / "results.jsonl"
     write_lines(file, result_lines())
     assert read_results(file) == result_lines()
@@ -74,14 +76,14 @@ def test_the_table_comes_from_the_file_and_nothing_is_trained(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("line", ["{cut", "[]", '{"run": "alone"}'])
-def test_what_is_no_result_is_refused_by_its_line(tmp_path, line):
+def test_line_without_a_result_is_refused(tmp_path, line):
     file = tmp_path / "results.jsonl"
     write_lines(file, result_lines())
     file.write_text(file.read_text() + line)
     with pytest.raises(ValueError, match=rf"line {len(result_lines()) + 1}, is no result"):
         read_results(file)
     write_lines(file, result_lines()[:1])
-    with pytest.raises(ValueError, match="one of the student alone"):
+    with pytest.raises(ValueError, match="a line of the student alone"):
         read_results(file)
     file.write_text("")
     with pytest.raises(ValueError, match="is empty"):
@@ -91,8 +93,8 @@ def test_what_is_no_result_is_refused_by_its_line(tmp_path, line):
 
 
 @pytest.mark.parametrize("configs", [CONFIGS, QUICKSTART], ids=["heterogeneous", "quickstart"])
-def test_what_is_compared_differs_in_nothing_else(configs):
-    """The student, its optimiser and schedule, the labelled images and their order are the same."""
+def test_compared_configs_differ_only_in_distillation_and_unlabelled_images(configs):
+    """Student, optimizer, schedule, and the labelled images and their order are equal."""
     alone, distilled, more = (
         load_config(str(ROOT / configs[name]))
         for name in ("alone", "distilled", "distilled_unlabeled")
@@ -112,7 +114,7 @@ def test_what_is_compared_differs_in_nothing_else(configs):
 
 
 def train(tmp_path, monkeypatch, seeds):
-    """The runs of a comparison whose runs are all finished, and in which order they were begun."""
+    """The runs of a comparison in which every run is finished, and the runs as they were begun."""
     begun = []
     monkeypatch.setattr(comparison, "Run", FinishedRun)
     monkeypatch.setattr(comparison, "run_all", lambda runs, say: begun.extend(runs))
@@ -130,7 +132,7 @@ def test_one_seed_is_three_runs(tmp_path, monkeypatch):
         assert run.output == tmp_path / "seed3" / name
 
 
-def test_several_seeds_give_the_student_alone_its_twins_time(tmp_path, monkeypatch):
+def test_several_seeds_give_the_student_alone_the_distilled_runs_time(tmp_path, monkeypatch):
     runs, begun = train(tmp_path, monkeypatch, [0, 1])
     assert len(begun) == 8
     for seed, group in runs.items():
@@ -139,7 +141,7 @@ def test_several_seeds_give_the_student_alone_its_twins_time(tmp_path, monkeypat
         assert group[LONGER].overrides == [f"train.seed={seed}"]
 
 
-def test_the_program_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+def test_program_writes_its_measurements(tmp_path, monkeypatch, capsys):
     runs, _ = train(tmp_path, monkeypatch, [0, 1])
     shift = {run.output: 20.0 * seed for seed, group in runs.items() for run in group.values()}
     monkeypatch.setattr(heterogeneous, "begin", lambda: print)
@@ -166,8 +168,8 @@ def test_the_program_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert one == found["seeds"][1]
 
 
-def test_the_students_file_is_detectron2s(tmp_path, monkeypatch):
-    """Weights alone, under the names that the stock model gives them, as they were trained."""
+def test_weights_of_the_student_have_the_names_of_detectron2(tmp_path, monkeypatch):
+    """The file has nothing but the trained weights, under the names of the stock model."""
     run = Run("distilled", CONFIGS["distilled"], tmp_path, 8)
     torch.manual_seed(1)
     stock = Trainer.build_detector(load_config(str(ROOT / run.config))).stock
@@ -180,3 +182,11 @@ def test_the_students_file_is_detectron2s(tmp_path, monkeypatch):
     assert all(
         torch.equal(saved["model"][name], value) for name, value in stock.state_dict().items()
     )
+
+
+@pytest.mark.slow
+def test_program_ends_with_a_sentence_and_exit_code_2(tmp_path):
+    command = [sys.executable, "tools/quickstart/heterogeneous.py", "--table", str(tmp_path / "no")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: There is no file") and done.stderr.count("\n") == 1

@@ -1,21 +1,19 @@
-"""DINO on the quickstart's data: a larger DINO teaches a smaller one, and DAB-DETRs.
+"""DINO on the quickstart's data: a larger DINO teaches a smaller DINO and two DAB-DETRs.
 
 Trains the teacher on all 4,000 labelled images, then each student alone and distilled on 300 of
-them: same initial weights, same order of the images, same iterations. Ends with a table and
-results.json. About 25 minutes on one quiet core for the teacher, and 15 to 20 on two for a seed.
+them: same initial weights, same order of the images, same number of iterations. Writes a table and
+results.json. The teacher takes about 25 minutes on one idle core, a seed 15 to 20 on two.
 """
 
 from pathlib import Path
 
-import quiet  # noqa: F401  (before what warns)
 from comparison import arguments, begin, markdown, outcome, student, write
-from training_runs import ROOT, Run, one_sentence, run_all, shown
-
 from kddetr.engine import load_config
+from runs import ROOT, Run, program, run_all, shown
 
 CONFIGS = "configs/quickstart"
 TEACHER = f"{CONFIGS}/dino_teacher.py"
-# Name of a run: what it is called, its config, the run its gain is measured from.
+# Name of a run: its title in the table, its config, the run from which its gain is measured.
 STUDENTS = {
     "dino_alone": ("DINO alone", "dino_alone", None),
     "dino_distilled": ("DINO from DINO", "dino_distilled", "dino_alone"),
@@ -24,13 +22,15 @@ STUDENTS = {
     "dab_alone": ("DAB-DETR, dense attention, alone", "dab_alone", None),
     "dab_distilled": ("the same, from DINO", "dab_distilled_from_dino", "dab_alone"),
 }
-# Dense attention learns next to nothing in this time, alone or distilled: one seed shows it.
+# Dense attention learns almost nothing in this time, alone or distilled: one seed shows that.
 ONCE = ("dab_alone", "dab_distilled")
 
 
 def main() -> None:
-    """Parse the command line, run, report."""
-    parser = arguments(__doc__, output="output/quickstart_dino", seeds="how many (default 1)")
+    """Parse the command line, train, report."""
+    parser = arguments(
+        __doc__, output="output/quickstart_dino", seeds="number of seeds (default 1)"
+    )
     args = parser.parse_args()
     output = args.output
     say = begin()
@@ -45,7 +45,7 @@ def main() -> None:
     say(f"training {len(STUDENTS)} students, seeds {list(seeds)}")
     waiting = [(name in ONCE, run) for group in runs.values() for name, run in group.items()]
     run_all([run for _, run in sorted(waiting, key=lambda pair: pair[0])], say=say)
-    say("evaluating on the test images, which nothing was chosen on")
+    say("evaluating on the 400 test images")
     results = {
         "teacher": _result(teacher),
         "seeds": [
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _runs(output: Path, seed: int, iterations: int | None, teacher: Run) -> dict[str, Run]:
-    """The slower ones first, so that two processes end together."""
+    """The runs of one seed, the slowest first, so that two processes end at about the same time."""
     order = sorted(STUDENTS, key=lambda name: STUDENTS[name][2] is None)
     runs = {}
     for name in order:
@@ -81,14 +81,14 @@ def _runs(output: Path, seed: int, iterations: int | None, teacher: Run) -> dict
 
 
 def _result(run: Run) -> dict:
-    """AP on the test images, iterations, seconds of training steps, AP on the validation images."""
+    """AP on the test and validation images, iterations, seconds of training steps, parameters."""
     found = outcome(run, student(run))
     kinds = ("val", "iterations", "seconds", "parameters")
     return {"test": found["AP"]} | {kind: found[kind] for kind in kinds}
 
 
 def table(results: dict) -> str:
-    """Markdown: one row a detector; with several seeds mean and sample standard deviation."""
+    """A Markdown table, one row per detector, with :func:`comparison.spread` over the seeds."""
     rows = {"DINO, the teacher": _figures([results["teacher"]])}
     for name, (title, _, origin) in STUDENTS.items():
         seeds = [seed for seed in results["seeds"] if name in seed]
@@ -104,5 +104,5 @@ def _figures(runs: list[dict]) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    with one_sentence():
+    with program():
         main()

@@ -1,9 +1,8 @@
-"""Run several trainings side by side, one thread each, watch them, and pick up what a kill left."""
+"""Trainings that run side by side with one thread each, are watched, and resume after a stop."""
 
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -17,12 +16,14 @@ from omegaconf import OmegaConf
 
 from kddetr.checkpoint import asset
 from kddetr.engine import load_config
+from kddetr.engine.metrics import read_metrics
+from kddetr.errors import UserError, exit_on_user_error
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
-class RunFailed(RuntimeError):
-    """A training ended with an error; the message says where its log is."""
+class RunFailed(UserError, RuntimeError):
+    """A training that ended with an error, or that cannot start in its folder."""
 
 
 @dataclass
@@ -30,11 +31,11 @@ class Run:
     """One training of a config.
 
     Attributes:
-        name: shown to the reader.
-        config: file below configs/.
-        output: its folder; a finished run there is not repeated, an unfinished one is resumed, and
-            one of other settings is neither: it is left alone and said.
-        iterations: how many.
+        name: for messages.
+        config: the config file, relative to the project's root.
+        output: the output folder. A finished run in it is not repeated, and an unfinished run is
+            resumed; a run with other settings raises :class:`RunFailed`.
+        iterations: of the training.
         overrides: further ``key=value`` of the command line.
     """
 
@@ -46,20 +47,21 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
+        """The weights that the finished training leaves."""
         return self.output / "model_final.pth"
 
     @property
     def finished(self) -> bool:
-        """Whether it is there whole.
+        """Whether the final weights and the final evaluation are in the folder.
 
         Raises:
-            RunFailed: the folder holds a run of other settings.
+            RunFailed: the folder holds a run with other settings.
         """
-        self._claim()
+        self._claim_folder()
         return self.checkpoint.is_file() and self.iterations in dict(self.evaluations())
 
     def settings(self) -> str:
-        """A fingerprint of all that decides the outcome: the config, overrides, bundled weights."""
+        """A fingerprint of all that decides the result: config, overrides, bundled weights."""
         changes = [*self.overrides, f"train.max_iter={self.iterations}", "train.output_dir=."]
         text = OmegaConf.to_yaml(load_config(str(ROOT / self.config), changes))
         digest = hashlib.sha256(text.encode())
@@ -68,29 +70,21 @@ class Run:
                 digest.update(file.read_bytes())
         return digest.hexdigest()
 
-    def _claim(self) -> None:
-        """Note whose folder it is, once."""
+    def _claim_folder(self) -> None:
+        """Writes the fingerprint into a new folder, or compares it with that of an old one."""
         note, settings = self.output / "settings", self.settings()
         if not note.is_file() and not (self.output / "metrics.json").is_file():
             self.output.mkdir(parents=True, exist_ok=True)
             note.write_text(settings)
         elif not note.is_file() or note.read_text() != settings:
             raise RunFailed(
-                f"{shown(self.output)} holds a run of other settings (iterations, config, teacher):"
-                " remove that folder, or write to another one."
+                f"{shown(self.output)} holds a run with other settings (iterations, config,"
+                " teacher): remove that folder, or choose another output folder."
             )
 
     def metrics(self) -> list[dict]:
-        """Lines of the run's metrics.json; the last of an iteration counts, a cut one does not."""
-        file = self.output / "metrics.json"
-        lines = {}
-        for text in file.read_text().splitlines() if file.is_file() else []:
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError:
-                continue
-            lines.setdefault(line.get("iteration", -1), {}).update(line)
-        return [lines[i] for i in sorted(lines)]
+        """See :func:`kddetr.engine.metrics.read_metrics`."""
+        return read_metrics(self.output)
 
     def evaluations(self) -> list[tuple[int, tuple[float, float]]]:
         """(iterations done, (seconds of training, AP)) of every evaluation so far."""
@@ -103,7 +97,7 @@ class Run:
         return found
 
     def status(self) -> str:
-        """One short phrase: how far, how good on val."""
+        """One short phrase: the iterations done, and the last AP on the validation images."""
         metrics = self.metrics()
         done = min(metrics[-1]["iteration"] + 1, self.iterations) if metrics else 0
         found = self.evaluations()
@@ -111,8 +105,12 @@ class Run:
         return f"{self.name} {done}/{self.iterations}{score}"
 
     def start(self) -> subprocess.Popen:
-        """Start or resume it in a process of its own."""
-        self._claim()
+        """Starts or resumes the training in a process of its own.
+
+        Raises:
+            RunFailed: the folder holds a run with other settings, or another process trains in it.
+        """
+        self._claim_folder()
         command = [
             sys.executable,
             str(ROOT / "train_net.py"),
@@ -123,9 +121,9 @@ class Run:
             f"train.output_dir={self.output}",
             *self.overrides,
         ]
-        # One thread a run: two runs that share two cores with two threads each are slower.
+        # One thread per run: two runs with two threads each are slower on two cores.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        # The lock goes to the training and ends with it, even where this program was killed before.
+        # The training inherits the lock and holds it to its end, even if this program is killed.
         with (
             (self.output / "console.txt").open("a") as log,
             (self.output / "lock").open("w") as lock,
@@ -154,10 +152,17 @@ def run_all(
     say: Callable[[str], None] = print,
     every: float = 10.0,
 ) -> None:
-    """Bring all runs to their end, ``processes`` at a time, in the order given.
+    """Runs all trainings to their end, in the order given.
+
+    Args:
+        runs: finished ones are skipped.
+        processes: how many train at the same time.
+        say: prints a line of progress.
+        every: seconds between two lines about unfinished runs, at least.
 
     Raises:
-        RunFailed: one of them ended with an error; the others are stopped, nothing saved is lost.
+        RunFailed: a training ended with an error. The others are stopped; their last checkpoints
+            remain.
     """
     waiting = [run for run in runs if not run.finished]
     for run in runs:
@@ -180,7 +185,7 @@ def run_all(
                     raise RunFailed(
                         f"{run.name} stopped with exit code {process.returncode}: the reason is at"
                         f" the end of {shown(run.output / 'console.txt')}. Start this program again"
-                        " to go on from its last checkpoint."
+                        " to go on from the last checkpoint."
                     )
                 say(run.status() + " - done")
             line = "   ".join(run.status() for run, _ in active.values())
@@ -196,17 +201,16 @@ def run_all(
 
 
 def shown(path: Path) -> str:
-    """A path as a reader would type it."""
+    """The path relative to the current folder, if it is inside of it."""
     path = Path(path).resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @contextlib.contextmanager
-def one_sentence() -> Iterator[None]:
-    """End a program in one sentence where a user can put something right, or stopped it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise SystemExit("\nstopped: the same command goes on where it was") from None
-    except (RuntimeError, ValueError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from error
+def program() -> Iterator[None]:
+    """Ends a program in one sentence after an error of the user or Ctrl-C."""
+    with exit_on_user_error():
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise SystemExit("\nstopped: the same command goes on from here") from None

@@ -1,0 +1,54 @@
+"""The callables that a config names in its LazyCalls, and the arguments they take."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+
+from detectron2.utils.registry import locate
+
+from ..errors import ConfigError
+
+
+def located(target: Callable | str) -> Callable:
+    """The callable of a LazyCall.
+
+    Args:
+        target: the callable itself, or its import path.
+
+    Raises:
+        ConfigError: nothing is found at the path, or it cannot be called.
+    """
+    if not isinstance(target, str):
+        return target
+    try:
+        found = locate(target)
+    except ImportError:
+        found = None
+    if not callable(found):
+        raise ConfigError(f"{target} cannot be found, or is not callable: check its spelling.")
+    return found
+
+
+@cache
+def call_parameters(target: Callable | str) -> frozenset[str] | None:
+    """The keyword arguments that the callable of a LazyCall takes; None: it takes any.
+
+    Args:
+        target: the callable itself, or its import path.
+
+    Raises:
+        ConfigError: nothing is found at the path, or it cannot be called.
+    """
+    try:
+        parameters = inspect.signature(located(target)).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return None
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(p.name for p in parameters if p.kind in kinds)
+
+
+def target_name(target: Callable | str) -> str:
+    """The name of a callable for messages."""
+    return target if isinstance(target, str) else getattr(target, "__qualname__", str(target))

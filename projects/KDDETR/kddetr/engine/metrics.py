@@ -1,0 +1,27 @@
+"""Reading of ``metrics.json``, which a training writes into its output folder."""
+
+import json
+import os
+from pathlib import Path
+
+
+def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
+    """The metrics of a training, one dictionary per iteration, in the order of the iterations.
+
+    A training writes several lines about an iteration that ends with an evaluation, and writes an
+    iteration again when it resumes from an earlier checkpoint: later values replace earlier ones. A
+    last line that was cut off is left out, and without the file the list is empty.
+
+    Returns:
+        dictionaries with ``iteration``, counted from 0, and the names and values of the metrics,
+        such as ``total_loss``, ``train_seconds`` and ``bbox/AP`` (percent).
+    """
+    file = Path(output_dir) / "metrics.json"
+    merged: dict[int, dict] = {}
+    for text in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        merged.setdefault(line.get("iteration", -1), {}).update(line)
+    return [merged[iteration] for iteration in sorted(merged)]

@@ -1,0 +1,160 @@
+"""A cached encoder gives the predictions of its detector, and the same bits in any batch."""
+
+import pytest
+import torch
+
+from kddetr.detectors import RegionDetector
+from kddetr.errors import UsageError
+from kddetr.points import GeneralSampler
+from kddetr.structures import EncodedDetector
+from kddetr.teachers import CachedEncoder, Vocabulary
+from tests.stock_models import tiny_faster_rcnn
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+
+SIZE = (40, 56)
+EMBEDDINGS = ["deformable_detr", "deformable_detr_plain"]  # one-stage: queries without boxes
+
+
+def images(count: int) -> list[dict]:
+    return tiny_batch((SIZE,) * count, boxes=(1,) * count)
+
+
+def predictions(detector, batch):
+    memory = detector.encode(batch)
+    return detector.decode(memory, detector.queries(memory))
+
+
+@pytest.fixture(params=FAMILIES)
+def detector(request):
+    return tiny_detector(request.param).eval()
+
+
+@torch.no_grad()
+def test_predictions_are_those_of_the_detector(detector):
+    cached = CachedEncoder(detector, dtype="float32")
+    batch = images(2)
+    expected = predictions(detector, batch)
+    for order in ([0, 1], [1, 0], [1]):
+        found = predictions(cached, [batch[i] for i in order])
+        # The detector encodes both images in one batch, which changes the last bits.
+        torch.testing.assert_close(found.logits, expected.logits[:, order], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.boxes, expected.boxes[:, order], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_float16_tokens_and_bfloat16_autocast_change_predictions_a_little(detector):
+    batch = images(2)
+    expected = predictions(detector, batch)
+    own = detector.queries(
+        detector.encode(batch)
+    )  # with rounded tokens, proposals may be reordered
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cached = CachedEncoder(detector)
+        found = cached.decode(cached.encode(batch), own)
+    torch.testing.assert_close(found.boxes, expected.boxes, atol=0.1, rtol=0)
+
+
+def test_the_tokens_of_an_image_do_not_depend_on_the_batch_it_was_first_met_in(detector):
+    """Otherwise a resumed run, which meets images in other batches, would differ from a whole one.
+
+    The same code runs on the same image alone each time, so the bits are the same.
+    """
+    batch = images(4)
+
+    def tokens(*before: list[int]) -> torch.Tensor:
+        """Of image 0, in a new cache that has encoded these batches before."""
+        cached = CachedEncoder(detector, dtype="float32")
+        for indices in before:
+            cached.encode([batch[i] for i in indices])
+        return cached.encode(batch[:1]).tokens[0]
+
+    expected = tokens()
+    for before in ([[0, 1]], [[1, 0]], [[1, 2, 0]], [[3, 0, 2, 1]], [[1], [1, 0]], [[2, 1], [0]]):
+        assert torch.equal(tokens(*before), expected), before
+
+
+def test_the_detector_encodes_each_image_once():
+    detector = tiny_detector().eval()
+    encoded = []
+    encode = detector.encode
+    detector.encode = lambda inputs: encoded.extend(x["image_id"] for x in inputs) or encode(inputs)
+    cached, batch = CachedEncoder(detector), images(3)
+    for indices in ([0, 1], [1, 2], [2, 0], [1, 1]):
+        cached.encode([batch[i] for i in indices])
+    assert encoded == [0, 1, 2]
+
+
+def test_images_of_two_files_with_the_same_id_are_kept_apart():
+    cached, batch = CachedEncoder(tiny_detector().eval()), images(2)
+    for name, x in zip("ab", batch, strict=True):
+        x.update(image_id=0, file_name=name)
+    tokens = cached.encode(batch).tokens
+    assert not torch.equal(tokens[0], tokens[1])
+
+
+def test_a_moved_detector_gives_memories_of_its_own_dtype():
+    cached, batch = CachedEncoder(tiny_detector().eval()), images(2)
+    before = cached.encode(batch).tokens
+    after = cached.double().encode(batch).tokens
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after.float(), before)
+
+
+def test_changed_pixels_are_refused():
+    cached, batch = CachedEncoder(tiny_detector().eval()), images(1)
+    cached.encode(batch)
+    pixels = batch[0]["image"]
+    for changed in (pixels.flip(-1), pixels.roll(1, -1), pixels[:, :, :48], pixels // 2):
+        with pytest.raises(UsageError, match=r"Image \(None, 0\) has other pixels.*augmentations"):
+            cached.encode([batch[0] | {"image": changed}])
+    cached.encode(batch)
+
+
+def test_inputs_that_cannot_be_cached_are_refused():
+    cached = CachedEncoder(tiny_detector().eval())
+    with pytest.raises(UsageError, match="images of one size"):
+        cached.encode(tiny_batch())
+    with pytest.raises(UsageError, match="needs an image_id"):
+        cached.encode([{"image": images(1)[0]["image"]}])
+
+
+def test_a_detector_that_is_not_a_transformer_is_refused():
+    """The memory of an R-CNN has feature maps and proposals instead of tokens."""
+    cached = CachedEncoder(RegionDetector(tiny_faster_rcnn()).eval())
+    with pytest.raises(UsageError, match="of a detection transformer only"):
+        cached.encode(images(1))
+
+
+def wrapped(detector, dtype: str = "float32"):
+    """The detector in both wrappers, as an encoded detector."""
+    vocabulary = Vocabulary(detector=detector, classes=["a", "b", "c"], wanted=["c", "a"])
+    teacher = CachedEncoder(vocabulary, dtype=dtype)
+    return EncodedDetector(teacher, teacher.encode(images(2)))
+
+
+@pytest.mark.parametrize("family", EMBEDDINGS)
+@torch.no_grad()
+def test_general_points_of_a_one_stage_deformable_detr_go_through_both_wrappers(family):
+    detector = tiny_detector(family).eval()
+    plain = EncodedDetector(detector, detector.encode(images(2)))
+    found = {}
+    for name, teacher in (("plain", plain), ("wrapped", wrapped(detector))):
+        torch.manual_seed(0)
+        points = GeneralSampler(count=5)(teacher, teacher)
+        found[name] = points, teacher.decode(points)
+    (points, expected), (same_points, selected) = found["plain"], found["wrapped"]
+    assert points.groups == {"general": 5} and points.position.shape == (2, 5, 16)
+    for part in ("boxes", "content", "position"):
+        assert torch.equal(getattr(same_points, part), getattr(points, part))
+    torch.testing.assert_close(selected.logits, expected.logits[..., [2, 0]])
+    torch.testing.assert_close(selected.boxes, expected.boxes)
+
+
+def test_a_wrapper_has_random_queries_only_where_its_detector_has():
+    for detector in (tiny_detector(), tiny_detector("dino")):
+        with pytest.raises(UsageError, match="made of boxes"):
+            wrapped(detector.eval()).random_queries(1, 4)
+    stock = RegionDetector(tiny_faster_rcnn()).eval()
+    teacher = Vocabulary(detector=stock, classes=["a", "b", "c"], wanted=["a"])
+    with pytest.raises(UsageError, match="queries of a RegionDetector are made of boxes"):
+        EncodedDetector(teacher, teacher.encode(images(1))).random_queries(1, 4)
