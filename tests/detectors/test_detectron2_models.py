@@ -168,6 +168,8 @@ def test_a_built_model_is_only_wrapped(kind):
     assert [id(p) for p in detector.parameters()] == [id(p) for p in stock.parameters()]
     kinds = {"retinanet": DenseQueryDetector, "fcos": DenseQueryDetector}
     assert isinstance(detector, kinds.get(kind, RegionDetector))
+    with pytest.raises(UsageError, match="are made of boxes"):
+        detector.random_queries(None, images=1, count=2)
 
 
 def test_a_model_of_a_yaml_file_trains():

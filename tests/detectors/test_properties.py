@@ -5,7 +5,7 @@ import torch
 
 from kddetr.detectors import deformable_detr
 from kddetr.errors import UsageError
-from kddetr.structures import Detector, Queries
+from kddetr.structures import Detector, Queries, queries_are_boxes
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 
@@ -67,7 +67,7 @@ def test_grouped_is_separate(detector):
     batch = tiny_batch()
     memory = detector.encode(batch)
     own = detector.queries(memory).named("own")
-    if "position" not in detector.query_parts:
+    if queries_are_boxes(detector):
         other = detector.make_queries(memory, torch.rand(1, 5, 4)).named("other")
     else:
         other = detector.random_queries(memory, 1, 5).named("other")
@@ -172,16 +172,16 @@ def test_a_detector_makes_queries_at_boxes_or_random_ones(detector):
     """Each kind does one of the two and refuses the other."""
     memory = detector.encode(tiny_batch())
     boxes = torch.rand(1, 5, 4)
-    if "position" in detector.query_parts:
-        made = detector.random_queries(memory, 1, 5)
-        assert made.boxes.shape == (2, 5, 2)
-        with pytest.raises(UsageError, match="take general and specific points"):
-            detector.make_queries(memory, boxes)
-    else:
+    if queries_are_boxes(detector):
         made = detector.make_queries(memory, boxes)
         close(made.boxes, boxes.expand(2, -1, -1))
         with pytest.raises(UsageError, match="use make_queries"):
             detector.random_queries(memory, 1, 5)
+    else:
+        made = detector.random_queries(memory, 1, 5)
+        assert made.boxes.shape == (2, 5, 2)
+        with pytest.raises(UsageError, match="take general and specific points"):
+            detector.make_queries(memory, boxes)
     for name, width in detector.query_parts.items():
         assert getattr(made, name).shape == (2, 5, width)
 

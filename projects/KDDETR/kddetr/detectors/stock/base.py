@@ -93,7 +93,8 @@ class StockDetector(nn.Module):
             UsageError: always.
         """
         raise UsageError(
-            "The queries of this detector are made of boxes: draw the boxes and use make_queries."
+            f"The queries of a {type(self).__name__} are made of boxes: draw the boxes and use"
+            " make_queries."
         )
 
     def convert_queries(self, memory: BatchMemory, points: Queries) -> Queries:
