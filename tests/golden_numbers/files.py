@@ -112,8 +112,8 @@ class Golden:
     def check_gradient(self, key: str, actual: torch.Tensor) -> None:
         """Gradients of one tensor: equal to 1e-4 relative plus 1e-5 absolute.
 
-        A small element is often a sum of large terms, whose rounding goes with the large elements of
-        the tensor. So where the largest element is above 1, the absolute part is 1e-5 of it.
+        A small element is often a sum of large terms, whose rounding goes with the large elements
+        of the tensor. So where the largest element is above 1, the absolute part is 1e-5 of it.
         """
         largest = float(self[key].abs().max())
         self.check(key, actual, atol=ATOL * max(1.0, largest), rtol=RTOL)
