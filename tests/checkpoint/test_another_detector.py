@@ -10,11 +10,10 @@ from torch import nn
 
 from kddetr.checkpoint import Checkpointer, CheckpointError, adapted, detectron2_names
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet, swin, timm_backbone
-from tests.checkpoint.test_published_names import FILES, full_size, published_file
+from tests.checkpoint.test_published_names import FILES, full_size, needs, published_file
 from tests.tiny import tiny_detector
 
 OFFICIAL = [family for family, author in FILES if author == "official"]
-LISTS = {"dab_detr_r50": "dab", "dino_4scale_r50": "dino"}
 
 
 @functools.cache
@@ -117,7 +116,7 @@ SIZES = [
 @pytest.mark.parametrize("author", ["official", "detrex"])
 def test_other_sizes(caplog, options, words, author):
     """Strictly one sentence; else the same as a warning, and what fits is loaded."""
-    model = detector(dino, **options)
+    model = detector(dino, **options, **needs("dino", author))
     refused(model, ("dino_4scale_r50", author), f"x.pth has {words}", strict=True)
     with caplog.at_level(logging.WARNING, logger="kddetr"):
         found = adapted(published_file("dino_4scale_r50", author), model, "x.pth")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kddetr.checkpoint import CheckpointError, adapted, converted, load_weights
-from kddetr.checkpoint.published.backbone import imagenet_names
+from kddetr.checkpoint.backbones import own_names
 from kddetr.detectors import swin, timm_backbone
 from tests.checkpoint import other_names
 from tests.golden_numbers.files import Golden
@@ -40,7 +40,7 @@ def test_a_number_in_place_of_a_matrix(name):
 def fitted(state: dict[str, torch.Tensor], model: torch.nn.Module) -> bool:
     """Whether the weights are taken; they are refused with a sentence if not."""
     try:
-        found = converted(state, "x.pth", with_backbone=False)
+        found = converted(state, "x.pth")
         _ = found and (str(found), found.config, found.backbone)
         for strict in (True, False):
             load_weights(model, adapted(state, model, "x.pth"), strict=strict, source="x.pth")
@@ -74,10 +74,9 @@ def test_one_name_decides_no_sizes(name, number):
     began = time.process_time()
     assert not fitted({name.format(number): ONE}, tiny_detector("dino"))
     assert not fitted(state, tiny_detector("dino"))
-    with pytest.raises(CheckpointError):
-        imagenet_names(resnet, "x.pth")
+    assert len(own_names(resnet, "x.pth")) == len(resnet)
     bare = {k.removeprefix("backbone.0."): v for k, v in state.items()}
-    assert len(imagenet_names(bare, "x.pth")) == len(bare)
+    assert len(own_names(bare, "x.pth")) == len(bare)
     assert time.process_time() - began < 2
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kddetr.checkpoint import adapted, converted
+from kddetr.checkpoint import CheckpointError, adapted, converted
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet, swin
 from kddetr.detectors.detr.deformable_detr import VARIANTS
 
@@ -71,18 +71,28 @@ def published_file(family: str, author: str) -> dict[str, torch.Tensor]:
     return {name: weight(name, shape, aliases) for name, shape in names.items()}
 
 
+def needs(family: str, author: str) -> dict[str, float]:
+    """The settings that such a file's weights were trained with."""
+    flat = family.startswith("dab") or (family.startswith("dino") and author == "official")
+    temperature, offset = (20.0, 0.0) if flat else (10000.0, -0.5)
+    deformable = family.startswith("deformable") and author != "detrex"
+    return {"temperature": temperature, "offset": offset, "eps": 1e-5 if deformable else 1e-3}
+
+
 @functools.cache
-def full_size(family: str, num_classes: int, shared_heads: bool = False) -> torch.nn.Module:
-    """What our builder makes, without memory."""
+def full_size(
+    family: str, num_classes: int, shared_heads: bool = False, author: str = "detrex"
+) -> torch.nn.Module:
+    """What our builder makes, without memory, with the settings of an author's files."""
+    options = {"num_classes": num_classes, **needs(family, author)}
     with torch.device("meta"):
         if family.startswith("dab"):
-            backbone = resnet(depth=50, out_features=["res5"])
-            return dab_detr(backbone=backbone, num_classes=num_classes)
-        backbone = resnet(depth=50)
+            return dab_detr(backbone=resnet(depth=50, out_features=["res5"]), **options)
+        options["backbone"] = resnet(depth=50)
         if family.startswith("dino"):
-            return dino(backbone=backbone, num_classes=num_classes, shared_heads=shared_heads)
+            return dino(shared_heads=shared_heads, **options)
         variant = next(name for name in VARIANTS if family.endswith(name))
-        return deformable_detr(backbone=backbone, num_classes=num_classes, variant=variant)
+        return deformable_detr(variant=variant, **options)
 
 
 def shapes(state: dict) -> dict[str, tuple[int, ...]]:
@@ -114,7 +124,7 @@ def test_every_name_of_a_published_file(family, author):
     assert found.classes == (80 if author == "detrex" else 91)
     assert (found.heads == 1) == shared
     for classes in {80, found.classes}:
-        model = full_size(family, classes, shared)
+        model = full_size(family, classes, shared, author)
         fitted = adapted(state, model, "x.pth", strict=True)
         assert shapes(fitted) == shapes(model.state_dict())
 
@@ -130,9 +140,10 @@ def test_names_of_hugging_faces_hub(family):
     once = {k: v for k, v in old.items() if not re.match(r"model\.decoder\.(class|bbox)_embed", k)}
     if family.endswith("plain"):
         once = {k: v for k, v in once.items() if not re.match(r"(class|bbox)_embed\.[1-5]", k)}
+    model = full_size(family, 91, author="huggingface_v5")
     for given in (old, once):
-        fitted = adapted(given, full_size(family, 91), "x.safetensors", strict=True)
-        assert shapes(fitted) == shapes(full_size(family, 91).state_dict())
+        fitted = adapted(given, model, "x.safetensors", strict=True)
+        assert shapes(fitted) == shapes(model.state_dict())
 
 
 def test_the_published_student():
@@ -146,7 +157,7 @@ def test_the_published_student():
 
 def test_dino_heads_of_either_kind_in_models_of_either_kind():
     official = published_file("dino_4scale_r50", "official")
-    model = full_size("dino", 80, False)
+    model = full_size("dino", 80, False, "official")
     fitted = adapted(official, model, "x.pth", strict=True)
     assert shapes(fitted) == shapes(model.state_dict())
     for end in ("weight", "bias"):
@@ -154,7 +165,9 @@ def test_dino_heads_of_either_kind_in_models_of_either_kind():
             ours = fitted[f"decoder.class_heads.{layer}.{end}"]
             assert torch.equal(ours, fitted[f"decoder.class_heads.0.{end}"])
     detrex = published_file("dino_4scale_r50", "detrex")
-    with pytest.raises(RuntimeError, match=r"different heads.*set model\.shared_heads=False"):
+    with pytest.raises(
+        CheckpointError, match=r"a head for each layer.*; set model\.shared_heads=F"
+    ):
         adapted(detrex, full_size("dino", 80, True), "x.pth")
     # The same after a conversion by the tool.
     own = converted(official, "x.pth").state
@@ -177,7 +190,12 @@ def swin_of_its_authors(name: str) -> str:
 )
 def test_dino_with_a_swin(author, prefix):
     pytest.importorskip("timm")
-    model = dino(backbone=swin(size="tiny"), num_classes=80, shared_heads=author == "official")
+    model = dino(
+        backbone=swin(size="tiny"),
+        num_classes=80,
+        shared_heads=author == "official",
+        **needs("dino", author),
+    )
     state = published_file("dino_4scale_r50", author)
     state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
     for level, channels in enumerate((192, 384, 768, 768)):

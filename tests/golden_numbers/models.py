@@ -4,13 +4,14 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX, DAB_DETR_OFFICIAL
-from kddetr.checkpoint.published.deformable_names import (
+from kddetr.checkpoint.origins import (
+    DAB_DETR_DETREX,
+    DAB_DETR_OFFICIAL,
     DEFORMABLE_DETREX,
     DINO_DETREX,
     TWO_STAGE_DETREX,
 )
-from kddetr.checkpoint.published.names import rename
+from kddetr.checkpoint.published import rename
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX
-from kddetr.checkpoint.published.deformable_names import (
+from kddetr.checkpoint.origins import (
+    DAB_DETR_DETREX,
     DEFORMABLE_DETREX,
     DINO_DETREX,
     TWO_STAGE_DETREX,
 )
-from kddetr.checkpoint.published.names import rename
+from kddetr.checkpoint.published import rename
 from kddetr.detectors.detr.attention import GroupMask
 from kddetr.detectors.detr.encoder import cell_centres
 from kddetr.detectors.detr.matcher import Target

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_OFFICIAL
+from kddetr.checkpoint.origins import DAB_DETR_OFFICIAL
 from kddetr.detectors.detr.matcher import Target
 from kddetr.losses import (
     EqualWeight,

@@ -9,7 +9,8 @@ import torchvision
 from convert_checkpoint import main
 
 from kddetr.checkpoint import Checkpointer, detectron2_names, load_pretrained, read_checkpoint
-from kddetr.checkpoint.published.origins import ORIGINS
+from kddetr.checkpoint.origins import ORIGINS
+from kddetr.checkpoint.settings import overrides
 from kddetr.detectors import dab_detr, resnet, timm_backbone
 from kddetr.engine import load_config
 from tests.checkpoint import other_names
@@ -111,7 +112,7 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
     for source, target, words in (
         (unknown, out, "no checkpoint that is known here; its 1 weights are net.0 (weight)"),
         (code, out, "mkdir can run code"),
-        (tmp_path / "part.pth", out, "missing 1: backbone.0.body.layer3.1.conv2 (weight)"),
+        (tmp_path / "part.pth", out, "missing 1: backbone.res4.1.conv2 (weight)"),
         (tmp_path / "nothing.pth", out, "does not exist"),
         (official, unknown, "exists; --force overwrites it"),
         (official, tmp_path / "no" / "out.pth", "does not exist; make it first"),
@@ -143,6 +144,8 @@ def test_files_of_timm_go_straight_into_a_training(tmp_path, capsys, name):
 def test_what_a_config_has_to_say_can_be_said(origin):
     names = {"deformable_detr_r50", "deformable_detr_refine_r50", f"{origin.config}_r50"}
     for name in names if origin.config == "deformable_detr" else [f"{origin.config}_r50"]:
-        overrides = origin.settings.split()
-        cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), overrides)
-        assert cfg.model.eps in (1e-3, 1e-5)
+        for recipe in origin.recipes:
+            words = overrides(recipe.settings).split()
+            cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), words)
+            assert cfg.model.eps == recipe.settings["eps"] in (1e-3, 1e-5)
+            assert cfg.model.backbone.dilation == recipe.settings["backbone.dilation"]
