@@ -169,7 +169,8 @@ def backbone(state: State, source: str) -> State | None:
     coverage = compare(network, bare)
     if not coverage.complete:
         raise CheckpointError(
-            f"{source} looks like a ResNet, but not all of it agrees: {coverage.describe()}. {_OF_TIMM}"
+            f"{source} looks like a ResNet, but not all of it agrees: {coverage.describe()}."
+            f" {_OF_TIMM}"
         )
     return bare
 

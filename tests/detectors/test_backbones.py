@@ -53,6 +53,36 @@ def test_resnet_is_torchvisions(depth):
         assert found[name].shape == (1, shape.channels, *sides)
 
 
+@pytest.mark.parametrize("depth", [50, 101])
+def test_dilated_resnet_is_torchvisions(depth):
+    torch.manual_seed(depth)
+    build = getattr(torchvision.models, f"resnet{depth}")
+    dilated = [False, False, True]
+    reference = random_statistics(build(weights=None, replace_stride_with_dilation=dilated))
+    state = detectron2_names(reference.state_dict())
+    ours, plain = (resnet(depth=depth, dilation=on).eval() for on in (True, False))
+    for model in (ours, plain):
+        load_weights(model, state, strict=True, source="random")
+    image = torch.randn(1, 3, 50, 70)
+    with torch.no_grad():
+        expected, found = torchvision_features(reference, image), ours(image)
+        assert plain(image)["res5"].shape[-2:] == (2, 3)  # the same weights, another network
+    for name in ("res3", "res4", "res5"):
+        scale = expected[name].abs().max()
+        torch.testing.assert_close(found[name] / scale, expected[name] / scale, atol=1e-5, rtol=0)
+    assert found["res5"].shape == (1, 2048, 4, 5)
+    assert {name: shape.stride for name, shape in ours.output_shape().items()} == {
+        "res3": 8,
+        "res4": 16,
+        "res5": 16,
+    }
+
+
+def test_only_bottlenecks_are_dilated():
+    with torch.device("meta"), pytest.raises(ValueError, match="depth of 50 or more"):
+        resnet(depth=34, dilation=True)
+
+
 def test_resnet_101_has_torchvisions_weights():
     with torch.device("meta"):
         state = detectron2_names(torchvision.models.resnet101(weights=None).state_dict())

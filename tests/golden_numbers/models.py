@@ -4,13 +4,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from kddetr.checkpoint.origins import (
-    DAB_DETR_DETREX,
-    DAB_DETR_OFFICIAL,
-    DEFORMABLE_DETREX,
-    DINO_DETREX,
-    TWO_STAGE_DETREX,
-)
+from kddetr.checkpoint.origins import ORIGINS
 from kddetr.checkpoint.published import rename
 from kddetr.detectors import (
     DetectionTransformer,
@@ -68,7 +62,7 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
         anchor_temperature=c["anchor_temperature"],
         num_detections=c["topk"],
     )
-    return filled(model, rename(z.state(), DAB_DETR_DETREX))
+    return filled(model, rename(z.state(), ORIGINS["DAB-DETR of detrex"]))
 
 
 def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
@@ -77,7 +71,7 @@ def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
     model = sized_dab_detr(
         c, channels=c[f"{role}_channels"], decoder_layers=c[f"{role}_dec_layers"]
     )
-    return filled(model, rename(z.state(f"sd_{role}"), DAB_DETR_OFFICIAL))
+    return filled(model, rename(z.state(f"sd_{role}"), ORIGINS["DAB-DETR of its authors' project"]))
 
 
 def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer:
@@ -111,7 +105,11 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
     refined = "two_stage" if c["two_stage"] else "refine"
     variant = refined if c["with_box_refine"] else "plain"
     model = deformable_detr(**deformable_sizes(z), variant=variant)
-    names = TWO_STAGE_DETREX if c["two_stage"] else DEFORMABLE_DETREX
+    names = (
+        ORIGINS["two-stage Deformable DETR of detrex"]
+        if c["two_stage"]
+        else ORIGINS["Deformable DETR of detrex"]
+    )
     return filled(model, one_set_of_heads(rename(z.state(), names), model))
 
 
@@ -127,7 +125,7 @@ def golden_dino(z: Golden) -> DetectionTransformer:
         label_noise=c["label_noise_ratio"],
         box_noise=c["box_noise_scale"],
     )
-    return filled(model, one_set_of_heads(rename(z.state(), DINO_DETREX), model))
+    return filled(model, one_set_of_heads(rename(z.state(), ORIGINS["DINO of detrex"]), model))
 
 
 def deformable_sizes(z: Golden) -> dict:

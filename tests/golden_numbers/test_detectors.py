@@ -6,12 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kddetr.checkpoint.origins import (
-    DAB_DETR_DETREX,
-    DEFORMABLE_DETREX,
-    DINO_DETREX,
-    TWO_STAGE_DETREX,
-)
+from kddetr.checkpoint.origins import ORIGINS
 from kddetr.checkpoint.published import rename
 from kddetr.detectors.detr.attention import GroupMask
 from kddetr.detectors.detr.encoder import cell_centres
@@ -29,12 +24,12 @@ from tests.golden_numbers.models import (
 )
 
 NAMES = {
-    "dab_detr": DAB_DETR_DETREX,
-    "deformable_detr_plain": DEFORMABLE_DETREX,
-    "deformable_detr_refine": DEFORMABLE_DETREX,
-    "deformable_detr_two_stage": TWO_STAGE_DETREX,
-    "dino_eval": DINO_DETREX,
-    "dino_train_dn": DINO_DETREX,
+    "dab_detr": ORIGINS["DAB-DETR of detrex"],
+    "deformable_detr_plain": ORIGINS["Deformable DETR of detrex"],
+    "deformable_detr_refine": ORIGINS["Deformable DETR of detrex"],
+    "deformable_detr_two_stage": ORIGINS["two-stage Deformable DETR of detrex"],
+    "dino_eval": ORIGINS["DINO of detrex"],
+    "dino_train_dn": ORIGINS["DINO of detrex"],
 }
 
 

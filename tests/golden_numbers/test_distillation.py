@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kddetr.checkpoint.origins import DAB_DETR_OFFICIAL
+from kddetr.checkpoint.origins import ORIGINS
 from kddetr.detectors.detr.matcher import Target
 from kddetr.losses import (
     EqualWeight,
@@ -146,4 +146,4 @@ def test_one_complete_step(grouped):
     z.check_relative("loss/total", total)
     total.backward()
     z.check_relative("grad/student_feat", feature.grad)
-    check_parameter_gradients(z, student, DAB_DETR_OFFICIAL)
+    check_parameter_gradients(z, student, ORIGINS["DAB-DETR of its authors' project"])

@@ -140,7 +140,7 @@ def test_files_of_timm_go_straight_into_a_training(tmp_path, capsys, name):
     Checkpointer(model).load(file, strict=True)
 
 
-@pytest.mark.parametrize("origin", ORIGINS, ids=str)
+@pytest.mark.parametrize("origin", ORIGINS.values(), ids=str)
 def test_what_a_config_has_to_say_can_be_said(origin):
     names = {"deformable_detr_r50", "deformable_detr_refine_r50", f"{origin.config}_r50"}
     for name in names if origin.config == "deformable_detr" else [f"{origin.config}_r50"]:

@@ -1,4 +1,4 @@
-"""Weights of any known file, fitted to a model: its names, classes and heads, or why they do not fit."""
+"""Weights of any known file, fitted to a model: its names, its classes, its heads."""
 
 import logging
 import re

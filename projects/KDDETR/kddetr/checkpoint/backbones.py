@@ -133,9 +133,10 @@ def _ending_like(name: str, own: list[str]) -> str:
 
 
 def depth_of(state: State) -> int | None:
-    """Depth of a ResNet under Detectron2's names, or of the smallest that begins like it: 18 to 152.
+    """Depth of the smallest ResNet with the blocks of these weights, 18 to 152; None: no ResNet.
 
-    None when there is none.
+    Args:
+        state: Detectron2's names; stages may be missing.
     """
     blocks, bottleneck = _blocks(state)
     for depth, counts in _BLOCKS[bottleneck].items():
@@ -145,7 +146,7 @@ def depth_of(state: State) -> int | None:
 
 
 def described(state: State) -> str:
-    """What the backbone of a detector under this project's names is: `a ResNet-50`; empty if none."""
+    """What a detector's backbone is, e.g. "a ResNet-50"; empty when it has none."""
     if depth := depth_of(state):
         return f"a ResNet-{depth}"
     blocks, _ = _blocks(state)

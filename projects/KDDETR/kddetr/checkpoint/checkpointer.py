@@ -86,7 +86,7 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def save(self, name: str, **extra: Any) -> None:
-        """Save the model, all checkpointables and `extra` as `name`.pth, from which a run resumes."""
+        """Save the model, all checkpointables and `extra` as `name`.pth, to be resumed from."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
@@ -175,8 +175,8 @@ class Checkpointer(DetectionCheckpointer):
         present = [name for name in present if name != "model_best.pth"]
         if present:
             raise CheckpointError(
-                f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or empty;"
-                f" write the name of the one to resume from into it, e.g. {present[-1]}."
+                f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "
+                f"empty; write the name of the one to resume from into it, e.g. {present[-1]}."
             )
         return ""
 

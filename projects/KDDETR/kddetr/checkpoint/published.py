@@ -21,6 +21,7 @@ _BACKBONE = re.compile(
     r"(?:model\.)?backbone\."
     r"(?:0\.body\.|0\.|body\.|(?:conv_encoder\.)?model\.(?:_backbone\.)?)?"
 )
+_TEACHERS_ANCHORS = "aux_refpoints"  # in a student's file of the published KD-DETR code
 _LABELS = "denoising.label_embedding.weight"
 
 
@@ -86,14 +87,14 @@ def converted(state: State, source: str) -> Converted | None:
         CheckpointError: two names of one weight have different values, query, key and value have
             different shapes, or the backbone is neither a ResNet nor a Swin.
     """
-    origin = next((o for o in ORIGINS if all(name in state for name in o.tells)), None)
+    origin = next((origin for origin in ORIGINS.values() if origin.matches(state)), None)
     if origin is None:
         return None
     rest, bare = {}, {}
     for name, value in state.items():
         if match := _BACKBONE.match(name):
             bare[name[match.end() :]] = value
-        elif not _NO_WEIGHT.search(name):
+        elif not _NO_WEIGHT.search(name) and name != _TEACHERS_ANCHORS:
             rest[name] = value
     names = _names(rest, origin)
     own = _joined(_merged(rest, names, source))
@@ -117,7 +118,7 @@ def rename(state: Mapping[str, Value], origin: Origin) -> dict[str, Value]:
 
 
 def _names(state: Mapping[str, Value], origin: Origin) -> dict[str, str]:
-    """Their name -> ours, empty for what is dropped."""
+    """Their name -> ours."""
     names = {name: origin.rename(name) for name in state}
     layers = _count(names.values(), "decoder.layers")
     # Where all levels are in one list, those made by a 3 x 3 convolution are the extra ones.
@@ -159,9 +160,8 @@ def _merged(state: Mapping[str, Value], names: Mapping[str, str], source: str) -
                 f"{source} holds {first[ours]} and {theirs}, two names of one weight, with"
                 " different values: it is no file of a whole model."
             )
-        if ours:
-            merged.setdefault(ours, value)
-            first.setdefault(ours, theirs)
+        merged.setdefault(ours, value)
+        first.setdefault(ours, theirs)
     return merged
 
 

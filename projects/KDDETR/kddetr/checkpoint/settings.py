@@ -1,7 +1,8 @@
-"""Settings that change a detector's predictions and that the shape of no weight shows.
+"""Settings that change a detector's predictions and that no weight's shape shows.
 
-A position embedding of another temperature fits every weight and moves every box. What a file needs
-is known from its origin, its name, or what is saved beside its weights, and compared with the model.
+With another temperature of the position embedding every weight of a file fits, and every box moves.
+The settings that a file needs are known from its origin, from its name or from what is saved beside
+its weights, and compared with the model's.
 """
 
 import argparse
@@ -80,12 +81,12 @@ def check_settings(
     """
     fitting = next((recipe for recipe in recipes if not _changes(own, recipe)), None)
     if fitting is not None and not heads:
-        if fitting is not recipes[0] and not _is_marked(fitting, source):
+        if fitting is not recipes[0] and fitting.mark and not _is_marked(fitting, source):
             _log.warning(
                 "%s is %s, of which there are weights for two settings: the model has %s (files"
                 " named %s), others need %s.",
                 *(source, what, overrides(_changes(recipes[0].settings, fitting))),
-                *(fitting.mark or "differently", overrides(_changes(own, recipes[0]))),
+                *(fitting.mark, overrides(_changes(own, recipes[0]))),
             )
         return
     same = [recipe for recipe in recipes if "backbone.dilation" not in _changes(own, recipe)]
