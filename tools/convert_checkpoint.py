@@ -48,7 +48,7 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
     """Write the converted file and print what it was, what it is and what config it needs.
 
     Raises:
-        CheckpointError: `source` is not understood, or `target` is not to be written.
+        CheckpointError: ``source`` is not understood, or ``target`` is not to be written.
     """
     _check_target(target, force)
     data = read_checkpoint(source)

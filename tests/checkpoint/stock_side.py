@@ -46,7 +46,7 @@ NAMES = (*LAZY, "yaml")
 
 
 def stock_model(name: str) -> nn.Module:
-    """One of `NAMES`: a config of Detectron2's own, made tiny by overriding it."""
+    """One of ``NAMES``: a config of Detectron2's own, made tiny by overriding it."""
     if name == "yaml":
         return _from_yaml()
     cfg = model_zoo.get_config(LAZY[name]).model

@@ -31,7 +31,7 @@ def published_window_attention(
 ) -> Tensor:
     """Window attention of a map (B, H, W, C) by its definition, every token with every other.
 
-    The map is padded with zeros to whole windows and rolled by `shift`; tokens see one another when
+    The map is padded with zeros to whole windows and rolled by ``shift``; tokens see one another when
     they are in one window and were neighbours before the roll.
     """
     batch, height, width, channels = x.shape

@@ -70,7 +70,7 @@ CRAFTED = {
 
 
 def as_pth(pickled: bytes, file: Path, **entries: bytes) -> None:
-    """A `.pth` with another pickle in it."""
+    """A ``.pth`` with another pickle in it."""
     torch.save({"a": torch.ones(1)}, file)
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}

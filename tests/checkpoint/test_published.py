@@ -61,7 +61,7 @@ def untrained(z: Golden, name: str, monkeypatch, **changes) -> nn.Module:
 
 
 def author_of(source) -> str:
-    """`official`, `huggingface` or `detrex`, whose names the golden files have."""
+    """``official``, ``huggingface`` or ``detrex``, whose names the golden files have."""
     name = source.__name__
     return "huggingface" if "hugging" in name else "official" if "official" in name else "detrex"
 

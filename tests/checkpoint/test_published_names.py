@@ -29,7 +29,7 @@ FILES = [
 
 
 def unfolded(rows: list) -> dict[str, list[int]]:
-    """`[name with {a-b} ranges, shape, number of names]` to name -> shape."""
+    """``[name with {a-b} ranges, shape, number of names]`` to name -> shape."""
     names = {}
     for folded, shape, count in rows:
         parts = re.split(r"\{(\d+)-(\d+)\}", folded)

@@ -56,7 +56,7 @@ def adapted(
         CheckpointError: a published file with missing or strange names, of another detector or with
             another backbone; a file of another width, or whose weights need other settings than the
             model's; a backbone that was trained on other pixels, see :func:`check_pretraining`;
-            `strict` and other classes, layers, queries or levels.
+            ``strict`` and other classes, layers, queries or levels.
     """
     check_pixels(state, model, source, strict=strict)
     check_pretraining(state, model, source)
@@ -152,7 +152,7 @@ def _check_width(state: State, own: State, source: str) -> None:
 
 
 def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None:
-    """Refuse, or without `strict` warn of, another number of layers, queries or levels."""
+    """Refuse, or without ``strict`` warn of, another number of layers, queries or levels."""
     theirs, ours = _sizes(state), _sizes(own)
     for (what, option), count in theirs.items():
         model = ours[what, option]
@@ -188,7 +188,7 @@ def _levels(state: State) -> int:
 
 
 def _check_classes(state: State, own: State, source: str, *, strict: bool) -> None:
-    """Refuse, or without `strict` warn of, another number of classes."""
+    """Refuse, or without ``strict`` warn of, another number of classes."""
     theirs, ours = count_classes(state), count_classes(own)
     if theirs == ours:
         return
@@ -245,7 +245,7 @@ def _check_names(state: State, own: State, source: str, found: Converted) -> Non
 
 
 def _is_beyond(name: str, state: State, other: State) -> bool:
-    """Whether a weight that `other` has belongs to a layer or level that `state` does not have."""
+    """Whether a weight of ``other`` is in a layer or level that ``state`` does not have."""
     if match := re.match(r"(encoder|decoder)\.(?:layers|\w+_heads)\.(\d{1,2})\.", name):
         return int(match[2]) >= _layers(state, match[1])
     return name.startswith("neck.") and _levels(state) != _levels(other)

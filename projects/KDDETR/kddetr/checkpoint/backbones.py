@@ -46,7 +46,7 @@ def detectron2_names(state: State) -> dict[str, torch.Tensor]:
     """A torchvision ResNet's state dict under Detectron2's names, without its classifier.
 
     Args:
-        state: names such as `conv1.weight`, `layer1.0.bn2.bias`, `fc.weight`.
+        state: names such as ``conv1.weight``, ``layer1.0.bn2.bias``, ``fc.weight``.
     """
     renamed = {}
     for name, value in state.items():
@@ -82,13 +82,13 @@ def own_names(bare: State, source: str) -> dict[str, torch.Tensor]:
 def in_resnet(name: str) -> re.Match | None:
     """Whether a weight of a model is inside a ResNet of Detectron2: (the prefix, the part).
 
-    `backbone.bottom_up.` and `res2` of `backbone.bottom_up.res2.0.conv1.weight`.
+    ``backbone.bottom_up.`` and ``res2`` of ``backbone.bottom_up.res2.0.conv1.weight``.
     """
     return _INSIDE.match(name)
 
 
 def backbone_weights(state: State, model: nn.Module) -> dict[str, torch.Tensor] | None:
-    """An ImageNet network's weights under the names `model` has for them.
+    """An ImageNet network's weights under the names ``model`` has for them.
 
     Args:
         state: a checkpoint's weights: a bare ResNet with torchvision's or Detectron2's names, a
@@ -97,13 +97,13 @@ def backbone_weights(state: State, model: nn.Module) -> dict[str, torch.Tensor] 
         model: a backbone, or a detector that contains one.
 
     Returns:
-        None when `state` is no bare network that `model` contains: nothing is to be renamed.
+        None when ``state`` is no bare network that ``model`` contains: nothing is to be renamed.
     """
     return _resnet_weights(state, model) or timm_weights(state, model)
 
 
 def _resnet_weights(state: State, model: nn.Module) -> dict[str, torch.Tensor] | None:
-    """A bare ResNet's weights under the names of the one ResNet of Detectron2 in `model`."""
+    """A bare ResNet's weights under the names of the one ResNet of Detectron2 in ``model``."""
     if "conv1.weight" in state and "layer1.0.conv1.weight" in state:
         bare = detectron2_names(state)
     elif _STEM in state and "res2.0.conv1.weight" in state:
@@ -127,7 +127,7 @@ def _resnet_weights(state: State, model: nn.Module) -> dict[str, torch.Tensor] |
 
 
 def _ending_like(name: str, own: list[str]) -> str:
-    """The one name of the model that ends in `.name`, else `name`."""
+    """The one name of the model that ends in ``.name``, else ``name``."""
     found = [other for other in own if other.endswith(f".{name}")]
     return found[0] if len(found) == 1 and name not in own else name
 

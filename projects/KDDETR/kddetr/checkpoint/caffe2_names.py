@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 
 State = Mapping[str, torch.Tensor]
 
-# The state of an optimizer, what Detectron kept of the file that it started from, classifiers, and a
+# An optimizer's state, what Detectron kept of the file from which it started, classifiers, and a
 # bias in front of a batch norm, which no ResNet of Detectron has.
 _LEFT_OUT = re.compile(r"_momentum$|^__preserve__/|^((fc1000|pred)_[wb]|conv1_b)$")
 _STATISTICS = ("_bn_rm", "_bn_running_mean")
@@ -39,13 +39,13 @@ def caffe2_names(state: State, source: str) -> dict[str, torch.Tensor]:
     """Caffe2's weights under Detectron2's names, without the prefix that they have in a model.
 
     Args:
-        state: names such as `conv1_w`, `res2_0_branch2a_bn_s`, `fpn_inner_res2_2_sum_w`.
+        state: names such as ``conv1_w``, ``res2_0_branch2a_bn_s``, ``fpn_inner_res2_2_sum_w``.
         source: the file's name, for messages.
 
     Returns:
-        `stem.conv1.weight`, `res2.0.conv1.norm.weight`, `fpn_lateral2.weight`, ... Rows of the
-        background class are last instead of first, and left out where it has no meaning. Folded
-        batch norms have mean 0 and variance 1. Classifiers are left out.
+        ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``fpn_lateral2.weight``, ... The row of
+        the background class is the last instead of the first, and left out where it has no meaning.
+        Folded batch norms have mean 0 and variance 1. Classifiers are left out.
 
     Raises:
         CheckpointError: two names become one, or a name or shape makes no sense.

@@ -64,13 +64,13 @@ class WrapperState:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Saves and loads `weight_owner(model)` and any checkpointables.
+    """Saves and loads ``weight_owner(model)``, its settings, and any checkpointables.
 
     Args:
         model: the model that is trained or evaluated, wrapped or not.
         save_dir: folder of the checkpoints.
         save_to_disk: defaults to the main process only.
-        checkpointables: objects with `state_dict` and `load_state_dict`.
+        checkpointables: objects with ``state_dict`` and ``load_state_dict``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def save(self, name: str, **extra: Any) -> None:
-        """Save the model, all checkpointables and `extra` as `name`.pth, to be resumed from."""
+        """Save the model, all checkpointables and ``extra`` as ``name``.pth, to be resumed from."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
@@ -94,12 +94,12 @@ class Checkpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **extra: Any) -> None:
-        """Save the model and `extra` only; resuming never starts from such a file."""
+        """Save the model and ``extra`` only, to which ``last_checkpoint`` does not point."""
         if self.save_dir and self.save_to_disk:
             self._write(name, {**self._detector(), **extra})
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which file to resume from."""
+        """Write the name of the file to resume from."""
         path = os.path.join(self.save_dir, "last_checkpoint")
         atomic_write(path, lambda stream: stream.write(last_filename_basename.encode()))
 
@@ -138,7 +138,7 @@ class Checkpointer(DetectionCheckpointer):
         }
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Resume from the last checkpoint of `save_dir` if there is one, else load `path`.
+        """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.
 
         Raises:
             CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.

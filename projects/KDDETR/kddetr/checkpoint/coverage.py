@@ -23,7 +23,7 @@ _OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std|cell_an
 class Coverage:
     """How a set of weights fits a model; all lists hold state-dict names.
 
-    `mismatched` has entries (name, shape in the file, shape in the model).
+    ``mismatched`` has entries (name, shape in the file, shape in the model).
     """
 
     loaded: list[str]
@@ -37,7 +37,7 @@ class Coverage:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def describe(self) -> str:
-        """One readable paragraph: `loaded 412/415; missing 3: head (bias, weight), ...`."""
+        """One readable paragraph: ``loaded 412/415; missing 3: head (bias, weight), ...``."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         parts = [f"loaded {len(self.loaded)}/{total}"]
         if self.missing:
@@ -80,16 +80,16 @@ def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Coverage:
 def load_weights(
     model: nn.Module, state: Mapping[str, torch.Tensor], *, strict: bool, source: str
 ) -> Coverage:
-    """Copy `state` into `model` and report the coverage.
+    """Copy ``state`` into ``model`` and report the coverage.
 
     Args:
         model: module that receives the weights.
-        state: name -> tensor, names as in `model.state_dict()`.
+        state: name -> tensor, names as in ``model.state_dict()``.
         strict: whether everything has to fit; nothing is copied when it does not.
         source: where the weights come from, for messages.
 
     Raises:
-        CheckpointError: no weight fits, or `strict` and something is missing, left over or of
+        CheckpointError: no weight fits, or ``strict`` and something is missing, left over or of
             another shape.
     """
     coverage = compare(model, state)
@@ -116,7 +116,7 @@ def is_optional(name: str) -> bool:
 
 
 def grouped(keys: list[str]) -> str:
-    """Names gathered by the module they belong to: `neck.0 (bias, weight), head (bias)`."""
+    """Names gathered by the module they belong to: ``neck.0 (bias, weight), head (bias)``."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         module, _, name = key.rpartition(".")

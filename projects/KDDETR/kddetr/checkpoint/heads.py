@@ -67,7 +67,7 @@ def _layers(names: Iterable[str]) -> dict[str, set[int]]:
 
 
 def spread(state: State, count: int) -> dict[str, torch.Tensor]:
-    """Heads that only one layer has become those of `count` layers; the tensors are shared."""
+    """Heads that only one layer has become those of ``count`` layers; the tensors are shared."""
     layers, spread_out = _layers(state), dict(state)
     for name, value in state.items():
         match = _HEAD.fullmatch(name)

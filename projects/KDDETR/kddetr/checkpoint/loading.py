@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def deployable(model: nn.Module) -> nn.Module:
-    """The detector inside `model`: what is saved and evaluated, without training wrappers."""
+    """The detector inside ``model``: what is saved and evaluated, without training wrappers."""
     if isinstance(model, DistributedDataParallel | DataParallel):
         model = model.module
     return getattr(model, "deployable", model)
@@ -29,7 +29,7 @@ def deployable(model: nn.Module) -> nn.Module:
 def weight_owner(model: nn.Module) -> nn.Module:
     """The module whose state dict is a detector's file.
 
-    That is `deployable(model)`, or the Detectron2 model that it wraps, so that the file is an
+    That is ``deployable(model)``, or the Detectron2 model that it wraps, so that the file is an
     ordinary one of Detectron2.
     """
     detector = deployable(model)
@@ -64,7 +64,7 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
         checkpoint: its file, this project's own or a published one of the same detector.
 
     Returns:
-        `model`, in evaluation mode; none of its parameters requires a gradient.
+        ``model``, in evaluation mode; none of its parameters requires a gradient.
 
     Raises:
         CheckpointError: no file is named; it cannot be read; it is another detector's, of another

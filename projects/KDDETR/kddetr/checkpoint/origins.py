@@ -188,7 +188,7 @@ class Origin:
 
     @property
     def config(self) -> str:
-        """Beginning of the name of a config for it in configs/detectors: `deformable_detr`."""
+        """Beginning of the name of a config for it in configs/detectors: ``deformable_detr``."""
         words = self.detector.lower().replace("-", "_").removeprefix("two_stage ").replace(" ", "_")
         return words + "_two_stage" * self.detector.startswith("two-stage")
 

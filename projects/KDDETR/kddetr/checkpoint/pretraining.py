@@ -52,8 +52,8 @@ def check_pretraining(state: State, model: nn.Module, source: str) -> None:
 
     Args:
         state: weights by the names in the file.
-        model: its `pixel_mean`, `pixel_std` and `input_format` say what it feeds its backbone; a
-            model without them is not checked.
+        model: its ``pixel_mean``, ``pixel_std`` and ``input_format`` say what it feeds its
+            backbone; a model without them is not checked.
         source: the file's name, for messages.
 
     Raises:
@@ -88,9 +88,9 @@ def check_pretraining(state: State, model: nn.Module, source: str) -> None:
 
 
 def check_pixels(state: State, model: nn.Module, source: str, *, strict: bool) -> None:
-    """Refuse, or without `strict` warn of, a detector's file with another mean or deviation.
+    """Refuse, or without ``strict`` warn of, a detector's file with another mean or deviation.
 
-    Older files of Detectron2's model zoo hold `pixel_mean` and `pixel_std`.
+    Older files of Detectron2's model zoo hold ``pixel_mean`` and ``pixel_std``.
     """
     different = []
     for name in ("pixel_mean", "pixel_std"):

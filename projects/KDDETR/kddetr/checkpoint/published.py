@@ -51,14 +51,14 @@ class Converted:
 
     @property
     def config(self) -> str:
-        """Name of a config that builds such a detector with some backbone: `dino_5scale`."""
+        """Name of a config that builds such a detector with some backbone: ``dino_5scale``."""
         refines = self.heads > 1 and self.origin.detector == "Deformable DETR"
         levels = {key.split(".")[2] for key in self.state if key.startswith("neck.levels.")}
         return self.origin.config + "_refine" * refines + "_5scale" * (len(levels) == 4)
 
     @property
     def backbone(self) -> str:
-        """What configs call the backbone in the file: `r50`, `swin_l`; empty for another one."""
+        """The backbone as configs call it: ``r50``, ``swin_l``; empty for another one."""
         if depth := depth_of(self.state):
             return f"r{depth}"
         patches = rows(self.state, "backbone.timm.patch_embed.proj.weight")
@@ -72,9 +72,9 @@ class Converted:
 def converted(state: State, source: str) -> Converted | None:
     """A published detector's weights under this project's names.
 
-    Whether all of them are there shows a comparison with a model, see :func:`adapted`. The tensors
-    are those of `state`, except for the few that are put together from parts. Heads that are equal
-    in all layers are taken once.
+    That all of them are there is only seen in a comparison with a model, see :func:`adapted`. The
+    tensors are those of ``state``, except for the few that are put together from parts. Heads that
+    are equal in all layers are taken once.
 
     Args:
         state: weights by the names in the file.
@@ -175,7 +175,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _joined(state: State) -> dict[str, torch.Tensor]:
-    """`name#0`, `name#1`, ... put together to `name`, along the first axis."""
+    """``name#0``, ``name#1``, ... put together to ``name``, along the first axis."""
     joined = {name: value for name, value in state.items() if "#" not in name}
     for name in dict.fromkeys(key.split("#")[0] for key in state if "#" in key):
         parts = [state[key] for key in sorted(state) if key.startswith(f"{name}#")]

@@ -18,7 +18,7 @@ from .origins import Origin, Recipe
 _log = logging.getLogger(__name__)
 
 SETTINGS = "settings"  # where this project's own checkpoints have them
-# Options of the original projects' training scripts, which their files hold as `args`.
+# Options of the original projects' training scripts, which their files hold as ``args``.
 _OPTIONS = (
     ("pe_temperatureH", "temperature"),
     ("pe_temperatureW", "temperature"),
@@ -33,7 +33,7 @@ def stated_settings(data: Mapping[str, Any]) -> dict[str, float]:
     """The settings that a checkpoint states itself, beside its weights.
 
     Args:
-        data: what `read_checkpoint` returned.
+        data: what ``read_checkpoint`` returned.
     """
     own = data.get(SETTINGS)
     if isinstance(own, dict):
@@ -103,7 +103,7 @@ def check_settings(
 
 
 def overrides(settings: Settings) -> str:
-    """As they are written on a command line: `model.temperature=20 model.offset=0`."""
+    """As they are written on a command line: ``model.temperature=20 model.offset=0``."""
     return " ".join(
         f"model.{name}={value if isinstance(value, bool) else format(value, 'g')}"
         for name, value in settings.items()

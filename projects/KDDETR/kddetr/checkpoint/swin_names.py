@@ -25,15 +25,15 @@ def swin_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A bare Swin's state dict under the names of :func:`kddetr.detectors.backbones.swin`.
 
     Args:
-        state: names such as `layers.0.blocks.1.attn.qkv.weight`, `layers.1.downsample.norm.bias`:
-            Microsoft's, timm's, or those of a DINO file behind `backbone.0.` (its authors') or
-            `backbone.` (detrex), the norms of its features included (`norm1.weight`).
+        state: names such as ``layers.0.blocks.1.attn.qkv.weight``, ``layers.1.downsample...``:
+            Microsoft's, timm's, or those of a DINO file behind ``backbone.0.`` (its authors') or
+            ``backbone.`` (detrex), the norms of its features included (``norm1.weight``).
 
     Returns:
-        `timm.layers_0.blocks.1.attn.qkv.weight`, `timm.layers_1.downsample...`; the norms of a
-        detector's features as `norms.res3.weight` (from norm1, of the stage with stride 8). The
+        ``timm.layers_0.blocks.1.attn.qkv.weight``, ``timm.layers_1.downsample...``; the norms of a
+        detector's features as ``norms.res3.weight`` (from norm1, of the stage with stride 8). The
         classifier, the norm in front of it, and tables that follow from the window are left out.
-        Names that no Swin has stay, under `timm.`, so that the load reports them.
+        Names that no Swin has stay, under ``timm.``, so that the load reports them.
     """
     shift = 1 if _MERGED_AT_THE_END in state else 0
     renamed = {}

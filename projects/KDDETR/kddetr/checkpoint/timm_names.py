@@ -1,7 +1,7 @@
 """Names of timm's ImageNet files: those of a classifier and of the same network inside a backbone.
 
-A backbone has its network under `timm.`; there, timm has flattened the outermost sequences
-(`stages.0.` becomes `stages_0.`) or put the whole network under `model.` or `body.`.
+A backbone has its network under ``timm.``; there, timm has flattened the outermost sequences
+(``stages.0.`` becomes ``stages_0.``) or put the whole network under ``model.`` or ``body.``.
 """
 
 import re
@@ -19,14 +19,14 @@ _WHOLE = re.compile(r"(?:model|body)\.")
 def timm_weights(
     state: Mapping[str, torch.Tensor], model: nn.Module
 ) -> dict[str, torch.Tensor] | None:
-    """A bare network's weights under the names of the one backbone of timm in `model`.
+    """A bare network's weights under the names of the one backbone of timm in ``model``.
 
     Args:
         state: timm's file of that network, any published Swin, or the state dict of a backbone.
         model: a :func:`kddetr.detectors.backbones.timm_backbone`, or a detector that contains one.
 
     Returns:
-        None when `state` is no such file, or `model` contains no or several such backbones.
+        None when ``state`` is no such file, or ``model`` contains no or several such backbones.
         Weights of parts that the backbone does not have (classifier, later stages) are left out.
     """
     names = list(model.state_dict())
@@ -65,7 +65,7 @@ def _in_backbone(state: Mapping[str, torch.Tensor], own: set[str]) -> dict[str, 
 def _part(name: str) -> str:
     """The part of a network that a backbone has as a whole or not at all.
 
-    `timm.layer3` of `timm.layer3.0.conv1.weight`.
+    ``timm.layer3`` of ``timm.layer3.0.conv1.weight``.
     """
     depth = 3 if _WHOLE.match(name.removeprefix("timm.")) else 2
     return ".".join(name.split(".")[:depth])

@@ -1,4 +1,4 @@
-"""Backbones: Detectron2's ResNet in torchvision's form, and a small one for toy images."""
+"""ResNets for torchvision's weights, and a small convolutional backbone for small images."""
 
 from collections.abc import Sequence
 
