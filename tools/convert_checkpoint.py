@@ -11,7 +11,7 @@ train.init_checkpoint.
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import quiet  # noqa: F401  (before what warns)
@@ -59,12 +59,12 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
         print(f"recognised: {found}")
         recipes = recipes_of(found.origin, stated, source)
         state = fitted(state, found, recipes[0], source, keep_classes=keep_classes)
-        stated = common(recipes)
+        stated = [recipe.settings for recipe in recipes]
     elif any(name.startswith("decoder.class_heads.") for name in state):
         print("recognised: a detector of this project; its weights are copied as they are")
     elif (bare := backbone(state, source)) is not None:
         print("recognised: an ImageNet backbone")
-        state, stated = bare, {}
+        state, stated = bare, []
     else:
         raise CheckpointError(
             f"{source} is no checkpoint that is known here; its {len(state)} weights are "
@@ -95,7 +95,7 @@ def fitted(
         raise CheckpointError(f"{source} is {found.origin} without its backbone.")
     with torch.device("meta"):
         model = skeleton(found, recipe, classes)
-    return adapted(state, model, source, strict=True, stated=recipe.settings)
+    return adapted(state, model, source, strict=True, stated=[recipe.settings])
 
 
 class Features(nn.Module):
@@ -142,12 +142,6 @@ def skeleton(found: Converted, recipe: Recipe, num_classes: int) -> nn.Module:
         return dino(shared_heads=found.heads == 1, **options)
     refined = "two_stage" if found.origin.encoder_head_is_last else "refine"
     return deformable_detr(variant=refined if found.heads > 1 else "plain", **options)
-
-
-def common(recipes: list[Recipe]) -> dict[str, float]:
-    """The settings that a file's weights need in any case; they are written beside the weights."""
-    first, *others = (recipe.settings for recipe in recipes)
-    return {k: v for k, v in first.items() if all(other[k] == v for other in others)}
 
 
 def backbone(state: State, source: str) -> State | None:
@@ -203,11 +197,11 @@ def needed(found: Converted, recipe: Recipe, state: State) -> list[str]:
     return found_overrides
 
 
-def write(target: str, state: State, settings: Mapping[str, float]) -> None:
-    """Write weights, and what is known of the settings that they need, and print how many."""
+def write(target: str, state: State, settings: Sequence[Mapping[str, float]]) -> None:
+    """Write weights, beside them the settings that they may need, and print how many they are."""
     # A view would be written with all that lies in the file beside it.
     whole = {name: value.clone() if _is_part(value) else value for name, value in state.items()}
-    data = {"model": whole} | ({SETTINGS: dict(settings)} if settings else {})
+    data = {"model": whole} | ({SETTINGS: [dict(one) for one in settings]} if settings else {})
     atomic_write(target, lambda stream: torch.save(data, stream))
     numbers = sum(value.numel() for value in state.values())
     classes = count_classes(state)

@@ -1,4 +1,4 @@
-"""A file of another detector, backbone or size is told from the model's in one sentence."""
+"""A file of another detector, backbone or size than the model's is refused in one sentence."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ OFFICIAL = [family for family, author in FILES if author == "official"]
 
 @functools.cache
 def detector(builder, depth: int = 50, **options) -> nn.Module:
-    """Of full size, without memory."""
+    """A detector of full size that takes no memory."""
     with torch.device("meta"):
         return builder(backbone=resnet(depth=depth), num_classes=80, **options)
 
@@ -81,7 +81,7 @@ def test_a_backbone_that_stops_earlier_is_the_same():
 
 
 def test_an_own_file_with_another_backbone(caplog):
-    """Only a warning: whoever starts from a part of it may want that."""
+    """Only a warning, because a training may start from a part of such a file."""
     own, other = detector(dino, 50), detector(dino, 18)
     for strict in (True, False):  # that it is not whole is found when it is loaded
         with caplog.at_level(logging.WARNING, logger="kddetr"):
@@ -115,7 +115,7 @@ SIZES = [
 @pytest.mark.parametrize(("options", "words"), SIZES, ids=lambda x: "".join(x))
 @pytest.mark.parametrize("author", ["official", "detrex"])
 def test_other_sizes(caplog, options, words, author):
-    """Strictly one sentence; else the same as a warning, and what fits is loaded."""
+    """A strict load is refused in one sentence; any other warns, and loads what fits."""
     model = detector(dino, **options, **needs("dino", author))
     refused(model, ("dino_4scale_r50", author), f"x.pth has {words}", strict=True)
     with caplog.at_level(logging.WARNING, logger="kddetr"):

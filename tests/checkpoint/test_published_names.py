@@ -1,4 +1,4 @@
-"""Every published name finds its place: full-size lists of names, none left over, none missing."""
+"""Every name of a full-size published file is renamed, none is left over, and none is missing."""
 
 import functools
 import itertools
@@ -45,7 +45,7 @@ def unfolded(rows: list) -> dict[str, list[int]]:
 
 
 def weight(name: str, shape: list[int], aliases: list) -> torch.Tensor:
-    """Of a value that the name decides, and equal for two names of one weight."""
+    """A weight whose value depends on its name; two names of one weight give the same value."""
     for alias, original, _ in aliases:
         pattern = re.escape(alias).replace(r"\#", r"(\d+)")
         match = re.fullmatch(pattern, name)
@@ -83,7 +83,7 @@ def needs(family: str, author: str) -> dict[str, float]:
 def full_size(
     family: str, num_classes: int, shared_heads: bool = False, author: str = "detrex"
 ) -> torch.nn.Module:
-    """What our builder makes, without memory, with the settings of an author's files."""
+    """This project's detector with the settings of an author's files; it takes no memory."""
     options = {"num_classes": num_classes, **needs(family, author)}
     with torch.device("meta"):
         if family.startswith("dab"):
@@ -131,7 +131,7 @@ def test_every_name_of_a_published_file(family, author):
 
 @pytest.mark.parametrize("family", [f for f, author in FILES if author == "huggingface_v5"])
 def test_names_of_hugging_faces_hub(family):
-    """The library renames them while it loads; and its files hold a shared tensor once."""
+    """Files on the hub have older names, and hold a shared tensor only once."""
     state = published_file(family, "huggingface_v5")
     old = {}
     for name, value in state.items():
@@ -155,7 +155,7 @@ def test_the_published_student():
     assert shapes(student.state) == shapes(plain.state)
 
 
-def test_dino_heads_of_either_kind_in_models_of_either_kind():
+def test_shared_and_separate_dino_heads_in_models_of_both_kinds():
     official = published_file("dino_4scale_r50", "official")
     model = full_size("dino", 80, False, "official")
     fitted = adapted(official, model, "x.pth", strict=True)
@@ -176,7 +176,7 @@ def test_dino_heads_of_either_kind_in_models_of_either_kind():
 
 
 def swin_of_its_authors(name: str) -> str:
-    """This project's name of a Swin's weight to that of the files that DINO's authors publish."""
+    """The name of a Swin's weight in the files of DINO's authors, from this project's."""
     if match := re.fullmatch(r"norms\.res(\d)\.(.*)", name):
         return f"norm{int(match[1]) - 2}.{match[2]}"
     name = name.removeprefix("timm.").replace("layers_", "layers.")
@@ -215,7 +215,7 @@ def test_dino_with_a_swin(author, prefix):
 
 
 def test_five_scales():
-    """One list of projections there; what is 3 x 3 is the level on top."""
+    """The authors have all projections in one list; the 3 x 3 convolution makes the extra level."""
     state = published_file("dino_4scale_r50", "official")
     projections = {k: v for k, v in state.items() if k.startswith("input_proj.")}
     state = {k: v for k, v in state.items() if k not in projections}

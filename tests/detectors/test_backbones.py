@@ -1,4 +1,4 @@
-"""Backbones see what the implementations see that their published weights come from."""
+"""Backbones compute the features of the implementations that their weights come from."""
 
 import copy
 import sys
@@ -41,7 +41,7 @@ def torchvision_features(model: nn.Module, image: torch.Tensor) -> dict[str, tor
 def test_resnet_is_torchvisions(depth):
     torch.manual_seed(depth)
     reference = random_statistics(getattr(torchvision.models, f"resnet{depth}")(weights=None))
-    ours = resnet(depth=depth)  # in training mode: frozen norms know no other
+    ours = resnet(depth=depth)  # frozen norms are the same in training mode
     load_weights(ours, detectron2_names(reference.state_dict()), strict=True, source="random")
     image = torch.randn(1, 3, 50, 70)
     with torch.no_grad():
@@ -96,7 +96,7 @@ def trainable_parts(model: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
 @pytest.mark.parametrize("freeze_at, frozen", [(0, set()), (1, {"stem"}), (2, {"stem", "res2"})])
-def test_resnet_freezes_what_it_says(freeze_at, frozen, norm):
+def test_freeze_at(freeze_at, frozen, norm):
     with torch.device("meta"):
         model = resnet(depth=18, freeze_at=freeze_at, norm=norm)
     assert trainable_parts(model) == {"stem", *LEVELS} - frozen
@@ -109,7 +109,7 @@ def test_resnet_freezes_what_it_says(freeze_at, frozen, norm):
         }
 
 
-def test_without_timm_one_sentence(monkeypatch):
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     for build in (lambda: swin(size="tiny"), lambda: timm_backbone(name="resnet10t")):
         with pytest.raises(ImportError, match=r"not installed: pip install -e \.\[timm\]"):
@@ -118,7 +118,7 @@ def test_without_timm_one_sentence(monkeypatch):
 
 @pytest.fixture(scope="module")
 def swin_pair():
-    """torchvision's Swin-T and ours with its weights, in the form of Microsoft's file."""
+    """torchvision's Swin-T, and ours with its weights, renamed to Microsoft's names."""
     pytest.importorskip("timm")
     torch.manual_seed(0)
     reference = torchvision.models.swin_t(weights=None).eval()
@@ -134,7 +134,7 @@ def swin_pair():
 
 
 def test_swin_is_torchvisions(swin_pair):
-    """At a size of which no stage is a multiple of the window, and that has to be padded first."""
+    """At a size at which no stage is a multiple of the window, and the image is padded as well."""
     reference, ours = swin_pair
     image = torch.randn(1, 3, 230, 258)
     with torch.no_grad():
@@ -182,7 +182,7 @@ def test_swin_in_training(swin_pair):
     assert model.training and not model.train().timm["layers_0"].training
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        twin.timm["layers_2"].blocks[0].attn.proj.weight.zero_()  # of the copy, and used by it
+        twin.timm["layers_2"].blocks[0].attn.proj.weight.zero_()  # the copy's own weight
     image = torch.randn(1, 3, 64, 64)
     assert not torch.equal(twin.eval()(image)["res4"], model.eval()(image)["res4"])
     model.train()(image)["res4"].square().sum().backward()

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -31,7 +31,7 @@ def adapted(
     source: str,
     *,
     strict: bool = False,
-    stated: Settings | None = None,
+    stated: Sequence[Settings] = (),
 ) -> State:
     """A checkpoint's weights under the names, and with the classes and heads, of a model.
 
@@ -74,14 +74,13 @@ def adapted(
     elif (bare := backbone_weights(state, model)) is not None:
         _log.info("%s is recognised as a backbone's weights.", source)
         state = bare
-    if not (count_heads(state) and count_heads(own)):
-        if found is None and state is bare:
-            _check_backbone(state, own, source, refuse=False)
-        regions = not (count_heads(state) or count_heads(own))
-        if regions and count_classes(state) and count_classes(own):
-            _check_classes(state, own, source, strict=strict)
-        return state
-    return _of_transformer(state, model, source, found, stated or {}, strict=strict)
+        _check_backbone(state, own, source, refuse=False)
+    theirs, ours = count_heads(state), count_heads(own)
+    if theirs and ours:
+        return _of_transformer(state, model, source, found, stated, strict=strict)
+    if not theirs and not ours and count_classes(state) and count_classes(own):  # two R-CNNs
+        _check_classes(state, own, source, strict=strict)
+    return state
 
 
 def _of_transformer(
@@ -89,7 +88,7 @@ def _of_transformer(
     model: nn.Module,
     source: str,
     found: Converted | None,
-    stated: Settings,
+    stated: Sequence[Settings],
     *,
     strict: bool,
 ) -> State:

@@ -260,7 +260,7 @@ def _advice(file: str) -> str:
 
 
 def _safe_globals() -> list[Any]:
-    """Types that a ``.pth`` may hold besides tensors: a training script's options, numpy numbers."""
+    """Types that a ``.pth`` may hold besides tensors: training options, numpy numbers."""
     return [argparse.Namespace, *((value, ".".join(key)) for key, value in STAND_INS.items())]
 
 

@@ -29,36 +29,36 @@ _OPTIONS = (
 Settings = Mapping[str, float]
 
 
-def stated_settings(data: Mapping[str, Any]) -> dict[str, float]:
-    """The settings that a checkpoint states itself, beside its weights.
+def stated_settings(data: Mapping[str, Any]) -> list[dict[str, float]]:
+    """The settings that a checkpoint states beside its weights; several where it may need either.
 
     Args:
         data: what ``read_checkpoint`` returned.
     """
-    own = data.get(SETTINGS)
-    if isinstance(own, dict):
-        return {k: v for k, v in own.items() if isinstance(k, str) and _is_number(v)}
-    args = data.get("args")
-    options = vars(args) if isinstance(args, argparse.Namespace) else args
-    if not isinstance(options, dict):
-        return {}
-    return {ours: options[key] for key, ours in _OPTIONS if _is_number(options.get(key))}
+    if SETTINGS in data:
+        several = data[SETTINGS] if isinstance(data[SETTINGS], list) else [data[SETTINGS]]
+        numbers = (_numbers(settings) for settings in several if isinstance(settings, dict))
+    else:
+        args = data.get("args")
+        options = _numbers(vars(args) if isinstance(args, argparse.Namespace) else args)
+        numbers = [{ours: options[key] for key, ours in _OPTIONS if key in options}]
+    return [settings for settings in numbers if settings]
 
 
-def recipes_of(origin: Origin | None, stated: Settings, source: str) -> list[Recipe]:
+def recipes_of(origin: Origin | None, stated: Sequence[Settings], source: str) -> list[Recipe]:
     """The settings that a file's weights may need, the likeliest first; empty: nothing is known.
 
     Args:
         origin: whose file it is; None: one of this project's own.
-        stated: what the file itself says.
-        source: its path, whose last part may contain a recipe's mark.
+        stated: see :func:`stated_settings`.
+        source: the file's path, whose last part may contain a recipe's mark.
     """
     if origin is None:
-        return [Recipe(stated)] if stated else []
+        return [Recipe(settings) for settings in stated]
     marked = [recipe for recipe in origin.recipes if _is_marked(recipe, source)]
     found = []
     for recipe in marked or origin.recipes:
-        settings = {**recipe.settings, **stated}
+        settings = {**recipe.settings, **(stated[0] if stated else {})}
         if all(settings != other.settings for other in found):
             found.append(Recipe(settings, recipe.mark))
     return found
@@ -123,5 +123,11 @@ def _is_marked(recipe: Recipe, source: str) -> bool:
     return bool(recipe.mark) and recipe.mark in os.path.basename(os.path.normpath(source)).lower()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _numbers(options: Any) -> dict[str, float]:
+    """The entries of a dictionary that are numbers, truth values included."""
+    entries = options.items() if isinstance(options, dict) else ()
+    return {
+        name: value
+        for name, value in entries
+        if isinstance(name, str) and isinstance(value, int | float) and abs(value) < 1e9
+    }

@@ -1,7 +1,7 @@
 """Swin Transformers (Liu et al., ICCV 2021) as the published detectors use them, built by timm.
 
 Unlike a classifier, a detector takes images of any size: feature maps are padded to whole windows,
-windows are shifted in every second block at any size, and each feature that is used has a LayerNorm.
+windows are shifted in every second block at any size, and each used feature has a LayerNorm.
 """
 
 from collections.abc import Sequence
