@@ -67,8 +67,8 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
         state, stated = bare, []
     else:
         raise CheckpointError(
-            f"{source} is no checkpoint that is known here; its {len(state)} weights are "
-            f"{grouped(list(state))}. {_OF_TIMM}"
+            f"{source} is not recognised; its {len(state)} weights are {grouped(list(state))}."
+            f" {_OF_TIMM}"
         )
     write(target, state, stated)
     if found is not None:
@@ -163,8 +163,7 @@ def backbone(state: State, source: str) -> State | None:
     coverage = compare(network, bare)
     if not coverage.complete:
         raise CheckpointError(
-            f"{source} looks like a ResNet, but not all of it agrees: {coverage.describe()}."
-            f" {_OF_TIMM}"
+            f"{source} looks like a ResNet, but its names differ: {coverage.describe()}. {_OF_TIMM}"
         )
     return bare
 

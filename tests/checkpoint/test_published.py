@@ -244,6 +244,15 @@ def test_layouts_of_published_files(tmp_path, monkeypatch):
         check(z, loaded(z, "dab_detr", monkeypatch, str(tmp_path / "x.pth"), "official"))
 
 
+def test_options_in_a_file_are_compared_with_the_model(tmp_path, monkeypatch):
+    z = with_settings(golden("dab_detr"), "dab_detr", "official")
+    args = argparse.Namespace(pe_temperatureH=7, pe_temperatureW=7, dilation=False)
+    state = other_names.dab_official(z.state())
+    torch.save({"model": state, "args": args}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"set model\.temperature=7\.$"):
+        load_pretrained(untrained(z, "dab_detr", monkeypatch), str(tmp_path / "x.pth"))
+
+
 def test_the_checkpointer_takes_them_too(tmp_path, monkeypatch, caplog):
     z = golden("dino_eval")
     file = write(other_names.dino_official(z.state()), tmp_path / "x.pth")
@@ -322,7 +331,7 @@ def test_files_of_another_detector(tmp_path, monkeypatch):
             strict=strict,
         )
     fewer = untrained(golden("dino_eval"), "dino_eval", monkeypatch, classes=3)
-    refused(fewer, state, "knows 5 classes and the model 3; set its num_classes=5", tmp_path)
+    refused(fewer, state, "has 5 classes and the model 3; set its num_classes=5", tmp_path)
     z = with_settings(golden("deformable_detr_refine"), "deformable_detr", "detrex")
     plain = untrained(z, "def", monkeypatch, with_box_refine=False)
     refused(plain, z.state(), r"a head for each layer.*set model\.variant=refine\.$", tmp_path)
@@ -339,6 +348,6 @@ def test_heads_of_other_classes_are_trained_anew(tmp_path, monkeypatch, caplog):
     heads = model.decoder.class_heads[0].weight.clone()
     with caplog.at_level("WARNING", logger="kddetr"):
         Checkpointer(model).load(file)
-    assert "knows 5 classes and the model 3: its class heads are not loaded" in caplog.text
+    assert "has 5 classes and the model 3: its class heads are not loaded" in caplog.text
     assert torch.equal(model.decoder.class_heads[0].weight, heads)
     assert torch.equal(model.query_source.anchors, z["sd/anchor_box_embed.weight"])

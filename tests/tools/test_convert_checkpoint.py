@@ -120,7 +120,7 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
     torch.save({"model": part}, tmp_path / "part.pth")
     out = tmp_path / "out.pth"
     for source, target, words in (
-        (unknown, out, "no checkpoint that is known here; its 1 weights are net.0 (weight)"),
+        (unknown, out, "is not recognised; its 1 weights are net.0 (weight)"),
         (code, out, "mkdir can run code"),
         (tmp_path / "part.pth", out, "missing 1: backbone.res4.1.conv2 (weight)"),
         (tmp_path / "nothing.pth", out, "does not exist"),

@@ -97,8 +97,8 @@ def _of_transformer(
     theirs, ours = _kinds(state), _kinds(own)
     if found is not None and not theirs <= ours:
         raise CheckpointError(
-            f"{source} is {found.origin}, and the model is another detector, whose queries are of "
-            "another kind; take the config of the detector in the file."
+            f"{source} is {found.origin}, and the model is another detector, with queries of another"
+            " kind; take the config of the detector in the file."
         )
     _check_backbone(state, own, source, refuse=found is not None)
     _check_width(state, own, source)
@@ -145,8 +145,8 @@ def _check_width(state: State, own: State, source: str) -> None:
     theirs, ours = rows(state, _WIDTH), rows(own, _WIDTH)
     if theirs and ours and theirs != ours:
         raise CheckpointError(
-            f"{source} is {theirs} wide and the model {ours}; set its "
-            f"embed_dim={theirs}, or take a file of the model's width."
+            f"{source} is {theirs} wide and the model {ours}; set its embed_dim={theirs}, or take a"
+            " file of the model's width."
         )
 
 
@@ -193,11 +193,11 @@ def _check_classes(state: State, own: State, source: str, *, strict: bool) -> No
         return
     if strict:
         raise CheckpointError(
-            f"{source} knows {theirs} classes and the model {ours}; set its num_classes={theirs}, "
+            f"{source} has {theirs} classes and the model {ours}; set its num_classes={theirs}, "
             f"or take a file with {ours} classes."
         )
     _log.warning(
-        "%s knows %d classes and the model %d: its class heads are not loaded but trained anew.",
+        "%s has %d classes and the model %d: its class heads are not loaded but trained anew.",
         *(source, theirs, ours),
     )
 
@@ -239,7 +239,7 @@ def _check_names(state: State, own: State, source: str, found: Converted) -> Non
     ]
     if problems:
         raise CheckpointError(
-            f"{source} looks like {found.origin}, but not all of it agrees; {'; '.join(problems)}."
+            f"{source} looks like {found.origin}, but its names differ: {'; '.join(problems)}."
         )
 
 

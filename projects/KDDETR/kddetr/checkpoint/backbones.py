@@ -73,8 +73,8 @@ def own_names(bare: State, source: str) -> dict[str, torch.Tensor]:
     strange = [name for name in bare if not detectron2_names({name: bare[name]})]
     if strange:
         raise CheckpointError(
-            f"The backbone in {source} is neither a ResNet nor a Swin that is known here; "
-            f"{len(strange)} of its {len(bare)} weights are strange: {grouped(strange)}."
+            f"The backbone in {source} is neither a ResNet nor a Swin; {len(strange)} of its"
+            f" {len(bare)} weights have unknown names: {grouped(strange)}."
         )
     return detectron2_names(bare)
 

@@ -96,7 +96,7 @@ def load_weights(
     if not coverage.loaded:
         raise CheckpointError(
             f"None of the {len(state)} weights in {source} fits the {type(model).__name__}: "
-            f"{coverage.describe()}. Is it the file of another model?"
+            f"{coverage.describe()}; name a file of this model."
         )
     if strict and not coverage.complete:
         raise CheckpointError(

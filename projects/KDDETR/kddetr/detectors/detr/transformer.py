@@ -87,7 +87,7 @@ class DetectionTransformer(nn.Module):
                 int(m.num_heads) for m in decoder.modules() if hasattr(m, "num_heads")
             ),
             "backbone.dilation": any(
-                getattr(module, "dilation", 1) not in (1, (1, 1))
+                isinstance(module, nn.Conv2d) and module.dilation != (1, 1)
                 for module in self.backbone.modules()
             ),
         }
