@@ -104,11 +104,11 @@ def test_an_imagenet_file_of_another_depth(caplog, names):
 
 
 SIZES = [
-    ({"decoder_layers": 3}, "6 decoder layers and the model 3; set its decoder_layers=6"),
-    ({"decoder_layers": 8}, "6 decoder layers and the model 8; set its decoder_layers=6"),
-    ({"encoder_layers": 2}, "6 encoder layers and the model 2; set its encoder_layers=6"),
-    ({"num_queries": 300}, "900 queries and the model 300; set its num_queries=900"),
-    ({"extra_levels": 2}, "4 feature levels and the model 5; set its in_features and extra_levels"),
+    ({"decoder_layers": 3}, "decoder_layers=6 and the model 3; set that number"),
+    ({"decoder_layers": 8}, "decoder_layers=6 and the model 8; set that number"),
+    ({"encoder_layers": 2}, "encoder_layers=6 and the model 2; set that number"),
+    ({"num_queries": 300}, "num_queries=900 and the model 300; set that number"),
+    ({"extra_levels": 2}, "extra_levels=4 and the model 5; set that number"),
 ]
 
 
@@ -117,10 +117,10 @@ SIZES = [
 def test_other_sizes(caplog, options, words, author):
     """A strict load is refused in one sentence; any other warns, and loads what fits."""
     model = detector(dino, **options, **needs("dino", author))
-    refused(model, ("dino_4scale_r50", author), f"x.pth has {words}", strict=True)
+    refused(model, ("dino_4scale_r50", author), f"x.pth has .*{words}", strict=True)
     with caplog.at_level(logging.WARNING, logger="kddetr"):
         found = adapted(published_file("dino_4scale_r50", author), model, "x.pth")
-    assert f"x.pth has {words.split(';')[0]}: what fits is loaded" in caplog.text
+    assert f"{words.split(';')[0]}: what fits is loaded" in caplog.text
     own = model.state_dict()
     fitting = [name for name in own if name in found and own[name].shape == found[name].shape]
     assert len(fitting) > 0.7 * len(own)
@@ -130,12 +130,8 @@ def test_other_sizes(caplog, options, words, author):
 def test_own_files_of_other_sizes(tmp_path, family):
     file = str(tmp_path / "x.pth")
     torch.save({"model": tiny_detector(family).state_dict()}, file)
-    for option, theirs, words in (
-        ("decoder_layers", 2, "decoder layers"),
-        ("encoder_layers", 1, "encoder layers"),
-        ("num_queries", 6, "queries"),
-    ):
+    for option, theirs in (("decoder_layers", 2), ("encoder_layers", 1), ("num_queries", 6)):
         model = tiny_detector(family, **{option: 4})
-        with pytest.raises(CheckpointError, match=rf"has {theirs} {words}? and the model 4"):
+        with pytest.raises(CheckpointError, match=rf"has {option}={theirs} and the model 4"):
             Checkpointer(model).load(file, strict=True)
         Checkpointer(model).load(file)

@@ -163,7 +163,7 @@ def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):
         Trainer(cfg)
     cfg = config("classes")
     cfg.model.teacher.model.num_classes = 4
-    with pytest.raises(CheckpointError, match="3 classes and the model 4"):
+    with pytest.raises(CheckpointError, match="num_classes=3 and the model 4"):
         Trainer(cfg)
     torch.save(tiny_detector(FAMILY, num_classes=4).state_dict(), tmp_path / "four.pth")
     cfg.model.teacher.model.decoder_layers = 2

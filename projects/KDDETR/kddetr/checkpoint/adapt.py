@@ -19,7 +19,6 @@ from .settings import Settings, check_settings, recipes_of
 _log = logging.getLogger(__name__)
 _DINO = "query_source.content"
 _DENOISING = "denoising."
-_WIDTH = "encoder.layers.0.attention_norm.weight"
 _QUERIES = ("content", "anchors", "embedding.weight")
 
 State = Mapping[str, torch.Tensor]
@@ -78,8 +77,8 @@ def adapted(
     theirs, ours = count_heads(state), count_heads(own)
     if theirs and ours:
         return _of_transformer(state, model, source, found, stated, strict=strict)
-    if not theirs and not ours and count_classes(state) and count_classes(own):  # two R-CNNs
-        _check_classes(state, own, source, strict=strict)
+    if not theirs and not ours:  # the classes of two R-CNNs; their names show what else differs
+        _check_sizes(state, own, source, strict=strict)
     return state
 
 
@@ -97,13 +96,11 @@ def _of_transformer(
     theirs, ours = _kinds(state), _kinds(own)
     if found is not None and not theirs <= ours:
         raise CheckpointError(
-            f"{source} is {found.origin}, and the model is another detector, with queries of another"
-            " kind; take the config of the detector in the file."
+            f"{source} is {found.origin}, and the model is another detector; take the config of the"
+            " detector in the file."
         )
     _check_backbone(state, own, source, refuse=found is not None)
-    _check_width(state, own, source)
     _check_sizes(state, own, source, strict=strict)
-    _check_classes(state, own, source, strict=strict)
     heads = ""
     if found is not None or (_DINO in state and _DINO in own):
         state, heads = _fit_heads(state, own, source)
@@ -141,40 +138,31 @@ def _check_backbone(state: State, own: State, source: str, *, refuse: bool) -> N
     _log.warning("%s: only what fits of that backbone is loaded.", difference)
 
 
-def _check_width(state: State, own: State, source: str) -> None:
-    theirs, ours = rows(state, _WIDTH), rows(own, _WIDTH)
-    if theirs and ours and theirs != ours:
-        raise CheckpointError(
-            f"{source} is {theirs} wide and the model {ours}; set its embed_dim={theirs}, or take a"
-            " file of the model's width."
-        )
-
-
 def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None:
-    """Refuse, or without ``strict`` warn of, another number of layers, queries or levels."""
-    theirs, ours = _sizes(state), _sizes(own)
-    for (what, option), count in theirs.items():
-        model = ours[what, option]
-        if not (count and model) or count == model:
+    """Refuse another width, and with ``strict`` any other size, which is a warning otherwise."""
+    ours = _sizes(own)
+    for option, count in _sizes(state).items():
+        if not (count and ours[option]) or count == ours[option]:
             continue
-        plural = "" if count == 1 else "s"
-        counted = f"{count} {what}{plural}".replace("querys", "queries")
-        difference = f"{source} has {counted} and the model {model}"
-        if strict:
+        difference = f"{source} has {option}={count} and the model {ours[option]}"
+        if strict or option == "embed_dim":
             raise CheckpointError(
-                f"{difference}; set its {option.format(count)}, or take a file of the model's size."
+                f"{difference}; set that number in the model's config, or"
+                " take a file of the model's size."
             )
         _log.warning("%s: what fits is loaded, the rest is trained anew.", difference)
 
 
-def _sizes(state: State) -> dict[tuple[str, str], int]:
-    """(what is counted, the option of a config that says it) -> how many."""
+def _sizes(state: State) -> dict[str, int]:
+    """Sizes of a detector by the option of a config that sets them; 0 where it has none."""
     queries = (rows(state, f"query_source.{name}") for name in _QUERIES)
     return {
-        ("encoder layer", "encoder_layers={}"): _layers(state, "encoder"),
-        ("decoder layer", "decoder_layers={}"): _layers(state, "decoder"),
-        ("query", "num_queries={}"): max(queries),
-        ("feature level", "in_features and extra_levels"): _levels(state),
+        "embed_dim": rows(state, "encoder.layers.0.attention_norm.weight"),
+        "encoder_layers": _layers(state, "encoder"),
+        "decoder_layers": _layers(state, "decoder"),
+        "num_queries": max(queries),
+        "len(in_features) + extra_levels": _levels(state),
+        "num_classes": count_classes(state),
     }
 
 
@@ -184,22 +172,6 @@ def _layers(state: State, part: str) -> int:
 
 def _levels(state: State) -> int:
     return rows(state, "encoder.level_embedding")
-
-
-def _check_classes(state: State, own: State, source: str, *, strict: bool) -> None:
-    """Refuse, or without ``strict`` warn of, another number of classes."""
-    theirs, ours = count_classes(state), count_classes(own)
-    if theirs == ours:
-        return
-    if strict:
-        raise CheckpointError(
-            f"{source} has {theirs} classes and the model {ours}; set its num_classes={theirs}, "
-            f"or take a file with {ours} classes."
-        )
-    _log.warning(
-        "%s has %d classes and the model %d: its class heads are not loaded but trained anew.",
-        *(source, theirs, ours),
-    )
 
 
 def _fit_heads(state: State, own: State, source: str) -> tuple[State, str]:
