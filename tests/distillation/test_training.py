@@ -159,7 +159,7 @@ def test_both_are_asked_at_the_same_points(config, amp):
 def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):
     cfg = config("misfit")
     cfg.model.teacher.model.decoder_layers = 2
-    with pytest.raises(CheckpointError, match="set its decoder_layers=3"):
+    with pytest.raises(CheckpointError, match="has decoder_layers=3 and the model 2"):
         Trainer(cfg)
     cfg = config("classes")
     cfg.model.teacher.model.num_classes = 4
