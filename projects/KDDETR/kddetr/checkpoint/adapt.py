@@ -147,7 +147,7 @@ def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None
         difference = f"{source} has {option}={count} and the model {ours[option]}"
         if strict or option == "embed_dim":
             raise CheckpointError(
-                f"{difference}; set that number in the model's config, or take a file of the model's"
+                f"{difference}; set that number in the model's config, or take a file of the same"
                 " size."
             )
         _log.warning("%s: what fits is loaded, the rest is trained anew.", difference)
