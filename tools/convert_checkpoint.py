@@ -3,108 +3,208 @@
 
 Understood are DAB-DETR, Deformable DETR and DINO of their authors' projects and of detrex, DAB-DETR
 and Deformable DETR of Hugging Face (safetensors, .bin or the folder), KD-DETR's student, and
-ImageNet files of a ResNet or Swin. Nothing in a file is executed. Trainings and teachers take such
-files directly as well; this makes one that needs no second look. Files of timm's other networks are
-not converted: name them as train.init_checkpoint.
+ImageNet files of a ResNet or Swin. No code in a file is run. Trainings and teachers take such files
+directly as well. Files of timm's other networks are not converted: name them as
+train.init_checkpoint.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from detectron2.layers import ShapeSpec
+from torch import nn
 
 from kddetr.checkpoint import (
     CheckpointError,
+    adapted,
     atomic_write,
     converted,
+    is_swin,
     read_checkpoint,
     weights_of,
 )
-from kddetr.checkpoint.coverage import grouped
-from kddetr.checkpoint.published.backbone import imagenet_names
-from kddetr.checkpoint.published.classes import count_classes, to_contiguous
-from kddetr.checkpoint.published.convert import Converted
+from kddetr.checkpoint.backbones import depth_of, own_names
+from kddetr.checkpoint.coverage import compare, grouped
+from kddetr.checkpoint.heads import count_classes, rows
+from kddetr.checkpoint.origins import Recipe
+from kddetr.checkpoint.published import Converted
+from kddetr.checkpoint.settings import SETTINGS, overrides, recipes_of, stated_settings
+from kddetr.detectors import dab_detr, deformable_detr, dino, resnet
 
 # What timm's networks are called inside a backbone depends on which features it yields.
 _OF_TIMM = (
     "If it is an ImageNet file of one of timm's networks, it needs no conversion: name it as "
     "train.init_checkpoint of a config that has that network as its backbone."
 )
+State = Mapping[str, torch.Tensor]
 
 
 def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, force: bool) -> None:
-    """Write the converted file and print what it was, what it is and what it needs.
+    """Write the converted file and print what it was, what it is and what config it needs.
 
     Raises:
-        CheckpointError: `source` is not understood, or `target` is not to be written.
+        CheckpointError: ``source`` is not understood, or ``target`` is not to be written.
     """
     _check_target(target, force)
     data = read_checkpoint(source)
     state = weights_of(data, source, averaged=averaged)
+    stated, recipes = stated_settings(data), []
     found = converted(state, source)
     if found is not None:
         print(f"recognised: {found}")
-        state = found.state
-        if found.classes == 91 and not keep_classes:
-            state = to_contiguous(state)
+        recipes = recipes_of(found.origin, stated, source)
+        state = fitted(state, found, recipes[0], source, keep_classes=keep_classes)
+        stated = [recipe.settings for recipe in recipes]
     elif any(name.startswith("decoder.class_heads.") for name in state):
         print("recognised: a detector of this project; its weights are copied as they are")
     elif (bare := backbone(state, source)) is not None:
         print("recognised: an ImageNet backbone")
-        state = bare
+        state, stated = bare, []
     else:
         raise CheckpointError(
-            f"{source} is no checkpoint that is known here; its {len(state)} weights are "
-            f"{grouped(list(state))}. {_OF_TIMM}"
+            f"{source} is not recognised; its {len(state)} weights are {grouped(list(state))}."
+            f" {_OF_TIMM}"
         )
-    # A view would be written with all that lies in the file beside it.
-    whole = {name: value.clone() if _is_part(value) else value for name, value in state.items()}
-    atomic_write(target, lambda stream: torch.save({"model": whole}, stream))
-    numbers = sum(value.numel() for value in state.values())
-    print(f"written: {target}, {len(state)} weights, {numbers / 1e6:.2f} million numbers", end="")
-    classes = count_classes(state)
-    if classes:
-        print(f", {classes} classes", end="")
-    print()
+    write(target, state, stated)
     if found is not None:
-        print(f"config: {config(found)} with {' '.join(needed(found, state))}")
-        if found.origin.note:
-            print(f"note: {found.origin.note}")
+        print(
+            f"config: {config(found, recipes[0])} with {' '.join(needed(found, recipes[0], state))}"
+        )
+        for other in recipes[1:]:
+            name = f" named {other.mark}" if other.mark else ""
+            print(f"note: files{name} may need {overrides(other.settings)} instead")
     if not averaged and data.keys() & {"ema_model", "ema_state"} and "model" in data:
         print("note: the file also holds a moving average of its weights; --ema converts that")
 
 
-def backbone(state: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor] | None:
+def fitted(
+    state: State, found: Converted, recipe: Recipe, source: str, *, keep_classes: bool
+) -> State:
+    """A published detector's weights, compared with a model of their sizes.
+
+    Raises:
+        CheckpointError: some are missing or left over.
+    """
+    classes = 80 if found.classes == 91 and not keep_classes else found.classes
+    if not any(name.startswith("backbone.") for name in found.state):
+        raise CheckpointError(f"{source} is {found.origin} without its backbone.")
+    with torch.device("meta"):
+        model = skeleton(found, recipe, classes)
+    return adapted(state, model, source, strict=True, stated=[recipe.settings])
+
+
+class Features(nn.Module):
+    """In place of a backbone that is not built: how many channels each of its features has."""
+
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return {name: ShapeSpec(channels=count) for name, count in self.channels.items()}
+
+
+def skeleton(found: Converted, recipe: Recipe, num_classes: int) -> nn.Module:
+    """A model with the sizes of a published file, to compare names with."""
+    state = found.state
+
+    def count(prefix: str) -> int:
+        depth = prefix.count(".") + 1
+        return len({name.split(".")[depth] for name in state if name.startswith(f"{prefix}.")})
+
+    levels = count("neck.levels")
+    names = ["res2", "res3", "res4", "res5"][4 - levels :]
+    widths = [state[f"neck.levels.{i}.0.weight"].shape[1] for i in range(levels)]
+    depth = depth_of(state)
+    options = {
+        "backbone": Features(dict(zip(names, widths, strict=True)))
+        if depth is None
+        else resnet(depth=depth, out_features=names),
+        "num_classes": num_classes,
+        "num_heads": 1,  # no weight's shape shows how many there are
+        "embed_dim": rows(state, "encoder.layers.0.attention_norm.weight"),
+        "feedforward_dim": rows(state, "encoder.layers.0.feed_forward.inner.weight"),
+        "encoder_layers": count("encoder.layers"),
+        "decoder_layers": count("decoder.layers"),
+        **{key: recipe.settings[key] for key in ("temperature", "offset", "eps")},
+    }
+    queries = (rows(state, f"query_source.{n}") for n in ("content", "anchors", "embedding.weight"))
+    options["num_queries"] = max(queries) or 300
+    if found.origin.detector == "DAB-DETR":
+        return dab_detr(**options)
+    options |= {"in_features": names, "extra_levels": count("neck.extra"), "groups": 1}
+    if found.origin.detector == "DINO":
+        return dino(shared_heads=found.heads == 1, **options)
+    refined = "two_stage" if found.origin.encoder_head_is_last else "refine"
+    return deformable_detr(variant=refined if found.heads > 1 else "plain", **options)
+
+
+def backbone(state: State, source: str) -> State | None:
     """The weights of an ImageNet file under this project's names, None if it is none.
 
     Raises:
         CheckpointError: it is that of a ResNet with strange or missing parts.
     """
+    if not ({"layer1.0.conv1.weight", "stem.conv1.weight"} & state.keys() or is_swin(state)):
+        return None
     try:
-        return imagenet_names(state, source)
+        bare = own_names(state, source)
     except CheckpointError as error:
         raise CheckpointError(f"{error} {_OF_TIMM}") from error
+    if is_swin(state):
+        return bare
+    with torch.device("meta"):
+        network = resnet(depth=depth_of(bare) or 152, out_features=["res5"])
+    coverage = compare(network, bare)
+    if not coverage.complete:
+        raise CheckpointError(
+            f"{source} looks like a ResNet, but its names differ: {coverage.describe()}. {_OF_TIMM}"
+        )
+    return bare
 
 
-def config(found: Converted) -> str:
+def config(found: Converted, recipe: Recipe) -> str:
     """A config that builds the detector in a file, or one to start from."""
     folder = Path(__file__).resolve().parents[1] / "configs" / "detectors"
-    if (folder / f"{found.config}_{found.backbone}.py").is_file():
-        return f"configs/detectors/{found.config}_{found.backbone}.py"
+    dilated = "_dc5" * bool(recipe.settings.get("backbone.dilation"))
+    name = f"{found.config}_{found.backbone}"
+    for end in (dilated, ""):
+        if (folder / f"{name}{end}.py").is_file():
+            return f"configs/detectors/{name}{end}.py"
     return f"one like configs/detectors/{found.config}_r50.py with this backbone"
 
 
-def needed(found: Converted, state: dict[str, torch.Tensor]) -> list[str]:
-    """What a config says that builds the detector in a file: what its weights do not hold."""
-    overrides = found.origin.settings.split()
+def needed(found: Converted, recipe: Recipe, state: State) -> list[str]:
+    """The overrides for a config of the detector in a file: what its weights do not show."""
+    settings = {k: v for k, v in recipe.settings.items() if k != "backbone.dilation" or v}
+    found_overrides = overrides(settings).split()
+    if "Deformable" in found.origin.detector:
+        # It decides how many detections are kept, and is no reason to refuse a file.
+        found_overrides.append(
+            f"model.num_detections={300 if found.origin.author == 'detrex' else 100}"
+        )
     if (classes := count_classes(state)) != 80:
-        overrides.append(f"model.num_classes={classes}")
+        found_overrides.append(f"model.num_classes={classes}")
     if found.origin.detector == "DINO":
-        # One set of heads also starts a model that has one a layer: each gets a copy.
-        overrides.append(f"model.shared_heads={found.heads == 1}")
-    return overrides
+        # One set of heads also starts a model that has one for each layer: each gets a copy.
+        found_overrides.append(f"model.shared_heads={found.heads == 1}")
+    return found_overrides
+
+
+def write(target: str, state: State, settings: Sequence[Mapping[str, float]]) -> None:
+    """Write weights, beside them the settings that they may need, and print how many they are."""
+    # A view would be written with all that lies in the file beside it.
+    whole = {name: value.clone() if _is_part(value) else value for name, value in state.items()}
+    data = {"model": whole} | ({SETTINGS: [dict(one) for one in settings]} if settings else {})
+    atomic_write(target, lambda stream: torch.save(data, stream))
+    numbers = sum(value.numel() for value in state.values())
+    classes = count_classes(state)
+    end = f", {classes} classes" if classes else ""
+    print(f"written: {target}, {len(state)} weights, {numbers / 1e6:.2f} million numbers{end}")
 
 
 def _check_target(target: str, force: bool) -> None:

@@ -1,6 +1,6 @@
-"""detrex's names of a detector turned into its authors' and into Hugging Face's.
+"""Renaming from detrex's names of a detector to its authors' and to Hugging Face's.
 
-Written apart from the package's tables, so that a slip in one of them does not hide in the other.
+Written apart from the package's tables, so that a mistake in one of them shows.
 """
 
 import re
@@ -15,7 +15,7 @@ _CROSS = _SELF | {"query_pos_sine": "qpos_sine"}
 
 
 def apply(state: State, rules: list[tuple[str, str]]) -> State:
-    """Every rule on every name, in order."""
+    """Every rule applied to every name, in order."""
     renamed = {}
     for name, value in state.items():
         for pattern, replacement in rules:
@@ -25,7 +25,7 @@ def apply(state: State, rules: list[tuple[str, str]]) -> State:
 
 
 def without(state: State, pattern: str) -> State:
-    """Only what does not match."""
+    """The weights whose names do not match."""
     return {name: value for name, value in state.items() if not re.search(pattern, name)}
 
 

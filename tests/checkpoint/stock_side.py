@@ -46,7 +46,7 @@ NAMES = (*LAZY, "yaml")
 
 
 def stock_model(name: str) -> nn.Module:
-    """One of `NAMES`: a config of Detectron2's own, made tiny by overriding it."""
+    """One of ``NAMES``: a config of Detectron2's own, made tiny by overriding it."""
     if name == "yaml":
         return _from_yaml()
     cfg = model_zoo.get_config(LAZY[name]).model
@@ -128,8 +128,8 @@ def check(name: str, folder: Path) -> None:
         (found,) = model([x])
     found = found["instances"]
     assert len(found) == len(expected["scores"]) > 0
-    assert torch.equal(found.pred_boxes.tensor, expected["boxes"])
-    assert torch.equal(found.scores, expected["scores"])
+    torch.testing.assert_close(found.pred_boxes.tensor, expected["boxes"])
+    torch.testing.assert_close(found.scores, expected["scores"])
     assert torch.equal(found.pred_classes, expected["classes"])
     DetectionCheckpointer(model, str(folder / "stock")).save(name)
 

@@ -31,8 +31,8 @@ def published_window_attention(
 ) -> Tensor:
     """Window attention of a map (B, H, W, C) by its definition, every token with every other.
 
-    The map is padded with zeros to whole windows and rolled by `shift`; tokens see one another when
-    they are in one window and were neighbours before the roll.
+    The map is padded with zeros to whole windows and rolled by ``shift``; tokens attend to each
+    other when they are in one window and were neighbours before the roll.
     """
     batch, height, width, channels = x.shape
     rows, columns = (-(-side // window) * window for side in (height, width))

@@ -1,4 +1,4 @@
-"""ImageNet files as they are published start the backbone of a detector."""
+"""Published ImageNet files load into the backbone of a detector."""
 
 import logging
 
@@ -29,7 +29,7 @@ class Detector(nn.Module):
 
 
 def microsoft(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """timm's Swin classifier under Microsoft's names, with what those files hold besides."""
+    """timm's Swin classifier under Microsoft's names, with the further entries of such files."""
     renamed = {}
     for key, value in state.items():
         if ".downsample." in key:
@@ -53,9 +53,10 @@ def classifier():
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["microsoft", "timm"])
 def test_swin_file_in_a_detector(classifier, tmp_path, caplog, source):
-    """Features are timm's own from the same file, at a size that its windows divide."""
+    """The features equal timm's from the same file, at a size that its windows divide."""
     state, file = classifier.state_dict(), str(tmp_path / "swin.pth")
     torch.save({"model": microsoft(state) if source == "microsoft" else state}, file)
     detector = Detector(swin(size="tiny", layer_norm=False)).eval()
@@ -99,7 +100,7 @@ def test_swin_of_a_published_detector(classifier):
     assert torch.equal(model.norms["res4"].weight, state["norm2.weight"])
     last = state["layers.2.downsample.norm.bias"]
     assert torch.equal(model.timm["layers_3"].downsample.norm.bias, last)
-    # and nothing is lost in silence: norms that the backbone has not got, parts that no Swin has
+    # Norms that the backbone does not have, and parts that no Swin has, are reported.
     bare, odd = swin(size="tiny", layer_norm=False), {"absolute_pos_embed": torch.zeros(1, 9, 96)}
     found = backbone_weights({**state, **odd}, bare)
     coverage = load_weights(bare, found, strict=False, source="dino.pth")
@@ -114,10 +115,17 @@ def test_earlier_features_need_no_later_stages(classifier):
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet10t", "test_convnext", "test_efficientnet", "test_mambaout", "hiera_tiny_224"]
+    "name",
+    [
+        "resnet10t",
+        "test_convnext",
+        "test_efficientnet",
+        "test_mambaout",
+        pytest.param("hiera_tiny_224", marks=pytest.mark.slow),
+    ],
 )
 def test_file_of_any_network(name):
-    """Flattened sequences, a network that stays as it is, and one that is kept as a whole."""
+    """timm flattens the sequences of some networks, and keeps others as they are."""
     state = timm.create_model(name).state_dict()
     wanted = ["res3", "res5"] if name.startswith("hiera") else ["res3", "res4"]
     model = Detector(timm_backbone(name=name, out_features=wanted))
@@ -127,7 +135,7 @@ def test_file_of_any_network(name):
     assert not coverage.unexpected and not coverage.mismatched
     bare = timm_backbone(name=name, out_features=wanted)
     assert load_weights(bare, backbone_weights(state, bare), strict=True, source="x").complete
-    # what a backbone saved goes into a detector that has the same
+    # The state dict of a backbone alone loads into a detector with the same backbone.
     again = Detector(timm_backbone(name=name, out_features=wanted))
     load_weights(again, backbone_weights(bare.state_dict(), again), strict=False, source="x")
     assert torch.equal(first(again.backbone), first(bare))
@@ -145,7 +153,7 @@ def test_a_larger_network_is_noticed():
     assert "timm.layer3.5.conv1.weight" in left_over
 
 
-def test_other_files_stay_as_they_are():
+def test_other_files_are_not_renamed():
     model = Detector(timm_backbone(name="test_resnet"))
     assert backbone_weights(model.state_dict(), model) is None
     assert backbone_weights({"transformer.weight": torch.zeros(1)}, model) is None

@@ -1,4 +1,4 @@
-"""The checkpointer's notes: what is last, what is whole, what belongs to whom."""
+"""The checkpointer: what it saves, which file it resumes from, what it refuses."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ class Wrapper(nn.Module):
         return self.student
 
 
-def test_saves_the_detector_and_the_rest_apart(tmp_path):
+def test_detector_and_wrapper_are_saved_apart(tmp_path):
     model = Wrapper()
     saver = Checkpointer(model, str(tmp_path), wrapper=WrapperState(model))
     saver.save("model_0000001", iteration=1)
@@ -71,7 +71,7 @@ def test_resuming_with_another_model_is_refused(tmp_path):
 
 
 def test_a_wrappers_own_state_leaves_the_detectors_frozen_norms_alone():
-    """They take a state without their names for one of an early version, and reset themselves."""
+    """A frozen batch norm resets itself when its names are missing from a state that is loaded."""
     wrapper = Wrapper()
     wrapper.student = FrozenBatchNorm2d(2)
     wrapper.student.running_var.fill_(3.0)
@@ -84,7 +84,7 @@ def test_a_wrappers_own_state_leaves_the_detectors_frozen_norms_alone():
     assert torch.equal(wrapper.projection.weight, state["projection.weight"])
 
 
-def test_weights_alone_are_nothing_to_resume_from(tmp_path):
+def test_a_run_cannot_resume_from_weights_alone(tmp_path):
     model = nn.Linear(2, 2)
     saver = Checkpointer(model, str(tmp_path), wrapper=WrapperState(model))
     saver.save("model_0000001")

@@ -33,7 +33,7 @@ GROUP_NORM = [
 
 
 def tiny(seed: int, name: str = FPN, overrides=CAFFE, classes: int = 80) -> RegionDetector:
-    """A Faster R-CNN R50 of the zoo, every weight and statistic of it random."""
+    """A Faster R-CNN R50 of the model zoo with random weights and statistics."""
     torch.manual_seed(seed)
     model = model_zoo_detector(
         f"COCO-Detection/{name}.yaml", num_classes=classes, overrides=[*SMALL_ZOO, *overrides]
@@ -73,7 +73,7 @@ def written(path, data: dict) -> str:
 
 
 def caffe2_name(name: str) -> str:
-    """Of a weight in Detectron2's ResNet; the inverse of Detectron2's own renaming."""
+    """Caffe2's name of a weight in Detectron2's ResNet: Detectron2's own renaming, inverted."""
     name = re.sub(r"^stem\.conv1\.norm", "res_conv1.norm", name)
     name = re.sub(r"^stem\.conv1", "conv1", name).replace("shortcut", "branch1")
     for number, letter in zip("123", "abc"):
@@ -84,7 +84,7 @@ def caffe2_name(name: str) -> str:
 
 
 def msra_arrays(overrides=CAFFE) -> dict[str, np.ndarray]:
-    """As detectron2://ImageNetPretrained/MSRA/R-50.pkl is: flat, arrays, a classifier, a bias."""
+    """Entries like those of detectron2://ImageNetPretrained/MSRA/R-50.pkl."""
     state = tiny(1, overrides=overrides).stock.backbone.bottom_up.state_dict()
     found = {caffe2_name(name): value for name, value in arrays(state).items()}
     assert {"conv1_w", "res_conv1_bn_beta", "res2_0_branch2a_w", "res5_2_branch2c_bn_gamma"} <= (
@@ -96,7 +96,7 @@ def msra_arrays(overrides=CAFFE) -> dict[str, np.ndarray]:
 
 
 def folded(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """As Detectron's own: batch norms are scale and shift alone."""
+    """The same as in Detectron's own files: batch norms are scale and shift alone."""
     short = {"_bn_gamma": "_bn_s", "_bn_beta": "_bn_b"}
     return {
         re.sub("_bn_gamma$|_bn_beta$", lambda match: short[match[0]], name): value
@@ -111,7 +111,7 @@ def msra(tmp_path) -> str:
 
 
 def assert_as_detectron2_loads_it(path: str, name: str = FPN, overrides=CAFFE) -> nn.Module:
-    """Into another model than it is of; returns what Detectron2 makes of it."""
+    """Load a file here and with Detectron2, and compare; returns Detectron2's model."""
     ours, theirs = (tiny(2, name, overrides) for _ in range(2))
     Checkpointer(ours).load(path)
     DetectionCheckpointer(theirs.stock).load(path)
@@ -166,7 +166,7 @@ def test_a_caffe2_resnext_comes_with_divided_pixels_or_without(tmp_path):
 
 
 def detectron_arrays() -> dict[str, np.ndarray]:
-    """A whole Faster R-CNN as Detectron writes it: background first, among the boxes too."""
+    """A whole Faster R-CNN in Detectron's names, where the background is the first class."""
     stock = tiny(1).stock
     state = arrays(stock.state_dict())
     found = folded(msra_arrays())
@@ -202,7 +202,7 @@ def test_a_detector_of_detectron(tmp_path, caplog):
     assert_as_detectron2_loads_it(path)
     loaded, source = load_pretrained(tiny(2), path).stock.state_dict(), tiny(1).stock.state_dict()
     assert all(torch.equal(loaded[key], source[key]) for key in source if "running" not in key)
-    with pytest.raises(CheckpointError, match="knows 80 classes and the model 7"):
+    with pytest.raises(CheckpointError, match="has num_classes=80 and the model 7"):
         load_pretrained(tiny(2, classes=7), path)
 
 
@@ -213,7 +213,7 @@ def test_names_that_make_no_sense(tmp_path):
 
 
 def torchvision_name(name: str) -> str:
-    """Of a weight in Detectron2's ResNet."""
+    """torchvision's name of a weight in Detectron2's ResNet."""
     name = re.sub(r"^stem\.", "", name)
     name = re.sub(r"^res(\d)", lambda match: f"layer{int(match[1]) - 1}", name)
     name = re.sub(r"conv(\d)\.norm", r"bn\1", name)
@@ -222,7 +222,7 @@ def torchvision_name(name: str) -> str:
 
 @pytest.fixture
 def torchvision_files(tmp_path) -> list[str]:
-    """One network: torchvision's own file, and as Detectron2's tool converts it."""
+    """One network twice: torchvision's own file, and that file converted by Detectron2's tool."""
     state = tiny(1, overrides=TORCHVISION).stock.backbone.bottom_up.state_dict()
     fc = torch.ones(9, 128)
     own = {torchvision_name(key): value for key, value in state.items()} | {"fc.weight": fc}
@@ -276,7 +276,7 @@ def test_bgr_weights_are_refused_where_rgb_comes(msra, tmp_path):
     with pytest.raises(CheckpointError, match=r"input_format=BGR.*pixel_std=\[1,1,1\]") as error:
         Checkpointer(tiny(2, overrides=TORCHVISION)).load(msra)
     one_sentence(error)
-    # the right order alone is not enough
+    # The right order of the channels alone is not enough.
     divided = tiny(2, overrides=["MODEL.PIXEL_STD", [57.375, 57.12, 58.395]])
     with pytest.raises(CheckpointError, match="that are not divided and the model takes BGR"):
         Checkpointer(divided).load(msra)
@@ -299,15 +299,15 @@ def test_rgb_weights_are_refused_where_bgr_comes(torchvision_files, tmp_path, ca
     assert "if the file is torchvision's" in caplog.text
 
 
-def test_who_knows_nothing_of_pixels_is_not_asked(msra):
-    """A bare network loads either."""
+def test_a_network_without_pixel_statistics_is_not_checked(msra):
+    """A bare network loads files of either kind."""
     network = tiny(2).stock.backbone.bottom_up
     Checkpointer(network).load(msra)
     source = tiny(1).stock.backbone.bottom_up.state_dict()
     assert all(torch.equal(value, source[key]) for key, value in network.state_dict().items())
 
 
-def test_another_stride_is_said(msra, torchvision_files, caplog):
+def test_another_stride_is_warned_of(msra, torchvision_files, caplog):
     late = tiny(2, overrides=[*CAFFE, "MODEL.RESNETS.STRIDE_IN_1X1", False])
     Checkpointer(late).load(msra)
     assert "set the backbone's stride_in_1x1=True" in caplog.text
@@ -316,14 +316,14 @@ def test_another_stride_is_said(msra, torchvision_files, caplog):
     assert "set the backbone's stride_in_1x1=False" in caplog.text
 
 
-def test_another_depth_is_said(msra, caplog):
+def test_another_depth_is_warned_of(msra, caplog):
     deeper = tiny(2, overrides=[*CAFFE, "MODEL.RESNETS.DEPTH", 101])
     Checkpointer(deeper).load(msra)
     assert "has a ResNet-50 and the model a ResNet-101" in caplog.text
 
 
 def zoo_file(path, more: dict | None = None) -> str:
-    """As the zoo's detectors are: arrays, and the anchors and pixels that models hold no longer."""
+    """A detector as in the model zoo: arrays, with anchors and pixel statistics among them."""
     state = arrays(tiny(1).stock.state_dict())
     anchors = {f"proposal_generator.anchor_generator.cell_anchors.{i}": np.ones(3) for i in "01234"}
     pixels = {"pixel_mean": [103.53, 116.28, 123.675], "pixel_std": [1.0, 1.0, 1.0]} | (more or {})
@@ -331,7 +331,7 @@ def zoo_file(path, more: dict | None = None) -> str:
     return written(path, {"model": state, "__author__": "Detectron2 Model Zoo"})
 
 
-def test_a_detector_of_the_zoo_loads_to_the_last_name(tmp_path, caplog):
+def test_a_detector_of_the_zoo_loads_completely(tmp_path, caplog):
     path = zoo_file(tmp_path / "model_final.pkl")
     with caplog.at_level(logging.INFO, logger="kddetr"):
         loaded = load_pretrained(tiny(2), path)
@@ -348,19 +348,19 @@ def test_a_detector_of_other_pixels(tmp_path, caplog):
     with pytest.raises(CheckpointError, match=r"with pixel_std=\[57.375,57.12,58.395\] and the"):
         load_pretrained(tiny(2), path)
     Checkpointer(tiny(2)).load(path)
-    assert "will not find again" in caplog.text
+    assert "features will be wrong" in caplog.text
 
 
 def test_heads_of_other_classes_are_trained_anew(tmp_path, caplog):
     path, model = zoo_file(tmp_path / "model_final.pkl"), tiny(2, classes=7)
     before = {key: value.clone() for key, value in model.stock.state_dict().items()}
     Checkpointer(model).load(path)
-    assert "knows 80 classes and the model 7: its class heads are not loaded" in caplog.text
+    assert "has num_classes=80 and the model 7: what fits is loaded" in caplog.text
     source = tiny(1).stock.state_dict()
     for key, value in model.stock.state_dict().items():
         expected = before if ".box_predictor." in key else source
         assert torch.equal(value, expected[key]), key
-    with pytest.raises(CheckpointError, match="80 classes and the model 7; set its num_classes=80"):
+    with pytest.raises(CheckpointError, match="has num_classes=80 and the model 7; set that"):
         load_pretrained(tiny(2, classes=7), path)
 
 
@@ -373,6 +373,6 @@ def test_a_cascades_classes_are_counted(tmp_path, caplog):
 
     torch.save({"model": build(80).stock.state_dict()}, tmp_path / "cascade.pth")
     Checkpointer(build(7)).load(str(tmp_path / "cascade.pth"))
-    assert "knows 80 classes and the model 7" in caplog.text
-    with pytest.raises(CheckpointError, match="knows 80 classes and the model 7"):
+    assert "has num_classes=80 and the model 7" in caplog.text
+    with pytest.raises(CheckpointError, match="has num_classes=80 and the model 7"):
         load_pretrained(build(7), str(tmp_path / "cascade.pth"))

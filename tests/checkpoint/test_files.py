@@ -1,4 +1,4 @@
-"""Reading is safe and says what is wrong; writing is all or nothing."""
+"""Checkpoint files: safe reading with clear errors, and writing completely or not at all."""
 
 import argparse
 import collections
@@ -90,7 +90,7 @@ def test_safetensors_and_folders_that_hold_them(tmp_path, weights):
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-def test_what_is_read_is_a_view_that_nobody_writes_through(tmp_path, weights, name):
+def test_tensors_are_views_that_do_not_write_to_the_file(tmp_path, weights, name):
     file = tmp_path / name
     if name == "x.pth":
         torch.save(weights, file)

@@ -1,4 +1,4 @@
-"""Damaged and crafted files: each is read as what it says, or refused in one sentence."""
+"""Damaged and crafted files are read correctly, or refused in one sentence."""
 
 import argparse
 import os
@@ -54,8 +54,8 @@ def checkpoint(value: bytes) -> bytes:
     return b"\x80\x02}" + text("model") + b"}" + text("a") + value + b"ss."
 
 
-# What numpy would believe: an object lies at the address that the file names; an object has to be
-# released when a float64 goes; the process's one float64 has eight more bytes.
+# What numpy itself would accept: objects at addresses that the file names; an object that has to be
+# released with each float64; eight more bytes for the float64 of the whole process.
 CRAFTED = {
     "object_scalar": checkpoint(scalar(dtype("O8"), b"A" * 8)),
     "object_array": checkpoint(array(dtype("O8"), b"A" * 8, 1)),
@@ -70,7 +70,7 @@ CRAFTED = {
 
 
 def as_pth(pickled: bytes, file: Path, **entries: bytes) -> None:
-    """A `.pth` with another pickle in it."""
+    """A ``.pth`` with another pickle in it."""
     torch.save({"a": torch.ones(1)}, file)
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -99,8 +99,9 @@ print("all refused")
 """
 
 
+@pytest.mark.slow
 def test_crafted_arrays_do_no_harm(tmp_path):
-    """In a process of its own: such a file has crashed Python, or changed numpy for all of it."""
+    """In a separate process, because such files have crashed Python or changed numpy for good."""
     for name, pickled in CRAFTED.items():
         (tmp_path / f"{name}.pkl").write_bytes(pickled)
         as_pth(pickled, tmp_path / f"{name}.pth")
@@ -115,7 +116,7 @@ def test_crafted_arrays_do_no_harm(tmp_path):
     assert (done.returncode, done.stdout) == (0, "all refused\n"), done.stdout + done.stderr
 
 
-def test_what_a_pickle_may_call_has_nothing_to_set():
+def test_a_pickle_cannot_set_attributes_of_the_stand_ins():
     for call in STAND_INS.values():
         if not isinstance(call, type):
             assert not hasattr(call, "__dict__")
@@ -148,7 +149,7 @@ def test_arrays_of_every_kind_of_number(tmp_path, protocol, suffix):
     assert type(data["best"]) is np.float32 and type(data["n"]) is np.int64
     for name, value in weights_of(data, "x").items():
         np.testing.assert_array_equal(value.numpy(), ARRAYS[name])
-        value.zero_()  # nobody else has these bytes
+        value.zero_()  # its bytes are not shared
     again = pickle.loads(pickle.dumps(data["model"]["big"]))
     assert type(again) is np.ndarray
 
@@ -208,7 +209,7 @@ def test_entries_that_are_no_weights(entries, words):
 
 
 def damaged(raw: bytes, dice: random.Random) -> bytes:
-    """A few bytes of it changed, at times cut off too."""
+    """The same with a few bytes changed, and sometimes cut off."""
     changed = bytearray(raw)
     for _ in range(dice.choice([1, 1, 2, 5])):
         changed[dice.randrange(len(raw))] = dice.randrange(256)
@@ -216,7 +217,7 @@ def damaged(raw: bytes, dice: random.Random) -> bytes:
 
 
 def whole_files(folder: Path) -> dict[str, tuple[Path, bytes]]:
-    """Of every format: the file, and what of it is to be damaged."""
+    """A file of every format, and the part of it that is to be damaged."""
     names = ("x.pth", "old.pth", "x.pkl", "x.safetensors")
     files = {name: folder / name for name in names}
     beside = {"args": argparse.Namespace(x=1, lr=np.float64(2)), "epoch": 3}
@@ -254,7 +255,7 @@ def test_any_damage_is_read_or_refused(tmp_path, name):
 
 
 def test_a_refused_file_leaves_no_trace(tmp_path):
-    """What it allowed itself, nobody after it is allowed."""
+    """PyTorch's list of allowed types is the same afterwards."""
     before = set(torch.serialization.get_safe_globals())
     as_pth(CRAFTED["flags"], tmp_path / "x.pth")
     with pytest.raises(CheckpointError):

@@ -1,4 +1,4 @@
-"""What a load covers is reported, and refused where it has to be complete."""
+"""A load reports how much of the model it covers, and is refused where that has to be all."""
 
 import logging
 
@@ -66,7 +66,7 @@ def test_nothing_fits():
         load_weights(Tiny(), nn.Bilinear(1, 1, 1).state_dict(), strict=False, source="x.pth")
 
 
-def test_pretrained_is_whole_frozen_and_a_config_node(tmp_path):
+def test_load_pretrained_is_strict_freezes_and_works_in_a_config(tmp_path):
     file = str(tmp_path / "teacher.pth")
     saved = Tiny()
     torch.save({"model": saved.state_dict()}, file)

@@ -1,6 +1,7 @@
-"""Published files give the published numbers: golden weights under every project's names."""
+"""Golden weights under every project's names load, and give the golden numbers."""
 
 import argparse
+import copy
 import re
 
 import numpy as np
@@ -18,11 +19,12 @@ from kddetr.checkpoint import (
     detectron2_names,
     load_pretrained,
 )
-from kddetr.checkpoint.published.backbone import imagenet_names
-from kddetr.checkpoint.published.classes import CATEGORY_IDS
+from kddetr.checkpoint.backbones import own_names
+from kddetr.checkpoint.heads import CATEGORY_IDS
 from kddetr.detectors import resnet
 from tests.checkpoint import other_names
 from tests.checkpoint.other_names import State
+from tests.checkpoint.test_published_names import needs
 from tests.golden_numbers import models
 from tests.golden_numbers.files import Golden
 from tests.golden_numbers.models import feature_names
@@ -51,11 +53,41 @@ def golden(name: str, classes: int = 0) -> Golden:
 
 
 def untrained(z: Golden, name: str, monkeypatch, **changes) -> nn.Module:
-    """A detector of a golden file's sizes that has none of its weights."""
+    """A detector of a golden file's sizes without its weights."""
     z.config.update(changes)
     with monkeypatch.context() as patch:
         patch.setattr(models, "filled", lambda model, state: model)
         return BUILDERS[name[:3]](z)
+
+
+def author_of(source) -> str:
+    """``official``, ``huggingface`` or ``detrex``, whose names the golden files have."""
+    name = source.__name__
+    return "huggingface" if "hugging" in name else "official" if "official" in name else "detrex"
+
+
+def with_settings(z: Golden, name: str, author: str) -> Golden:
+    """The same with the settings that an author's files need, which a golden file may not have."""
+    settings, theirs = needs(name, author), copy.copy(z)
+    theirs.config = z.config | {
+        "temperature": settings["temperature"],
+        "pos_offset": settings["offset"],
+        "inverse_sigmoid_eps": settings["eps"],
+        "anchor_temperature": 10000,
+    }
+    return theirs
+
+
+def loaded(z: Golden, name: str, monkeypatch, file: str, author: str) -> nn.Module:
+    """A detector of a golden file's sizes and settings with the weights of a published file.
+
+    The weights load only into a model with the settings of their author; they are taken from there.
+    """
+    theirs = with_settings(z, name, author)
+    model = load_pretrained(untrained(theirs, name, monkeypatch), file)
+    result = untrained(z, name, monkeypatch).eval()
+    result.load_state_dict(model.state_dict(), strict=True)
+    return result
 
 
 def run(z: Golden, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,7 +105,7 @@ def run(z: Golden, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check(z: Golden, model: nn.Module) -> None:
-    """The answers are those of the source implementation."""
+    """The predictions are those of the source implementation."""
     logits, boxes = run(z, model)
     z.check("out/logits", logits[..., : z["out/logits"].shape[-1]])
     z.check("out/boxes", boxes)
@@ -101,7 +133,7 @@ def test_golden_numbers_from_published_names(tmp_path, monkeypatch, name, source
     state = source(z.state())
     suffix = "safetensors" if "hugging" in source.__name__ else "pth"
     file = write(state, tmp_path / f"x.{suffix}")
-    check(z, load_pretrained(untrained(z, name, monkeypatch), file))
+    check(z, loaded(z, name, monkeypatch, file, author_of(source)))
 
 
 @pytest.mark.parametrize("name", DEFORMABLE)
@@ -109,13 +141,13 @@ def test_older_hugging_face_names(tmp_path, monkeypatch, name):
     z = golden(name)
     state = other_names.deformable_hugging_face(z.state(), old=True)
     file = write(state, tmp_path / "pytorch_model.bin", flat=True)
-    check(z, load_pretrained(untrained(z, name, monkeypatch), file))
+    check(z, loaded(z, name, monkeypatch, file, "huggingface"))
     folder = str(tmp_path)  # as a clone of a Hugging Face repository
-    check(z, load_pretrained(untrained(z, name, monkeypatch), folder))
+    check(z, loaded(z, name, monkeypatch, folder, "huggingface"))
 
 
 def with_category_ids(state: State, heads: int) -> State:
-    """Golden weights of 5 classes as those of 91 COCO categories, of which 75 say nothing."""
+    """Golden weights of 5 classes as those of 91 COCO categories, of which 86 are never found."""
     ids = CATEGORY_IDS[:5]
     spread = {}
     for name, value in state.items():
@@ -135,17 +167,17 @@ def with_category_ids(state: State, heads: int) -> State:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_category_ids_become_classes(tmp_path, monkeypatch, name):
-    """91 rows in the file: 80 classes, the right ones, in the right order; or the 91 kept."""
+    """91 rows in a file become the 80 classes in the right order, or stay 91, as the model has."""
     z = golden(name)
     labels = with_category_ids(z.state(), z.config["dec_layers"])
     source = SOURCES[name][1]
     file = write(source(labels), tmp_path / "x.pth")
-    model = load_pretrained(untrained(z, name, monkeypatch, classes=80), file)
+    model = loaded(golden(name, classes=80), name, monkeypatch, file, "official")
     check(z, model)
     if name.startswith("dino"):
         table = model.state_dict().get("denoising.label_embedding.weight", z["sd/label_enc.weight"])
         assert torch.equal(table[:5], z["sd/label_enc.weight"])
-    kept = load_pretrained(untrained(z, name, monkeypatch, classes=91), file).state_dict()
+    kept = loaded(golden(name, classes=91), name, monkeypatch, file, "official").state_dict()
     row = CATEGORY_IDS[4]
     assert torch.equal(
         kept["decoder.class_heads.0.weight"][row],
@@ -185,7 +217,7 @@ def test_backbones_of_published_detectors(imagenet, source, prefix, names):
     bare = {k: v for k, v in imagenet.state_dict().items() if not k.startswith("fc.")}
     bare = {f"{prefix}{name}": value for name, value in names(bare).items()}
     if source is None:
-        state = imagenet_names(bare | {"fc.weight": torch.zeros(1)}, "x.pth")
+        state = own_names(bare | {"fc.weight": torch.zeros(1)}, "x.pth")
     else:
         found = converted(source(golden("dab_detr").state()) | bare, "x.pth").state
         state = {k[9:]: v for k, v in found.items() if k.startswith("backbone.")}
@@ -200,8 +232,8 @@ def test_backbones_of_published_detectors(imagenet, source, prefix, names):
         torch.testing.assert_close(seen["res5"], x)
 
 
-def test_layouts_and_what_lies_beside_the_weights(tmp_path, monkeypatch):
-    """Options of a training script, numpy numbers, counters, averages: as published files have."""
+def test_layouts_of_published_files(tmp_path, monkeypatch):
+    """With a training script's options, numpy numbers, counters and averages in the file."""
     z = golden("dab_detr")
     state = {f"module.{k}": v for k, v in other_names.dab_official(z.state()).items()}
     state["module.neck.num_batches_tracked"] = torch.tensor(3)
@@ -209,23 +241,33 @@ def test_layouts_and_what_lies_beside_the_weights(tmp_path, monkeypatch):
     beside = {"args": argparse.Namespace(lr=1e-4), "best": np.float64(0.4), "epoch": 3}
     for key in ("model", "ema_model", "ema_state", "state_dict"):
         torch.save({key: state, **beside}, tmp_path / "x.pth")
-        check(z, load_pretrained(untrained(z, "dab_detr", monkeypatch), str(tmp_path / "x.pth")))
+        check(z, loaded(z, "dab_detr", monkeypatch, str(tmp_path / "x.pth"), "official"))
+
+
+def test_options_in_a_file_are_compared_with_the_model(tmp_path, monkeypatch):
+    z = with_settings(golden("dab_detr"), "dab_detr", "official")
+    args = argparse.Namespace(pe_temperatureH=7, pe_temperatureW=7, dilation=False)
+    state = other_names.dab_official(z.state())
+    torch.save({"model": state, "args": args}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"set model\.temperature=7\.$"):
+        load_pretrained(untrained(z, "dab_detr", monkeypatch), str(tmp_path / "x.pth"))
 
 
 def test_the_checkpointer_takes_them_too(tmp_path, monkeypatch, caplog):
     z = golden("dino_eval")
     file = write(other_names.dino_official(z.state()), tmp_path / "x.pth")
-    model = untrained(z, "dino_eval", monkeypatch).eval()
+    model = untrained(with_settings(z, "dino_eval", "official"), "dino_eval", monkeypatch)
     with caplog.at_level("INFO", logger="kddetr"):
         rest = Checkpointer(model).load(file, strict=True)
     assert "is recognised as DINO of its authors' project, 5 classes" in caplog.text
     assert rest == {"epoch": 49}
-    check(z, model)
+    same = loaded(z, "dino_eval", monkeypatch, file, "official").state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in model.state_dict().items())
 
 
 def test_heads_that_all_layers_share(tmp_path, monkeypatch):
-    """A model with one set of them, and one with a copy for each layer, answer the same."""
-    z = golden("dino_eval")
+    """A model with one set of heads predicts the same as one with a copy for each layer."""
+    z = with_settings(golden("dino_eval"), "dino_eval", "official")
     state = z.state()
     for name in [name for name in state if re.search(r"_embed\.[12]\.", name)]:
         state[name] = state[re.sub(r"(?<=_embed\.)[12]", "0", name)]
@@ -233,7 +275,7 @@ def test_heads_that_all_layers_share(tmp_path, monkeypatch):
     answers = []
     for separate in (False, True):
         model = untrained(z, "dino_eval", monkeypatch, separate_heads_per_layer=separate)
-        model.denoising = None  # then its table in the file is for nobody
+        model.denoising = None  # then the table in the file is left out
         load_pretrained(model, file)
         answers.append(run(z, model))
     assert len(model.decoder.class_heads) == 3
@@ -250,19 +292,19 @@ def refused(model: nn.Module, state: State, words: str, path, *, strict: bool = 
     assert all(map(torch.equal, before, model.state_dict().values()))
 
 
-def test_files_that_do_not_agree(tmp_path, monkeypatch):
-    z = golden("dino_eval")
+def test_files_with_missing_or_strange_names(tmp_path, monkeypatch):
+    z = with_settings(golden("dino_eval"), "dino_eval", "detrex")
     model, state = untrained(z, "dino_eval", monkeypatch), z.state()
     unknown = {f"net.{i}.weight": torch.zeros(1) for i in range(40)}
     refused(model, unknown, r"None of the 40 weights.*left over 40: net\.0 \(weight\)", tmp_path)
-    for strict in (True, False):  # part of a detector is never loaded, whoever asks
+    for strict in (True, False):  # a part of a published detector is never loaded
         part = {k: v for k, v in state.items() if "decoder.layers.1.norms.0" not in k}
-        words = r"looks like DINO of detrex.*missing 2: .*decoder\.layers\.1\.norms\.0 \(weight, b"
+        words = r"looks like DINO of detrex.*missing 2: decoder\.layers\.1\.self_norm \(weight, b"
         refused(model, part, words, tmp_path, strict=strict)
     part = {k: v for k, v in state.items() if "class_embed.1." not in k}
-    refused(model, part, r"missing 2: class_embed\.1 \(weight, bias\)", tmp_path)
+    refused(model, part, r"missing 2: decoder\.class_heads\.1 \(weight, bias\)", tmp_path)
     part = {k: v for k, v in state.items() if not k.startswith("neck.extra_convs")}
-    refused(model, part, r"missing 4: neck\.extra_convs\.0\.conv", tmp_path)
+    refused(model, part, r"missing 4: neck\.extra\.0\.0 \(weight, bias\)", tmp_path)
     more = state | {"transformer.patterns.weight": torch.zeros(1)}
     refused(model, more, r"left over 1: transformer\.patterns \(weight\)", tmp_path)
     torn = state | {"transformer.decoder.class_embed.0.bias": torch.ones(5)}
@@ -284,27 +326,28 @@ def test_files_of_another_detector(tmp_path, monkeypatch):
         refused(
             model,
             wide,
-            "is 64 wide and the model 32; set its embed_dim=64",
+            "has embed_dim=64 and the model 32; set that",
             tmp_path,
             strict=strict,
         )
     fewer = untrained(golden("dino_eval"), "dino_eval", monkeypatch, classes=3)
-    refused(fewer, state, "knows 5 classes and the model 3; set its num_classes=5", tmp_path)
-    z = golden("deformable_detr_refine")
+    refused(fewer, state, "has num_classes=5 and the model 3; set that", tmp_path)
+    z = with_settings(golden("deformable_detr_refine"), "deformable_detr", "detrex")
     plain = untrained(z, "def", monkeypatch, with_box_refine=False)
-    refused(plain, z.state(), r"different heads.*set model\.variant=refine", tmp_path)
-    refining = untrained(golden("deformable_detr_plain"), "def", monkeypatch, with_box_refine=True)
+    refused(plain, z.state(), r"a head for each layer.*set model\.variant=refine\.$", tmp_path)
+    z = with_settings(golden("deformable_detr_plain"), "deformable_detr", "detrex")
+    refining = untrained(z, "def", monkeypatch, with_box_refine=True)
     plain = golden("deformable_detr_plain").state()
-    refused(refining, plain, r"without refinement.*set model\.variant=plain", tmp_path)
+    refused(refining, plain, r"one head for all layers.*set model\.variant=plain\.$", tmp_path)
 
 
-def test_a_training_of_other_classes_starts_from_the_rest(tmp_path, monkeypatch, caplog):
-    z = golden("dab_detr")
+def test_heads_of_other_classes_are_trained_anew(tmp_path, monkeypatch, caplog):
+    z = with_settings(golden("dab_detr"), "dab_detr", "official")
     file = write(other_names.dab_official(z.state()), tmp_path / "x.pth")
     model = untrained(z, "dab_detr", monkeypatch, classes=3)
     heads = model.decoder.class_heads[0].weight.clone()
     with caplog.at_level("WARNING", logger="kddetr"):
         Checkpointer(model).load(file)
-    assert "knows 5 classes and the model 3: its class heads are not loaded" in caplog.text
+    assert "has num_classes=5 and the model 3: what fits is loaded" in caplog.text
     assert torch.equal(model.decoder.class_heads[0].weight, heads)
     assert torch.equal(model.query_source.anchors, z["sd/anchor_box_embed.weight"])

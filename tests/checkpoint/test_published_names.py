@@ -1,4 +1,4 @@
-"""Every published name finds its place: full-size lists of names, none left over, none missing."""
+"""Every name of a full-size published file is renamed, none is left over, and none is missing."""
 
 import functools
 import itertools
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kddetr.checkpoint import adapted, converted
+from kddetr.checkpoint import CheckpointError, adapted, converted
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet, swin
 from kddetr.detectors.detr.deformable_detr import VARIANTS
 
@@ -29,7 +29,7 @@ FILES = [
 
 
 def unfolded(rows: list) -> dict[str, list[int]]:
-    """`[name with {a-b} ranges, shape, number of names]` to name -> shape."""
+    """``[name with {a-b} ranges, shape, number of names]`` to name -> shape."""
     names = {}
     for folded, shape, count in rows:
         parts = re.split(r"\{(\d+)-(\d+)\}", folded)
@@ -45,7 +45,7 @@ def unfolded(rows: list) -> dict[str, list[int]]:
 
 
 def weight(name: str, shape: list[int], aliases: list) -> torch.Tensor:
-    """Of a value that the name decides, and equal for two names of one weight."""
+    """A weight whose value depends on its name; two names of one weight give the same value."""
     for alias, original, _ in aliases:
         pattern = re.escape(alias).replace(r"\#", r"(\d+)")
         match = re.fullmatch(pattern, name)
@@ -71,18 +71,28 @@ def published_file(family: str, author: str) -> dict[str, torch.Tensor]:
     return {name: weight(name, shape, aliases) for name, shape in names.items()}
 
 
+def needs(family: str, author: str) -> dict[str, float]:
+    """The settings that such a file's weights were trained with."""
+    flat = family.startswith("dab") or (family.startswith("dino") and author == "official")
+    temperature, offset = (20.0, 0.0) if flat else (10000.0, -0.5)
+    deformable = family.startswith("deformable") and author != "detrex"
+    return {"temperature": temperature, "offset": offset, "eps": 1e-5 if deformable else 1e-3}
+
+
 @functools.cache
-def full_size(family: str, num_classes: int, shared_heads: bool = False) -> torch.nn.Module:
-    """What our builder makes, without memory."""
+def full_size(
+    family: str, num_classes: int, shared_heads: bool = False, author: str = "detrex"
+) -> torch.nn.Module:
+    """This project's detector with the settings of an author's files; it takes no memory."""
+    options = {"num_classes": num_classes, **needs(family, author)}
     with torch.device("meta"):
         if family.startswith("dab"):
-            backbone = resnet(depth=50, out_features=["res5"])
-            return dab_detr(backbone=backbone, num_classes=num_classes)
-        backbone = resnet(depth=50)
+            return dab_detr(backbone=resnet(depth=50, out_features=["res5"]), **options)
+        options["backbone"] = resnet(depth=50)
         if family.startswith("dino"):
-            return dino(backbone=backbone, num_classes=num_classes, shared_heads=shared_heads)
+            return dino(shared_heads=shared_heads, **options)
         variant = next(name for name in VARIANTS if family.endswith(name))
-        return deformable_detr(backbone=backbone, num_classes=num_classes, variant=variant)
+        return deformable_detr(variant=variant, **options)
 
 
 def shapes(state: dict) -> dict[str, tuple[int, ...]]:
@@ -114,14 +124,14 @@ def test_every_name_of_a_published_file(family, author):
     assert found.classes == (80 if author == "detrex" else 91)
     assert (found.heads == 1) == shared
     for classes in {80, found.classes}:
-        model = full_size(family, classes, shared)
+        model = full_size(family, classes, shared, author)
         fitted = adapted(state, model, "x.pth", strict=True)
         assert shapes(fitted) == shapes(model.state_dict())
 
 
 @pytest.mark.parametrize("family", [f for f, author in FILES if author == "huggingface_v5"])
 def test_names_of_hugging_faces_hub(family):
-    """The library renames them while it loads; and its files hold a shared tensor once."""
+    """Files on the hub have older names, and hold a shared tensor only once."""
     state = published_file(family, "huggingface_v5")
     old = {}
     for name, value in state.items():
@@ -130,9 +140,10 @@ def test_names_of_hugging_faces_hub(family):
     once = {k: v for k, v in old.items() if not re.match(r"model\.decoder\.(class|bbox)_embed", k)}
     if family.endswith("plain"):
         once = {k: v for k, v in once.items() if not re.match(r"(class|bbox)_embed\.[1-5]", k)}
+    model = full_size(family, 91, author="huggingface_v5")
     for given in (old, once):
-        fitted = adapted(given, full_size(family, 91), "x.safetensors", strict=True)
-        assert shapes(fitted) == shapes(full_size(family, 91).state_dict())
+        fitted = adapted(given, model, "x.safetensors", strict=True)
+        assert shapes(fitted) == shapes(model.state_dict())
 
 
 def test_the_published_student():
@@ -144,9 +155,9 @@ def test_the_published_student():
     assert shapes(student.state) == shapes(plain.state)
 
 
-def test_dino_heads_of_either_kind_in_models_of_either_kind():
+def test_shared_and_separate_dino_heads_in_models_of_both_kinds():
     official = published_file("dino_4scale_r50", "official")
-    model = full_size("dino", 80, False)
+    model = full_size("dino", 80, False, "official")
     fitted = adapted(official, model, "x.pth", strict=True)
     assert shapes(fitted) == shapes(model.state_dict())
     for end in ("weight", "bias"):
@@ -154,7 +165,9 @@ def test_dino_heads_of_either_kind_in_models_of_either_kind():
             ours = fitted[f"decoder.class_heads.{layer}.{end}"]
             assert torch.equal(ours, fitted[f"decoder.class_heads.0.{end}"])
     detrex = published_file("dino_4scale_r50", "detrex")
-    with pytest.raises(RuntimeError, match=r"different heads.*set model\.shared_heads=False"):
+    with pytest.raises(
+        CheckpointError, match=r"a head for each layer.*; set model\.shared_heads=F"
+    ):
         adapted(detrex, full_size("dino", 80, True), "x.pth")
     # The same after a conversion by the tool.
     own = converted(official, "x.pth").state
@@ -163,7 +176,7 @@ def test_dino_heads_of_either_kind_in_models_of_either_kind():
 
 
 def swin_of_its_authors(name: str) -> str:
-    """This project's name of a Swin's weight to that of the files that DINO's authors publish."""
+    """The name of a Swin's weight in the files of DINO's authors, from this project's."""
     if match := re.fullmatch(r"norms\.res(\d)\.(.*)", name):
         return f"norm{int(match[1]) - 2}.{match[2]}"
     name = name.removeprefix("timm.").replace("layers_", "layers.")
@@ -177,7 +190,12 @@ def swin_of_its_authors(name: str) -> str:
 )
 def test_dino_with_a_swin(author, prefix):
     pytest.importorskip("timm")
-    model = dino(backbone=swin(size="tiny"), num_classes=80, shared_heads=author == "official")
+    model = dino(
+        backbone=swin(size="tiny"),
+        num_classes=80,
+        shared_heads=author == "official",
+        **needs("dino", author),
+    )
     state = published_file("dino_4scale_r50", author)
     state = {k: v for k, v in state.items() if not k.startswith("backbone.")}
     for level, channels in enumerate((192, 384, 768, 768)):
@@ -197,7 +215,7 @@ def test_dino_with_a_swin(author, prefix):
 
 
 def test_five_scales():
-    """One list of projections there; what is 3 x 3 is the level on top."""
+    """The authors have all projections in one list; the 3 x 3 convolution makes the extra level."""
     state = published_file("dino_4scale_r50", "official")
     projections = {k: v for k, v in state.items() if k.startswith("input_proj.")}
     state = {k: v for k, v in state.items() if k not in projections}

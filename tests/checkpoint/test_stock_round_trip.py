@@ -1,4 +1,4 @@
-"""Out again: what is distilled here is an ordinary model of Detectron2's, file and detections."""
+"""A distilled Detectron2 model is an ordinary one: stock Detectron2 loads its file and agrees."""
 
 import os
 import subprocess
@@ -68,7 +68,7 @@ def round_trip(tmp_path_factory) -> Path:
 
 
 def run_stock(folder: Path) -> None:
-    """Without this project, in a folder where it is not, on the same Detectron2."""
+    """Run the script in a folder where this project is not, with the same Detectron2."""
     env = os.environ | {"PYTHONPATH": str(Path(detectron2.__file__).parents[1])}
     script = Path(__file__).with_name("stock_side.py")
     command = [sys.executable, str(script), str(folder)]
@@ -77,8 +77,9 @@ def run_stock(folder: Path) -> None:
     assert done.stdout.strip().endswith(f"the same {' '.join(NAMES)}")
 
 
+@pytest.mark.slow
 def test_stock_detectron2_finds_the_same_without_this_project(round_trip):
-    """Each model in one process, see stock_side.py: all weights, and equal detections."""
+    """See stock_side.py: for each model all weights load, and the detections agree."""
     assert sorted(p.stem for p in (round_trip / "stock").glob("*.pth")) == sorted(NAMES)
 
 
@@ -112,8 +113,8 @@ def test_a_training_checkpoint_holds_the_same_model(round_trip, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_a_frozen_teacher(round_trip, name):
-    """From this project's file as from stock Detectron2's."""
+def test_it_loads_as_a_frozen_teacher(round_trip, name):
+    """The same predictions from this project's file and from stock Detectron2's."""
     boxes = torch.rand(1, 5, 4, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.2
     source = RegionDetector(stock_model(name)).eval()
     DetectionCheckpointer(source.stock).load(str(round_trip / "stock" / f"{name}.pth"))
@@ -126,8 +127,9 @@ def test_it_is_a_frozen_teacher(round_trip, name):
                 d.decode(m := d.encode(tiny_batch(SIZES)), d.make_queries(m, boxes))
                 for d in (teacher, source)
             )
-        assert torch.equal(found.logits, expected.logits)
-        assert torch.equal(found.boxes, expected.boxes)
+        # One of the two requires gradients, which may choose other kernels.
+        torch.testing.assert_close(found.logits, expected.logits)
+        torch.testing.assert_close(found.boxes, expected.boxes)
 
 
 def test_a_teacher_of_another_kind_is_refused_whole(round_trip):

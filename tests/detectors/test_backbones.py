@@ -1,4 +1,4 @@
-"""Backbones see what the implementations see that their published weights come from."""
+"""Backbones compute the features of the implementations that their weights come from."""
 
 import copy
 import sys
@@ -41,7 +41,7 @@ def torchvision_features(model: nn.Module, image: torch.Tensor) -> dict[str, tor
 def test_resnet_is_torchvisions(depth):
     torch.manual_seed(depth)
     reference = random_statistics(getattr(torchvision.models, f"resnet{depth}")(weights=None))
-    ours = resnet(depth=depth)  # in training mode: frozen norms know no other
+    ours = resnet(depth=depth)  # frozen norms are the same in training mode
     load_weights(ours, detectron2_names(reference.state_dict()), strict=True, source="random")
     image = torch.randn(1, 3, 50, 70)
     with torch.no_grad():
@@ -51,6 +51,36 @@ def test_resnet_is_torchvisions(depth):
         torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=1e-5)
         sides = [-(-side // shape.stride) for side in (50, 70)]
         assert found[name].shape == (1, shape.channels, *sides)
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_dilated_resnet_is_torchvisions(depth):
+    torch.manual_seed(depth)
+    build = getattr(torchvision.models, f"resnet{depth}")
+    dilated = [False, False, True]
+    reference = random_statistics(build(weights=None, replace_stride_with_dilation=dilated))
+    state = detectron2_names(reference.state_dict())
+    ours, plain = (resnet(depth=depth, dilation=on).eval() for on in (True, False))
+    for model in (ours, plain):
+        load_weights(model, state, strict=True, source="random")
+    image = torch.randn(1, 3, 50, 70)
+    with torch.no_grad():
+        expected, found = torchvision_features(reference, image), ours(image)
+        assert plain(image)["res5"].shape[-2:] == (2, 3)  # the same weights, another network
+    for name in ("res3", "res4", "res5"):
+        scale = expected[name].abs().max()
+        torch.testing.assert_close(found[name] / scale, expected[name] / scale, atol=1e-5, rtol=0)
+    assert found["res5"].shape == (1, 2048, 4, 5)
+    assert {name: shape.stride for name, shape in ours.output_shape().items()} == {
+        "res3": 8,
+        "res4": 16,
+        "res5": 16,
+    }
+
+
+def test_only_bottlenecks_are_dilated():
+    with torch.device("meta"), pytest.raises(ValueError, match="depth of 50 or more"):
+        resnet(depth=34, dilation=True)
 
 
 def test_resnet_101_has_torchvisions_weights():
@@ -66,7 +96,7 @@ def trainable_parts(model: nn.Module) -> set[str]:
 
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
 @pytest.mark.parametrize("freeze_at, frozen", [(0, set()), (1, {"stem"}), (2, {"stem", "res2"})])
-def test_resnet_freezes_what_it_says(freeze_at, frozen, norm):
+def test_freeze_at(freeze_at, frozen, norm):
     with torch.device("meta"):
         model = resnet(depth=18, freeze_at=freeze_at, norm=norm)
     assert trainable_parts(model) == {"stem", *LEVELS} - frozen
@@ -79,7 +109,7 @@ def test_resnet_freezes_what_it_says(freeze_at, frozen, norm):
         }
 
 
-def test_without_timm_one_sentence(monkeypatch):
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     for build in (lambda: swin(size="tiny"), lambda: timm_backbone(name="resnet10t")):
         with pytest.raises(ImportError, match=r"not installed: pip install -e \.\[timm\]"):
@@ -88,7 +118,7 @@ def test_without_timm_one_sentence(monkeypatch):
 
 @pytest.fixture(scope="module")
 def swin_pair():
-    """torchvision's Swin-T and ours with its weights, in the form of Microsoft's file."""
+    """torchvision's Swin-T, and ours with its weights, renamed to Microsoft's names."""
     pytest.importorskip("timm")
     torch.manual_seed(0)
     reference = torchvision.models.swin_t(weights=None).eval()
@@ -104,7 +134,7 @@ def swin_pair():
 
 
 def test_swin_is_torchvisions(swin_pair):
-    """At a size of which no stage is a multiple of the window, and that has to be padded first."""
+    """At a size at which no stage is a multiple of the window, and the image is padded as well."""
     reference, ours = swin_pair
     image = torch.randn(1, 3, 230, 258)
     with torch.no_grad():
@@ -152,7 +182,7 @@ def test_swin_in_training(swin_pair):
     assert model.training and not model.train().timm["layers_0"].training
     twin = copy.deepcopy(model)
     with torch.no_grad():
-        twin.timm["layers_2"].blocks[0].attn.proj.weight.zero_()  # of the copy, and used by it
+        twin.timm["layers_2"].blocks[0].attn.proj.weight.zero_()  # the copy's own weight
     image = torch.randn(1, 3, 64, 64)
     assert not torch.equal(twin.eval()(image)["res4"], model.eval()(image)["res4"])
     model.train()(image)["res4"].square().sum().backward()

@@ -135,11 +135,11 @@ def test_teacher_and_student_are_asked_at_the_same_points(config, amp):
 def test_a_teacher_that_does_not_fit_is_refused(config, tmp_path):
     cfg = config("misfit")
     cfg.model.teacher.model.decoder_layers = 2
-    with pytest.raises(CheckpointError, match="set its decoder_layers=3"):
+    with pytest.raises(CheckpointError, match="has decoder_layers=3 and the model 2"):
         Trainer(cfg)
     cfg = config("classes")
     cfg.model.teacher.model.num_classes = 4
-    with pytest.raises(CheckpointError, match="3 classes and the model 4"):
+    with pytest.raises(CheckpointError, match="num_classes=3 and the model 4"):
         Trainer(cfg)
     torch.save(tiny_detector(FAMILY, num_classes=4).state_dict(), tmp_path / "four.pth")
     cfg.model.teacher.model.decoder_layers = 2

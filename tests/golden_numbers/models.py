@@ -5,13 +5,8 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from kddetr.checkpoint.published.dab_names import DAB_DETR_DETREX, DAB_DETR_OFFICIAL
-from kddetr.checkpoint.published.deformable_names import (
-    DEFORMABLE_DETREX,
-    DINO_DETREX,
-    TWO_STAGE_DETREX,
-)
-from kddetr.checkpoint.published.names import Names, rename
+from kddetr.checkpoint.origins import ORIGINS, Origin
+from kddetr.checkpoint.published import rename
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,
@@ -28,15 +23,16 @@ from tests.golden_numbers.files import ATOL, RTOL, Golden
 ZERO, ROUNDED_ZERO = 1e-12, 1e-6
 
 
-def published_names(z: Golden) -> Names:
+def published_names(z: Golden) -> Origin:
     """The names of the weights in a file."""
     if z.name.startswith("kd_step_dab_detr"):
-        return DAB_DETR_OFFICIAL
+        return ORIGINS["DAB-DETR of its authors' project"]
     if z.name.startswith("dab_detr"):
-        return DAB_DETR_DETREX
+        return ORIGINS["DAB-DETR of detrex"]
     if z.name.startswith("dino"):
-        return DINO_DETREX
-    return TWO_STAGE_DETREX if z.config["two_stage"] else DEFORMABLE_DETREX
+        return ORIGINS["DINO of detrex"]
+    kind = "two-stage Deformable DETR" if z.config["two_stage"] else "Deformable DETR"
+    return ORIGINS[f"{kind} of detrex"]
 
 
 class GivenFeatures(nn.Module):

@@ -1,4 +1,4 @@
-"""The program that converts a published file: what it writes, what it says, what it refuses."""
+"""The convert tool: what it writes, what it prints, what it refuses."""
 
 import os
 from pathlib import Path
@@ -7,12 +7,21 @@ import pytest
 import torch
 import torchvision
 
-from convert_checkpoint import main
-from kddetr.checkpoint import Checkpointer, detectron2_names, load_pretrained, read_checkpoint
-from kddetr.checkpoint.published.origins import ORIGINS
+from convert_checkpoint import config, fitted, main
+from kddetr.checkpoint import (
+    Checkpointer,
+    CheckpointError,
+    converted,
+    detectron2_names,
+    load_pretrained,
+    read_checkpoint,
+)
+from kddetr.checkpoint.origins import ORIGINS
+from kddetr.checkpoint.settings import overrides
 from kddetr.detectors import dab_detr, resnet, timm_backbone
 from kddetr.engine import load_config
 from tests.checkpoint import other_names
+from tests.checkpoint.test_published_names import FILES, published_file
 from tests.golden_numbers.files import Golden
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,23 +56,23 @@ def detector(num_classes: int):
     )
 
 
-def said(capsys, *words: str) -> str:
+def printed(capsys, *words: str) -> str:
     main(list(words))
     return capsys.readouterr().out
 
 
 def test_a_detector(tmp_path, capsys, official):
     out = str(tmp_path / "ours.pth")
-    text = said(capsys, official, out)
+    text = printed(capsys, official, out)
     assert "recognised: DAB-DETR of its authors' project, 91 classes, one head" in text
     assert "80 classes\n" in text and "configs/detectors/dab_detr_r18.py with model.temp" in text
     converted = load_pretrained(detector(80), out).state_dict()
     direct = load_pretrained(detector(80), official).state_dict()
     assert all(torch.equal(value, direct[name]) for name, value in converted.items())
     assert converted["decoder.class_heads.0.bias"][[0, 11, 79]].tolist() == [1, 13, 90]
-    again = said(capsys, out, str(tmp_path / "again.pth"))
+    again = printed(capsys, out, str(tmp_path / "again.pth"))
     assert "a detector of this project" in again
-    text = said(capsys, official, out, "--force", "--keep-classes")
+    text = printed(capsys, official, out, "--force", "--keep-classes")
     assert "91 classes\n" in text and "model.num_classes=91" in text
     load_pretrained(detector(91), out)
 
@@ -71,7 +80,7 @@ def test_a_detector(tmp_path, capsys, official):
 def test_a_backbone(tmp_path, capsys):
     model = torchvision.models.resnet18(weights=None)
     torch.save(model.state_dict(), tmp_path / "r18.pth")
-    assert "ImageNet backbone" in said(
+    assert "ImageNet backbone" in printed(
         capsys, str(tmp_path / "r18.pth"), str(tmp_path / "ours.pth")
     )
     ours = detector(2)
@@ -86,12 +95,14 @@ def test_a_moving_average(tmp_path, capsys, official):
     average = state | {"class_embed.bias": state["class_embed.bias"] + 1}
     file = str(tmp_path / "in.pth")
     torch.save({"model": state, "ema_state": average}, file)
-    assert "--ema converts that" in said(capsys, file, str(tmp_path / "a.pth"))
-    said(capsys, file, str(tmp_path / "b.pth"), "--ema")
+    assert "--ema converts that" in printed(capsys, file, str(tmp_path / "a.pth"))
+    printed(capsys, file, str(tmp_path / "b.pth"), "--ema")
     a, b = (read_checkpoint(str(tmp_path / f"{name}.pth"))["model"] for name in "ab")
     assert torch.equal(a["decoder.class_heads.0.bias"] + 1, b["decoder.class_heads.0.bias"])
     size = sum(value.nbytes for value in a.values())
-    assert (tmp_path / "a.pth").stat().st_size < size + 300_000  # no view dragged its file along
+    assert (
+        tmp_path / "a.pth"
+    ).stat().st_size < size + 300_000  # no view was written with its whole file
 
 
 class Evil:
@@ -109,9 +120,9 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
     torch.save({"model": part}, tmp_path / "part.pth")
     out = tmp_path / "out.pth"
     for source, target, words in (
-        (unknown, out, "no checkpoint that is known here; its 1 weights are net.0 (weight)"),
+        (unknown, out, "is not recognised; its 1 weights are net.0 (weight)"),
         (code, out, "mkdir can run code"),
-        (tmp_path / "part.pth", out, "missing 1: backbone.0.body.layer3.1.conv2 (weight)"),
+        (tmp_path / "part.pth", out, "missing 1: backbone.res4.1.conv2 (weight)"),
         (tmp_path / "nothing.pth", out, "does not exist"),
         (official, unknown, "exists; --force overwrites it"),
         (official, tmp_path / "no" / "out.pth", "does not exist; make it first"),
@@ -126,7 +137,7 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
 
 @pytest.mark.parametrize("name", ["convnext_atto", "resnet18d"])
 def test_files_of_timm_go_straight_into_a_training(tmp_path, capsys, name):
-    """Their names depend on the backbone that they are for, which the program does not know."""
+    """Their names depend on the backbone that they are for, which the tool does not know."""
     timm = pytest.importorskip("timm")
     file = str(tmp_path / "x.pth")
     torch.save(timm.create_model(name).state_dict(), file)
@@ -139,10 +150,45 @@ def test_files_of_timm_go_straight_into_a_training(tmp_path, capsys, name):
     Checkpointer(model).load(file, strict=True)
 
 
-@pytest.mark.parametrize("origin", ORIGINS, ids=str)
-def test_what_a_config_has_to_say_can_be_said(origin):
+@pytest.mark.parametrize(("family", "author"), FILES, ids=["-".join(f) for f in FILES])
+def test_every_published_detector_is_compared_with_a_model_of_its_sizes(family, author):
+    state = published_file(family, author)
+    found = converted(state, "x.pth")
+    recipe = found.origin.recipes[0]
+    for keep, classes in ((False, 80), (True, found.classes)):
+        weights = fitted(state, found, recipe, "x.pth", keep_classes=keep)
+        assert len(weights["decoder.class_heads.0.weight"]) == classes
+        assert weights.keys() == found.state.keys()
+    assert (ROOT / config(found, recipe)).is_file()
+    for odd in (
+        {k: v for k, v in state.items() if "decoder.layers.3." not in k or "norm" not in k},
+        {k: v for k, v in state.items() if ".layer3.1." not in k and ".res4.1." not in k},
+        {k: v for k, v in state.items() if "backbone." not in k},
+        state | {"transformer.patterns.weight": torch.zeros(3, 256)},
+    ):
+        with pytest.raises(CheckpointError, match=r"missing|left over|without its backbone"):
+            fitted(odd, converted(odd, "x.pth"), recipe, "x.pth", keep_classes=True)
+
+
+def test_a_converted_file_keeps_the_settings_that_it_needs(tmp_path, capsys, official):
+    file = str(tmp_path / "ours.pth")
+    printed(capsys, official, file)
+    plain, *dc5 = read_checkpoint(file)["settings"]  # the names cannot tell which it is
+    own = detector(80).settings
+    assert {name: own[name] for name in plain} == plain
+    assert [one["temperature"] for one in dc5] == [10.0, 20.0]
+    other = detector(80)
+    other.encoder.position_embedding.temperature = 10000.0
+    with pytest.raises(CheckpointError, match=r"set model\.temperature=20\.$"):
+        load_pretrained(other, file)
+
+
+@pytest.mark.parametrize("origin", ORIGINS.values(), ids=str)
+def test_the_printed_overrides_fit_the_configs(origin):
     names = {"deformable_detr_r50", "deformable_detr_refine_r50", f"{origin.config}_r50"}
     for name in names if origin.config == "deformable_detr" else [f"{origin.config}_r50"]:
-        overrides = origin.settings.split()
-        cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), overrides)
-        assert cfg.model.eps in (1e-3, 1e-5)
+        for recipe in origin.recipes:
+            words = overrides(recipe.settings).split()
+            cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), words)
+            assert cfg.model.eps == recipe.settings["eps"] in (1e-3, 1e-5)
+            assert cfg.model.backbone.dilation == recipe.settings["backbone.dilation"]

@@ -1,4 +1,4 @@
-"""Detectron2's model zoo, opened by a name that is in it."""
+"""Detectron2's model zoo, for a config that is in it."""
 
 from pathlib import Path
 from types import ModuleType
@@ -7,16 +7,16 @@ from .errors import UsageError, did_you_mean
 
 
 def zoo_with(name: str) -> ModuleType:
-    """``detectron2.model_zoo``, which has a config of that name.
+    """The module ``detectron2.model_zoo``, once it is certain that it has a config of that name.
 
-    Only names that are there are let through: a LazyConfig is run when it is read.
+    Other names are refused because reading a LazyConfig runs it as Python code.
 
     Args:
         name: e.g. ``COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml`` or ``common/models/fcos.py``.
 
     Raises:
-        UsageError: there is no such config, names that are close are given; or no zoo in this
-            installation.
+        UsageError: there is no such config (the message gives names that are close), or this
+            installation has no model zoo.
     """
     try:
         from detectron2 import model_zoo  # needs setuptools' pkg_resources in most releases

@@ -1,14 +1,15 @@
-"""Checkpoints: read safely, written atomically, loaded with a report of what fitted."""
+"""Checkpoints: read safely, written atomically, compared with the model and loaded."""
 
 from ..errors import CheckpointError
 from ..renamed import explain_old_names
+from .adapt import adapted
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
-from .checkpointer import Checkpointer, WrapperState, deployable, weight_owner
+from .checkpointer import Checkpointer, WrapperState
 from .coverage import Coverage, load_weights
 from .files import atomic_write, local_file, read_checkpoint, weights_of, whole_checkpoints
-from .loading import load_pretrained
-from .published import adapted, converted
+from .loading import deployable, load_file, load_pretrained, weight_owner
+from .published import converted
 from .swin_names import is_swin, swin_names
 from .zoo import zoo_address
 
@@ -25,6 +26,7 @@ __all__ = [
     "deployable",
     "detectron2_names",
     "is_swin",
+    "load_file",
     "load_pretrained",
     "load_weights",
     "local_file",

@@ -1,8 +1,8 @@
-"""Arrays of numbers in pickles: rebuilt by stand-ins for numpy's functions, never by those.
+"""Arrays of numbers in pickles, rebuilt by safe stand-ins for numpy's functions.
 
-numpy believes a pickle: one that calls its bytes objects has them followed as addresses, one that
-sets flags on a type changes that type for the whole process. What stands in here takes the names of
-number types, checks lengths, and gives numpy nothing but what numpy itself has just made.
+numpy trusts a pickle: bytes that the file declares to be objects are followed as addresses, and a
+flag that it sets on a type changes that type for the whole process. The stand-ins accept only types
+of numbers, check lengths, and pass to numpy only values that numpy itself has just made.
 """
 
 import collections
@@ -12,23 +12,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["STAND_INS", "ArrayUnpickler", "NotNumbersError", "is_number"]
-
 _NUMBERS = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|c8|c16)")
 _PLAIN = (None, None, None, -1, -1, 0)  # no subarray, names, fields, sizes or flags of its own
 
 
 class NotNumbersError(ValueError):
-    """An array in a file is one of texts, objects or the like; the message says of which."""
+    """An array in a file holds no numbers; the message says what it holds instead."""
 
 
 def is_number(dtype: np.dtype) -> bool:
-    """Whether it is a type that PyTorch has too: truth values, integers, floats, complex."""
+    """Whether PyTorch has the type too: truth values, integers, floats, complex numbers."""
     return bool(_NUMBERS.fullmatch(dtype.str))
 
 
 class _Type:
-    """In place of numpy.dtype."""
+    """Stand-in for numpy.dtype."""
 
     def __init__(self, code: str, *_: Any) -> None:
         if not (isinstance(code, str) and _NUMBERS.fullmatch(code)):
@@ -43,7 +41,7 @@ class _Type:
 
 
 class _Array(np.ndarray):
-    """In place of numpy.ndarray: it fills itself from a pickle, and is pickled as a plain one."""
+    """Stand-in for numpy.ndarray that a pickle can fill; it is pickled as a plain array."""
 
     def __new__(cls) -> "_Array":
         return np.ndarray.__new__(cls, 0)
@@ -69,7 +67,7 @@ def _filled(shape: tuple, kind: _Type, raw: bytes | str, order: str) -> np.ndarr
 
 
 class _Call:
-    """A function without attributes, for a pickle may set those of whatever it names."""
+    """A function without attributes, because a pickle may set those of anything it names."""
 
     __slots__ = ()
 
@@ -84,7 +82,7 @@ class _Reconstruct(_Call):
 
 
 class _FromBuffer(_Call):
-    """How protocol 5 writes an array."""
+    """An array in a pickle of protocol 5."""
 
     __slots__ = ()
 
@@ -102,7 +100,7 @@ class _Scalar(_Call):
 
 
 class _Encode(_Call):
-    """How protocol 2 writes bytes that are any."""
+    """Bytes in a pickle of protocol 2, unless they are empty."""
 
     __slots__ = ()
 
@@ -113,7 +111,7 @@ class _Encode(_Call):
 
 
 class _NoBytes(_Call):
-    """How protocol 2 writes those that are none."""
+    """Empty bytes in a pickle of protocol 2."""
 
     __slots__ = ()
 
@@ -121,7 +119,7 @@ class _NoBytes(_Call):
         return b""
 
 
-# (module, name) in a file -> what is called. numpy 2 has other modules than numpy 1.
+# (module, name) in a file -> what is called instead. numpy 2 has other modules than numpy 1.
 STAND_INS = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
@@ -133,10 +131,10 @@ STAND_INS = {
 }
 
 
-# The one written in Python: the other one gives out memory for a billion entries if a damaged file
-# numbers one so.
+# The unpickler written in Python: the one in C takes memory for a billion entries when a damaged
+# file gives an entry that number.
 class ArrayUnpickler(pickle._Unpickler):
-    """Unpickles dictionaries of numpy arrays, as Detectron2's `.pkl` files are, and nothing else.
+    """An unpickler for dictionaries of numpy arrays, such as Detectron2's ``.pkl`` files.
 
     Raises:
         pickle.UnpicklingError: the file names anything else, or is no pickle.
@@ -144,7 +142,7 @@ class ArrayUnpickler(pickle._Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for."""
+        """What a name in the file stands for; only listed names are allowed."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) in STAND_INS:

@@ -1,11 +1,9 @@
-"""Files that come with the package: ``kddetr://name`` wherever Detectron2 takes a path."""
+"""Files that come with the package, as ``kddetr://name`` wherever Detectron2 takes a path."""
 
 from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
-
-__all__ = ["asset"]
 
 PREFIX = "kddetr://"
 FOLDER = Path(__file__).parents[1] / "assets"
@@ -17,7 +15,7 @@ def asset(path: str) -> Path:
 
 
 class _AssetHandler(PathHandler):
-    """Lets Detectron2's path manager read, and only read, bundled files."""
+    """Lets Detectron2's path manager read bundled files; it cannot write them."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]

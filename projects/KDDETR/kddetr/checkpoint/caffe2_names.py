@@ -1,60 +1,56 @@
-"""Caffe2 models of Detectron, from which Detectron2's detectors still start: MSRA's ResNets, and
-whole detectors.
+"""Names of Detectron's Caffe2 models, from which Detectron2's detectors still start: MSRA's ResNets
+and whole detectors.
 
-Detectron2's own code renames them; here is what it leaves to whoever calls it.
+Detectron2's own code renames the weights; this module does what that code leaves to its caller.
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
 from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 
 from ..errors import CheckpointError
 
-__all__ = ["caffe2_names", "is_caffe2", "is_folded"]
+State = Mapping[str, torch.Tensor]
 
-# An optimizer's state, and what Detectron carries along from the file that it began with.
-_NO_WEIGHTS = re.compile(r"_momentum$|^__preserve__/")
-# Classifiers, and a bias in front of a batch norm, which no ResNet of Detectron has.
-_NOT_OF_A_DETECTOR = re.compile(r"^((fc1000|pred)_[wb]|conv1_b)$")
+# An optimizer's state, what Detectron kept of the file from which it started, classifiers, and a
+# bias in front of a batch norm, which no ResNet of Detectron has.
+_LEFT_OUT = re.compile(r"_momentum$|^__preserve__/|^((fc1000|pred)_[wb]|conv1_b)$")
 _STATISTICS = ("_bn_rm", "_bn_running_mean")
+_SCALE = re.compile(r"_bn_(s|gamma)$")
 
 
-def is_caffe2(state: dict[str, torch.Tensor]) -> bool:
+def is_caffe2(state: State) -> bool:
     """Whether these are Caffe2's names of a ResNet, or of a detector that has one."""
     return "conv1_w" in state and "res2_0_branch2a_w" in state
 
 
-def is_folded(state: dict[str, torch.Tensor]) -> bool:
-    """Whether batch norms are left as scale and shift alone, their statistics multiplied in.
+def is_folded(state: State) -> bool:
+    """Whether batch norms are stored as scale and shift alone, with their statistics multiplied in.
 
-    So it is in the files of Detectron (``catalog://``), and not in those that Detectron2 made of
+    It is so in the files of Detectron (``catalog://``), and not in those that Detectron2 made of
     them (``detectron2://ImageNetPretrained``).
     """
-    norms = any(re.search(r"_bn_(s|gamma)$", name) for name in state)
-    return norms and not any(name.endswith(_STATISTICS) for name in state)
+    return any(map(_SCALE.search, state)) and not any(n.endswith(_STATISTICS) for n in state)
 
 
-def caffe2_names(state: dict[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    """Caffe2's weights under Detectron2's names, without what comes before them in a model.
+def caffe2_names(state: State, source: str) -> dict[str, torch.Tensor]:
+    """Caffe2's weights under Detectron2's names, without the prefix that they have in a model.
 
     Args:
-        state: names such as `conv1_w`, `res2_0_branch2a_bn_s`, `fpn_inner_res2_2_sum_w`.
+        state: names such as ``conv1_w``, ``res2_0_branch2a_bn_s``, ``fpn_inner_res2_2_sum_w``.
         source: the file's name, for messages.
 
     Returns:
-        `stem.conv1.weight`, `res2.0.conv1.norm.weight`, `fpn_lateral2.weight`, ... Rows of the
-        background class are last instead of first, and left out where it has no meaning. Folded
-        batch norms have mean 0 and variance 1. Classifiers are left out.
+        ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``fpn_lateral2.weight``, ... The row of
+        the background class is the last instead of the first, and left out where it has no meaning.
+        Folded batch norms have mean 0 and variance 1. Classifiers are left out.
 
     Raises:
         CheckpointError: two names become one, or a name or shape makes no sense.
     """
-    kept = {
-        name: value
-        for name, value in state.items()
-        if not (_NO_WEIGHTS.search(name) or _NOT_OF_A_DETECTOR.match(name))
-    }
+    kept = {name: value for name, value in state.items() if not _LEFT_OUT.search(name)}
     try:
         renamed, originals = convert_c2_detectron_names(kept)
     except (AssertionError, IndexError, ValueError) as error:
@@ -64,7 +60,7 @@ def caffe2_names(state: dict[str, torch.Tensor], source: str) -> dict[str, torch
         ) from error
     for name, original in originals.items():
         norm, _, part = name.rpartition(".")
-        if part == "weight" and re.search(r"_bn_(s|gamma)$", original):
+        if part == "weight" and _SCALE.search(original):
             renamed.setdefault(f"{norm}.running_mean", torch.zeros_like(renamed[name]))
             renamed.setdefault(f"{norm}.running_var", torch.ones_like(renamed[name]))
     return renamed

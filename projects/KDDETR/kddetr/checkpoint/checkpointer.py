@@ -1,7 +1,6 @@
-"""A DetectionCheckpointer that loses nothing that was saved and hides nothing that did not load.
+"""Detectron2's checkpointer with safe reading, atomic writing and a report of what did not fit.
 
-Files appear whole or not at all, what is read is data and never code, and what is saved is the
-detector itself: the file of a distilled student is a plain detector's file.
+What is saved is the detector alone: the file of a distilled student is a plain detector's file.
 """
 
 import copy
@@ -13,39 +12,20 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CheckpointError
-from .coverage import load_weights
-from .files import CONTAINERS, atomic_write, read_checkpoint, weights_of, whole_checkpoints
-from .published import adapted
-
-__all__ = ["Checkpointer", "WrapperState", "deployable", "weight_owner"]
+from .files import CONTAINERS, atomic_write, read_checkpoint, whole_checkpoints
+from .loading import load_file, weight_owner
+from .settings import SETTINGS
 
 _log = logging.getLogger(__name__)
 
 
-def deployable(model: nn.Module) -> nn.Module:
-    """The detector inside `model`: what is saved and evaluated, without training wrappers."""
-    if isinstance(model, DistributedDataParallel | DataParallel):
-        model = model.module
-    return getattr(model, "deployable", model)
-
-
-def weight_owner(model: nn.Module) -> nn.Module:
-    """The module whose weights are a detector's file.
-
-    That is `deployable(model)`, or the stock Detectron2 model in it, where it is only a way to ask
-    one: the file is then an ordinary one of Detectron2.
-    """
-    detector = deployable(model)
-    return getattr(detector, "stock", detector)
-
-
 class WrapperState:
-    """What a training wrapper owns beyond its detector, e.g. a projection between two widths.
+    """The weights of a training wrapper outside its detector, e.g. a projection between two widths.
 
-    It is needed to resume and has no place in the detector's weights, so it is saved beside them.
+    They are needed to resume and do not belong to the detector, so they are saved beside it.
     """
 
     def __init__(self, model: nn.Module):
@@ -73,11 +53,10 @@ class WrapperState:
         if differing:
             raise CheckpointError(
                 f"The checkpoint's training state differs in {', '.join(sorted(differing)[:8])}; "
-                "resume "
-                "with the config that it was trained with."
+                "resume with the config that it was trained with."
             )
-        # Not Module.load_state_dict: with a part of a state, a frozen batch norm of the detector
-        # takes its missing statistics for an old file's and resets them.
+        # Not Module.load_state_dict: given a part of a state, a frozen batch norm of the detector
+        # resets its statistics, because files without them were written by an early version.
         own = self._model.state_dict(keep_vars=True)
         with torch.no_grad():
             for name, value in state.items():
@@ -85,13 +64,13 @@ class WrapperState:
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Saves and loads `weight_owner(model)` and any checkpointables.
+    """Saves and loads ``weight_owner(model)``, its settings, and any checkpointables.
 
     Args:
         model: the model that is trained or evaluated, wrapped or not.
         save_dir: folder of the checkpoints.
         save_to_disk: defaults to the main process only.
-        checkpointables: objects with `state_dict` and `load_state_dict`.
+        checkpointables: objects with ``state_dict`` and ``load_state_dict``.
     """
 
     def __init__(
@@ -107,20 +86,20 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def save(self, name: str, **extra: Any) -> None:
-        """Save the model, all checkpointables and `extra` as `name`.pth, the new last one."""
+        """Save the model, all checkpointables and ``extra`` as ``name``.pth, to be resumed from."""
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        self._write(name, {"model": self.model.state_dict(), **states, **extra})
+        self._write(name, {**self._detector(), **states, **extra})
         self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **extra: Any) -> None:
-        """Save the model and `extra` only; resuming never starts from such a file."""
+        """Save the model and ``extra`` only, to which ``last_checkpoint`` does not point."""
         if self.save_dir and self.save_to_disk:
-            self._write(name, {"model": self.model.state_dict(), **extra})
+            self._write(name, {**self._detector(), **extra})
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Note which file to resume from."""
+        """Write the name of the file to resume from."""
         path = os.path.join(self.save_dir, "last_checkpoint")
         atomic_write(path, lambda stream: stream.write(last_filename_basename.encode()))
 
@@ -139,15 +118,12 @@ class Checkpointer(DetectionCheckpointer):
             What else the file holds.
 
         Raises:
-            CheckpointError: see `read_checkpoint` and `adapted`; no weight fits; `strict` and the
-                file does not fit.
+            CheckpointError: see :func:`load_file`.
         """
         if not path:
             _log.info("No checkpoint is loaded: the model starts from its initial weights.")
             return {}
-        data = read_checkpoint(path)
-        state = adapted(weights_of(data, path), self.model, path, strict=strict)
-        coverage = load_weights(self.model, state, strict=strict, source=path)
+        coverage, data = load_file(self.model, path, strict=strict)
         level = logging.INFO if coverage.complete else logging.WARNING
         _log.log(level, "%s: %s", path, coverage.describe())
         for key in self.checkpointables if checkpointables is None else checkpointables:
@@ -157,11 +133,12 @@ class Checkpointer(DetectionCheckpointer):
         return {
             key: value
             for key, value in data.items()
-            if key not in CONTAINERS and not isinstance(value, torch.Tensor | np.ndarray)
+            if key not in (*CONTAINERS, SETTINGS)
+            and not isinstance(value, torch.Tensor | np.ndarray)
         }
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from the last checkpoint of `save_dir` if told to and if any, else load `path`.
+        """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.
 
         Raises:
             CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.
@@ -175,7 +152,7 @@ class Checkpointer(DetectionCheckpointer):
         if absent:
             raise CheckpointError(
                 f"{path} holds weights but no {' and no '.join(sorted(absent))} state, so a run"
-                " cannot go on from it; write the name of a numbered checkpoint into"
+                " cannot resume from it; write the name of a numbered checkpoint into"
                 " last_checkpoint, or start anew with train.init_checkpoint."
             )
         return self.load(path, strict=True)
@@ -194,19 +171,24 @@ class Checkpointer(DetectionCheckpointer):
         if name:
             return os.path.join(self.save_dir, name)
         present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
-        # The best one holds weights only: a run cannot go on from it.
+        # The best one holds weights only: a run cannot resume from it.
         present = [name for name in present if name != "model_best.pth"]
         if present:
             raise CheckpointError(
                 f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "
-                "empty; "
-                f"write the name of the one to resume from into it, e.g. {present[-1]}."
+                f"empty; write the name of the one to resume from into it, e.g. {present[-1]}."
             )
         return ""
 
     def has_checkpoint(self) -> bool:
         """Whether there is something to resume from."""
         return bool(self.last_checkpoint())
+
+    def _detector(self) -> dict[str, Any]:
+        """The weights, and where the model has any the settings that no weight's shape shows."""
+        settings = getattr(self.model, "settings", None)
+        found = {"model": self.model.state_dict()}
+        return found | {SETTINGS: dict(settings)} if settings else found
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         path = os.path.join(self.save_dir, f"{name}.pth")

@@ -1,10 +1,11 @@
-"""Putting weights into a model and saying how much of it they cover.
+"""Comparing weights with a model, and copying them into it.
 
-Detectron2 logs what did not fit and goes on; here a load that fits nothing, or that is not complete
-where completeness was asked for, is an error that lists the names.
+Detectron2 logs what did not fit and continues; here a file of which nothing fits, or not all of it
+where all has to, is an error that lists the names.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,8 @@ from torch import nn
 from ..errors import CheckpointError
 from .files import shown
 
-__all__ = ["Coverage", "grouped", "load_weights"]
-
-# Harmless when absent on either side: a counter nobody reads, constants that come from the config
-# (anchors are in the files of Detectron2's model zoo, and no longer in its models' own).
+# May be missing or left over: a counter that nothing reads, and constants that come from the config
+# (the files of Detectron2's model zoo have anchors, and its models do not any more).
 _OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std|cell_anchors\.\d+)$")
 
 
@@ -24,7 +23,7 @@ _OPTIONAL = re.compile(r"(^|\.)(num_batches_tracked|pixel_mean|pixel_std|cell_an
 class Coverage:
     """How a set of weights fits a model; all lists hold state-dict names.
 
-    `mismatched` has entries (name, shape in the file, shape in the model).
+    ``mismatched`` has entries (name, shape in the file, shape in the model).
     """
 
     loaded: list[str]
@@ -38,7 +37,7 @@ class Coverage:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def describe(self) -> str:
-        """One readable paragraph: `loaded 412/415; missing 3: head (bias, weight), ...`."""
+        """One readable paragraph: ``loaded 412/415; missing 3: head (bias, weight), ...``."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         parts = [f"loaded {len(self.loaded)}/{total}"]
         if self.missing:
@@ -54,20 +53,8 @@ class Coverage:
         return "; ".join(parts)
 
 
-def load_weights(
-    model: nn.Module, state: dict[str, torch.Tensor], *, strict: bool, source: str
-) -> Coverage:
-    """Copy `state` into `model` and report the coverage.
-
-    Args:
-        model: module that receives the weights.
-        state: name -> tensor, names as in `model.state_dict()`.
-        strict: whether everything has to fit; nothing is copied when it does not.
-        source: where the weights come from, for messages.
-
-    Raises:
-        CheckpointError: no weight fits, or `strict` and the cover is not complete.
-    """
+def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Coverage:
+    """How weights fit a model, by names and shapes."""
     own = model.state_dict(keep_vars=True)
     mismatched = [
         (key, tuple(value.shape), tuple(own[key].shape))
@@ -78,35 +65,58 @@ def load_weights(
     loaded = [key for key in state if key in own and key not in wrong]
     # A shared tensor has several names in the model; one of them in the file is enough.
     covered = {id(own[key]) for key in loaded}
-    coverage = Coverage(
+    return Coverage(
         loaded=loaded,
         missing=[
             key
             for key, value in own.items()
-            if key not in state and id(value) not in covered and not _OPTIONAL.search(key)
+            if key not in state and id(value) not in covered and not is_optional(key)
         ],
-        unexpected=[key for key in state if key not in own and not _OPTIONAL.search(key)],
+        unexpected=[key for key in state if key not in own and not is_optional(key)],
         mismatched=mismatched,
     )
-    if not loaded:
+
+
+def load_weights(
+    model: nn.Module, state: Mapping[str, torch.Tensor], *, strict: bool, source: str
+) -> Coverage:
+    """Copy ``state`` into ``model`` and report the coverage.
+
+    Args:
+        model: module that receives the weights.
+        state: name -> tensor, names as in ``model.state_dict()``.
+        strict: whether everything has to fit; nothing is copied when it does not.
+        source: where the weights come from, for messages.
+
+    Raises:
+        CheckpointError: no weight fits, or ``strict`` and something is missing, left over or of
+            another shape.
+    """
+    coverage = compare(model, state)
+    if not coverage.loaded:
         raise CheckpointError(
             f"None of the {len(state)} weights in {source} fits the {type(model).__name__}: "
-            f"{coverage.describe()}. Is it the file of another model?"
+            f"{coverage.describe()}; name a file of this model."
         )
     if strict and not coverage.complete:
         raise CheckpointError(
             f"{source} does not fit the {type(model).__name__}, and all of it has to: "
             f"{coverage.describe()}."
         )
-    fitting = type(state)((key, state[key]) for key in loaded)
+    fitting = type(state)((key, state[key]) for key in coverage.loaded)
     if hasattr(state, "_metadata"):
         fitting._metadata = state._metadata
     model.load_state_dict(fitting, strict=False)
     return coverage
 
 
+def is_optional(name: str) -> bool:
+    """Whether a weight may be missing or left over: nothing reads it, or the config has it."""
+    return bool(_OPTIONAL.search(name))
+
+
 def grouped(keys: list[str]) -> str:
-    """Names gathered by the module they belong to: `neck.0 (bias, weight), head (bias)`."""
+    """Names gathered by the module they belong to: ``neck.0 (bias, weight), head (bias)``."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         module, _, name = key.rpartition(".")

@@ -1,7 +1,7 @@
-"""Reading and writing checkpoint files: the only place of the project that opens one.
+"""Safe reading and atomic writing of checkpoint files; no other module opens one.
 
-A file from outside is data, never code: only tensors, plain containers and the few harmless types
-listed here are unpickled, and a write either happens completely or not at all.
+Reading runs no code of a file: only tensors, plain containers and the few harmless types listed
+here are unpickled. A write happens completely or not at all.
 """
 
 import argparse
@@ -26,16 +26,7 @@ from safetensors.torch import load_file
 from ..errors import CheckpointError, did_you_mean
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError, is_number
 
-__all__ = [
-    "CheckpointError",
-    "atomic_write",
-    "local_file",
-    "read_checkpoint",
-    "weights_of",
-    "whole_checkpoints",
-]
-
-# Where the weights lie in the layouts that are met in practice, in order of preference.
+# Keys under which the usual layouts have the weights, in order of preference.
 CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state", "blobs")
 _AVERAGED = ("ema_model", "ema_state")
 _IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
@@ -43,9 +34,9 @@ _SAVE = "where it was made, save the weights alone: torch.save({'model': model.s
 _ZIP = b"PK"
 _NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 
-# The number that PyTorch's files before 1.6 begin with, pickled, without the protocol's.
+# With what PyTorch's files before 1.6 begin, after the two bytes of the pickle's protocol.
 _BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
-# What unpickling bytes that mean nothing, or something else, has been seen to raise.
+# What unpickling damaged bytes has been seen to raise.
 _DAMAGE = (
     ArithmeticError,
     AssertionError,
@@ -66,16 +57,17 @@ _DAMAGE = (
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint file into plain containers and CPU tensors, running none of its code.
+    """The content of a checkpoint file as plain containers and CPU tensors; no code of it is run.
 
-    The tensors are views of the file wherever its format allows (today's `.pth` and safetensors):
-    reading costs no memory, so a load never holds two copies of a model. Copy what is to be kept.
+    The tensors are views of the file where its format allows (today's ``.pth`` and safetensors):
+    reading takes no memory, and a load never holds two copies of a model. Copy what is to be kept.
 
     Args:
         path: a file, a Hugging Face folder, or an address that Detectron2's path manager knows.
 
     Raises:
-        CheckpointError: missing, empty, truncated, or holding objects that only code could rebuild.
+        CheckpointError: the file is missing, empty or cut off, or holds objects that only code
+            could rebuild.
     """
     file = local_file(path)
     if os.path.getsize(file) == 0:
@@ -100,14 +92,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict):
         raise CheckpointError(
-            f"The checkpoint {path} holds a {type(data).__name__} where a dictionary of weights is "
-            "expected; save model.state_dict() instead."
+            f"The checkpoint {path} holds a {type(data).__name__} where a dictionary of weights is"
+            " expected; save model.state_dict() instead."
         )
     return data
 
 
 def _unpickled(file: str, beginning: bytes) -> Any:
-    """What is in a file of any format, which its first nine bytes tell."""
+    """The content of a file; its first nine bytes tell its format."""
     is_zip = beginning.startswith(_ZIP)
     if _is_safetensors(beginning, os.path.getsize(file)):
         return load_file(file)
@@ -115,7 +107,7 @@ def _unpickled(file: str, beginning: bytes) -> Any:
         with open(file, "rb") as stream:
             return ArrayUnpickler(stream, encoding="latin1").load()
     with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
-        # An odd file is refused below, or read as well as any other.
+        # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
 
@@ -123,19 +115,19 @@ def _unpickled(file: str, beginning: bytes) -> Any:
 def weights_of(
     data: dict[str, Any], source: str, *, averaged: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint, whichever of the usual layouts it has.
+    """The state dict in a checkpoint of any usual layout.
 
-    Understood are {"model": ...}, {"ema_model": ...}, {"ema_state": ...}, {"state_dict": ...},
-    {"model_state": ...}, {"blobs": ...}, the first there is, and a flat dictionary; `module.` in
-    front of every name is removed, numpy arrays become tensors.
+    That is a flat dictionary, or the first of {"model": ...}, {"ema_model": ...},
+    {"ema_state": ...}, {"state_dict": ...}, {"model_state": ...}, {"blobs": ...}. A leading
+    ``module.`` is removed from all names, numpy arrays become tensors.
 
     Args:
-        data: what `read_checkpoint` returned.
+        data: what ``read_checkpoint`` returned.
         source: the file's name, for messages.
-        averaged: take the moving average (`ema_model`, `ema_state`), not the model beside it.
+        averaged: take the moving average (``ema_model``, ``ema_state``), not the model beside it.
 
     Raises:
-        CheckpointError: no weights are found, or one of them is not an array.
+        CheckpointError: there are no weights, or one of them is not an array of numbers.
     """
     keys = _AVERAGED if averaged else CONTAINERS
     container = next((key for key in keys if isinstance(data.get(key), dict)), None)
@@ -159,21 +151,20 @@ def weights_of(
     if problems or not state:
         known = ", ".join(CONTAINERS)
         raise CheckpointError(
-            f"The checkpoint {source} holds no weights under any of the names {known}: its entries "
-            "are "
-            f"{', '.join(map(shown, list(data)[:8]))}."
+            f"The checkpoint {source} holds no weights under any of the names {known}: its entries"
+            f" are {', '.join(map(shown, list(data)[:8]))}."
         )
     while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
         metadata = None
     tensors = collections.OrderedDict((key, _tensor(value)) for key, value in state.items())
     if isinstance(metadata, dict) and all(isinstance(entry, dict) for entry in metadata.values()):
-        tensors._metadata = metadata  # versions by which modules recognise their older files
+        tensors._metadata = metadata  # version numbers that modules read when they are loaded
     return tensors
 
 
 def _no_weight(name: Any, value: Any) -> str:
-    """Why an entry cannot be loaded, empty if it can."""
+    """Why an entry cannot be loaded as a weight; empty if it can."""
     if not isinstance(name, str):
         return "a name that is no text"
     if isinstance(value, np.ndarray):
@@ -194,11 +185,11 @@ def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 
 def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, whatever happens.
+    """Write a file completely or not at all: a reader sees the old one or the whole new one.
 
     Args:
         path: the file to make or replace.
-        write: gets the open binary stream of a temporary file beside it.
+        write: is called with the open binary stream of a temporary file beside it.
     """
     temporary = f"{path}.tmp-{os.getpid()}"
     try:
@@ -212,17 +203,19 @@ def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
 
 
 def whole_checkpoints(folder: str) -> list[str]:
-    """Names of the complete `model_*.pth` files in a folder, the newest last."""
+    """Names of the complete ``model_*.pth`` files in a folder, the newest last."""
     files = sorted(Path(folder).glob("model_*.pth"), key=lambda file: file.stat().st_mtime)
     return [file.name for file in files if zipfile.is_zipfile(file)]
 
 
 def local_file(path: str) -> str:
-    """The file on this disk that `path` means: fetched if it is an address, the weights in it if it
-    is a Hugging Face folder.
+    """The file on this disk that a path stands for.
+
+    Args:
+        path: a file, an address, which is fetched, or a Hugging Face folder.
 
     Raises:
-        CheckpointError: there is none; names that are close are given.
+        CheckpointError: there is no such file; the message gives names that are close.
     """
     if not path:
         raise CheckpointError("No checkpoint was named; give the path of a file.")
@@ -230,15 +223,15 @@ def local_file(path: str) -> str:
         file = PathManager.get_local_path(path)
     except CheckpointError:
         raise
-    except (OSError, ValueError, LookupError, RuntimeError) as error:  # catalogues raise the latter
+    except (OSError, ValueError, LookupError, RuntimeError) as error:  # the last by catalogues
         raise CheckpointError(f"The checkpoint {path} cannot be fetched: {error}.") from error
     if os.path.isdir(file):
         inside = [os.path.join(file, name) for name in _IN_A_FOLDER]
         file = next(filter(os.path.isfile, inside), file)
         if os.path.isdir(file):
             raise CheckpointError(
-                f"The checkpoint {path} is a folder without {' and without '.join(_IN_A_FOLDER)}; "
-                "name a file."
+                f"The checkpoint {path} is a folder without {' and without '.join(_IN_A_FOLDER)};"
+                " name a file."
             )
     if os.path.isfile(file):
         return file
@@ -249,12 +242,12 @@ def local_file(path: str) -> str:
 
 
 def _is_safetensors(beginning: bytes, size: int) -> bool:
-    """Eight bytes that say how long the header is, then the header, which is JSON."""
+    """Whether a file begins with the length of a header in eight bytes, and then JSON."""
     return beginning.endswith(b"{") and int.from_bytes(beginning[:8], "little") < size
 
 
 def _advice(file: str) -> str:
-    """What to do about a damaged file: which other one in its folder is whole."""
+    """What to do about a damaged file: the end of a message, with a whole file beside it if any."""
     folder, name = os.path.split(os.path.abspath(file))
     others = [other for other in whole_checkpoints(folder) if other != name]
     numbered = [other for other in others if re.fullmatch(r"model_\d+\.pth", other)]
@@ -267,15 +260,15 @@ def _advice(file: str) -> str:
 
 
 def _safe_globals() -> list[Any]:
-    """What a `.pth` may hold besides tensors: options of training scripts, numpy numbers."""
+    """Types that a ``.pth`` may hold besides tensors: training options, numpy numbers."""
     return [argparse.Namespace, *((value, ".".join(key)) for key, value in STAND_INS.items())]
 
 
 def _refusal(path: str, file: str, error: Exception) -> str:
-    """Why a file was not unpickled: what it asks for, or that it is damaged."""
+    """The message for a file that was not unpickled: what it would run, or that it is damaged."""
     needed = re.findall(r"(?:not allowed:|GLOBAL) (\w[\w.]*\w)", str(error))
     if zipfile.is_zipfile(file):
-        # torch names only the first in its message.
+        # PyTorch's message names only the first.
         allowed = torch.serialization.safe_globals(_safe_globals())
         with allowed, contextlib.suppress(*_DAMAGE):
             needed = torch.serialization.get_unsafe_globals_in_checkpoint(file)
@@ -286,6 +279,6 @@ def _refusal(path: str, file: str, error: Exception) -> str:
 
 
 def shown(words: Any) -> str:
-    """Words that a file had a say in, as a message can carry them: short and on one line."""
+    """Text from a file, safe to print in a message: at most 300 characters on one line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(words)).split())
     return line if len(line) <= 300 else f"{line[:300]}..."

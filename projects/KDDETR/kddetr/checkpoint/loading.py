@@ -1,20 +1,59 @@
-"""A pretrained detector from a file of its weights, whole or not at all.
+"""Loading a file of weights into a model: read, recognised, renamed, compared, copied.
 
-A teacher that was loaded in part still gives answers, and a student would learn them; so this is
-the one way to get a teacher, and it accepts only a file that fits to the last name.
+A teacher that was loaded in part still predicts something, and a student would learn it; so
+:func:`load_pretrained` accepts only a file that fits to the last name.
 """
 
 import logging
+from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import CheckpointError
-from .checkpointer import weight_owner
-from .coverage import load_weights
+from .adapt import adapted
+from .coverage import Coverage, load_weights
 from .files import read_checkpoint, weights_of
-from .published import adapted
+from .settings import stated_settings
 
-__all__ = ["load_pretrained"]
+_log = logging.getLogger(__name__)
+
+
+def deployable(model: nn.Module) -> nn.Module:
+    """The detector inside ``model``: what is saved and evaluated, without training wrappers."""
+    if isinstance(model, DistributedDataParallel | DataParallel):
+        model = model.module
+    return getattr(model, "deployable", model)
+
+
+def weight_owner(model: nn.Module) -> nn.Module:
+    """The module whose state dict is a detector's file.
+
+    That is ``deployable(model)``, or the Detectron2 model that it wraps, so that the file is an
+    ordinary one of Detectron2.
+    """
+    detector = deployable(model)
+    return getattr(detector, "stock", detector)
+
+
+def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, dict[str, Any]]:
+    """Load a checkpoint of any known kind into the module that owns the weights.
+
+    Args:
+        model: the module, see :func:`weight_owner`.
+        path: a checkpoint, a published detector's too, or an ImageNet file for its backbone.
+        strict: whether the file has to fit the model completely.
+
+    Returns:
+        How much of the model the file covers, and all that it holds.
+
+    Raises:
+        CheckpointError: see :func:`read_checkpoint`, :func:`adapted` and :func:`load_weights`.
+    """
+    data = read_checkpoint(path)
+    state, stated = weights_of(data, path), stated_settings(data)
+    state = adapted(state, model, path, strict=strict, stated=stated)
+    return load_weights(model, state, strict=strict, source=path), data
 
 
 def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
@@ -25,23 +64,18 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
         checkpoint: its file, this project's own or a published one of the same detector.
 
     Returns:
-        `model`, in evaluation mode, no parameter of it requiring a gradient.
+        ``model``, in evaluation mode; none of its parameters requires a gradient.
 
     Raises:
-        CheckpointError: no file is named, it cannot be read, it is another detector's, of another
-            width or of other classes, or a weight is missing, left over or of another shape; the
-            message lists the names.
+        CheckpointError: no file is named; it cannot be read; it is another detector's, of another
+            width, of other classes or needs other settings; or a weight is missing, left over or of
+            another shape; the message lists the names.
     """
     if not checkpoint:
         raise CheckpointError(
             f"A pretrained {type(model).__name__} needs a checkpoint, and none was named; set "
             "model.teacher.checkpoint=FILE (a teacher with random weights has nothing to teach)."
         )
-    state = weights_of(read_checkpoint(checkpoint), checkpoint)
-    owner = weight_owner(model)
-    state = adapted(state, owner, checkpoint, strict=True)
-    coverage = load_weights(owner, state, strict=True, source=checkpoint)
-    logging.getLogger(__name__).info(
-        "pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe()
-    )
+    coverage, _ = load_file(weight_owner(model), checkpoint, strict=True)
+    _log.info("pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe())
     return model.eval().requires_grad_(False)

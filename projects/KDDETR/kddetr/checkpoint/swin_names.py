@@ -1,4 +1,4 @@
-"""Swin Transformers: the names of the published files and those of this project's backbone.
+"""Names of Swin Transformers: those of the published files and those of this project's backbone.
 
 Microsoft's ImageNet files, the detectors' that descend from them and timm's differ in where the
 merging of patches is counted: at the end of a stage or at the start of the next. The order of the
@@ -6,40 +6,39 @@ four merged patches is the same in all of them.
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
-
-__all__ = ["is_swin", "swin_names"]
 
 _TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
 _MERGED_AT_THE_END = "layers.0.downsample.reduction.weight"
 # Tables that follow from the window's size, the classifier, and the norm in front of it.
-_NO_WEIGHTS_OF_A_BACKBONE = re.compile(r"relative_position_index$|attn_mask$|^head\.|^norm\.")
+_NOT_OF_A_BACKBONE = re.compile(r"relative_position_index$|attn_mask$|^head\.|^norm\.")
 
 
-def is_swin(state: dict[str, torch.Tensor]) -> bool:
+def is_swin(state: Mapping[str, torch.Tensor]) -> bool:
     """Whether these are the names of a bare Swin Transformer, in any of its published forms."""
     return "patch_embed.proj.weight" in state and _TABLE in state
 
 
-def swin_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def swin_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A bare Swin's state dict under the names of :func:`kddetr.detectors.backbones.swin`.
 
     Args:
-        state: names such as `layers.0.blocks.1.attn.qkv.weight`, `layers.1.downsample.norm.bias`:
-            Microsoft's, timm's, or what a DINO file has behind `backbone.0.` (its authors') or
-            `backbone.` (detrex), `norm1.weight` and its like included.
+        state: names such as ``layers.0.blocks.1.attn.qkv.weight``, ``layers.1.downsample...``:
+            Microsoft's, timm's, or those of a DINO file behind ``backbone.0.`` (its authors') or
+            ``backbone.`` (detrex), the norms of its features included (``norm1.weight``).
 
     Returns:
-        `timm.layers_0.blocks.1.attn.qkv.weight`, `timm.layers_1.downsample...`; the norms of a
-        detector's features as `norms.res3.weight` (from norm1, of the stage with stride 8). Without
-        classifier, the norm in front of it, and what is computed from the window's size. Names that
-        no Swin has stay, under `timm.`, for the load to report.
+        ``timm.layers_0.blocks.1.attn.qkv.weight``, ``timm.layers_1.downsample...``; the norms of a
+        detector's features as ``norms.res3.weight`` (from norm1, of the stage with stride 8). The
+        classifier, the norm in front of it, and tables that follow from the window are left out.
+        Names that no Swin has stay, under ``timm.``, so that the load reports them.
     """
     shift = 1 if _MERGED_AT_THE_END in state else 0
     renamed = {}
     for key, value in state.items():
-        if _NO_WEIGHTS_OF_A_BACKBONE.search(key):
+        if _NOT_OF_A_BACKBONE.search(key):
             continue
         if match := re.match(r"norm(\d)\.(.*)", key):
             renamed[f"norms.res{int(match[1]) + 2}.{match[2]}"] = value

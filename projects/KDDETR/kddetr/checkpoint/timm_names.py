@@ -1,34 +1,33 @@
-"""timm's ImageNet files: a classifier's names and those of the same network inside a backbone.
+"""Names of timm's ImageNet files: those of a classifier and of the same network inside a backbone.
 
-A backbone has its network under `timm.`; there, timm has flattened the outermost sequences
-(`stages.0.` becomes `stages_0.`) or put the whole under `model.` or `body.`.
+A backbone has its network under ``timm.``; there, timm has flattened the outermost sequences
+(``stages.0.`` becomes ``stages_0.``) or put the whole network under ``model.`` or ``body.``.
 """
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from .swin_names import is_swin, swin_names
 
-__all__ = ["timm_weights"]
-
 _NETWORK = re.compile(r"((?:.*?\.)?)timm\.")
 _WHOLE = re.compile(r"(?:model|body)\.")
 
 
 def timm_weights(
-    state: dict[str, torch.Tensor], model: nn.Module
+    state: Mapping[str, torch.Tensor], model: nn.Module
 ) -> dict[str, torch.Tensor] | None:
-    """A bare network's weights under the names of the one backbone of timm in `model`.
+    """A bare network's weights under the names of the one backbone of timm in ``model``.
 
     Args:
         state: timm's file of that network, any published Swin, or the state dict of a backbone.
         model: a :func:`kddetr.detectors.backbones.timm_backbone`, or a detector that contains one.
 
     Returns:
-        None when `state` is no such file, or `model` contains no or several such backbones.
-        Weights of parts that the backbone has not got (classifier, later stages) are left out.
+        None when ``state`` is no such file, or ``model`` contains no or several such backbones.
+        Weights of parts that the backbone does not have (classifier, later stages) are left out.
     """
     names = list(model.state_dict())
     prefixes = {match[1] for match in map(_NETWORK.match, names) if match}
@@ -49,7 +48,7 @@ def timm_weights(
     return {prefix + key: value for key, value in bare.items()} if own & bare.keys() else None
 
 
-def _in_backbone(state: dict[str, torch.Tensor], own: set[str]) -> dict[str, torch.Tensor]:
+def _in_backbone(state: Mapping[str, torch.Tensor], own: set[str]) -> dict[str, torch.Tensor]:
     """A classifier's state dict under the backbone's names, as far as it has such parts."""
     whole = {match[0] for name in own if (match := _WHOLE.match(name.removeprefix("timm.")))}
     inside = f"timm.{whole.pop()}" if len(whole) == 1 else "timm."
@@ -64,6 +63,9 @@ def _in_backbone(state: dict[str, torch.Tensor], own: set[str]) -> dict[str, tor
 
 
 def _part(name: str) -> str:
-    """`timm.layer3` of `timm.layer3.0.conv1.weight`: what is there as a whole or not at all."""
+    """The part of a network that a backbone has as a whole or not at all.
+
+    ``timm.layer3`` of ``timm.layer3.0.conv1.weight``.
+    """
     depth = 3 if _WHOLE.match(name.removeprefix("timm.")) else 2
     return ".".join(name.split(".")[:depth])

@@ -1,7 +1,7 @@
-"""Files of Detectron2's model zoo by the names of its configs, wherever Detectron2 takes a path.
+"""Addresses ``model_zoo://NAME`` for files of Detectron2's model zoo, by the names of its configs.
 
-`model_zoo://NAME` is the file that the config NAME starts from, most often ImageNet's ResNet;
-`model_zoo://trained/NAME` is the detector that was trained with it.
+``model_zoo://NAME`` is the file from which the config NAME starts, most often ImageNet's ResNet;
+``model_zoo://trained/NAME`` is the detector that was trained with it.
 """
 
 from detectron2.config import CfgNode
@@ -12,22 +12,20 @@ from omegaconf import OmegaConf
 from ..errors import CheckpointError, UsageError
 from ..zoo import zoo_with
 
-__all__ = ["zoo_address"]
-
 PREFIX = "model_zoo://"
 TRAINED = "trained/"
 
 
 def zoo_address(path: str) -> str:
-    """The address of the file that `model_zoo://NAME` or `model_zoo://trained/NAME` stands for.
+    """The address of the file that ``model_zoo://NAME`` or ``model_zoo://trained/NAME`` stands for.
 
     Args:
-        path: NAME is a config's in the zoo, e.g. `COCO-Detection/retinanet_R_50_FPN_1x.yaml`, or a
-            LazyConfig's, e.g. `COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py`.
+        path: NAME is that of a config in the zoo, ``COCO-Detection/retinanet_R_50_FPN_1x.yaml``, or
+            of a LazyConfig, ``COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py``.
 
     Raises:
-        CheckpointError: there is no such config, names that are close are given; it starts from
-            nothing, or its detector is not published.
+        CheckpointError: there is no such config (the message gives names that are close), it starts
+            from no file, or its detector is not published.
     """
     name = path.removeprefix(PREFIX)
     wanted = name.startswith(TRAINED)
@@ -55,7 +53,7 @@ def zoo_address(path: str) -> str:
 
 
 class _ZooHandler(PathHandler):
-    """Lets Detectron2's path manager fetch and read, and only read, these files."""
+    """Lets Detectron2's path manager fetch and read these files; it cannot write them."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]

@@ -1,4 +1,4 @@
-"""Backbones: Detectron2's ResNet in torchvision's form, and a small one for toy images."""
+"""ResNets for torchvision's weights, and a small convolutional backbone for small images."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,42 @@ def resnet(
     out_features: Sequence[str] = ("res3", "res4", "res5"),
     freeze_at: int = 1,
     norm: str = "FrozenBN",
+    dilation: bool = False,
 ) -> ResNet:
-    """ResNet whose ImageNet weights are torchvision's: stride on the 3 x 3, RGB, batch norm frozen.
+    """A ResNet for torchvision's ImageNet weights: stride on the 3 x 3, RGB, batch norm frozen.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         out_features: names among res2 to res5.
         freeze_at: 1 freezes the stem (detrex), 2 also res2 (the authors' projects), 0 nothing.
         norm: Detectron2's name of a norm.
+        dilation: res5 has stride 16 instead of 32 and dilated convolutions ("DC5"); the weights are
+            the same.
+
+    Raises:
+        ValueError: ``dilation`` of a depth below 50, whose blocks have none.
     """
     options = {} if depth < 50 else {"stride_in_1x1": False}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
+    if dilation:
+        _dilate(stages[-1], depth)
     stem = BasicStem(in_channels=3, out_channels=64, norm=norm)
     return ResNet(stem, stages, out_features=list(out_features), freeze_at=freeze_at)
+
+
+def _dilate(stage: Sequence[nn.Module], depth: int) -> None:
+    """Replace the stride of a stage by dilation, as torchvision and the published detectors do.
+
+    The first block keeps dilation 1; Detectron2's own option dilates it too, which is another
+    network.
+    """
+    if depth < 50:
+        raise ValueError(f"A ResNet-{depth} has no dilated form; take a depth of 50 or more.")
+    first, *others = stage
+    first.stride = 1
+    first.conv2.stride = first.shortcut.stride = (1, 1)
+    for block in others:
+        block.conv2.dilation = block.conv2.padding = (2, 2)
 
 
 class TinyConvNet(Backbone):

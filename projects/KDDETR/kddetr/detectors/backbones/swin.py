@@ -1,8 +1,7 @@
 """Swin Transformers (Liu et al., ICCV 2021) as the published detectors use them, built by timm.
 
-A classifier sees one image size; a detector sees all. There, windows are those of the map padded to
-whole windows, they are shifted in every second block whatever the size, and each feature that is
-used has a LayerNorm of its own.
+Unlike a classifier, a detector takes images of any size: feature maps are padded to whole windows,
+windows are shifted in every second block at any size, and each used feature has a LayerNorm.
 """
 
 from collections.abc import Sequence
@@ -38,8 +37,8 @@ def swin(
 
     Args:
         size: ``tiny``, ``small``, ``base`` or ``large``: 96, 96, 128, 192 channels at stride 4.
-        window: its side in tokens: 7 for weights trained at 224 pixels, 12 for those at 384 (base
-            and large).
+        window: side of a window in tokens: 7 for weights trained at 224 pixels, 12 for those at 384
+            (base and large).
         out_features: names among res2 to res5, of strides 4 to 32.
         freeze_at: 0 nothing, 1 the patch embedding, 2 also the first stage, and so on.
         drop_path: probability of dropping a residual branch of the last block in training; it grows
@@ -49,7 +48,7 @@ def swin(
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: nobody published weights of that size and window.
+        ValueError: no weights of that size and window are published.
     """
     if (size, window) not in SIZES:
         known = ", ".join(f"{name} with {side}" for name, side in SIZES)
@@ -64,7 +63,7 @@ def swin(
         options={
             "drop_path_rate": drop_path,
             "strict_img_size": False,
-            "always_partition": True,  # timm leaves the shift out where its training size had none
+            "always_partition": True,  # else timm does not shift small maps
         },
     )
     for block in backbone.modules():
@@ -74,16 +73,17 @@ def swin(
 
 
 def _pad_before_shifting(block: nn.Module) -> None:
-    """Make a block of timm's pad its input to whole windows itself.
+    """Make a block of timm pad its input to whole windows before it shifts them.
 
-    timm shifts first and pads then, while its mask is that of the published order: where the map is
-    no multiple of the window, tokens of opposite borders would see each other.
+    timm pads after shifting, but masks as if it had padded before, as the published code does:
+    where the map is no multiple of the window, tokens of opposite borders would attend to each
+    other.
     """
     block._attn = partial(_attend_padded, block)
 
 
 def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
-    """Attention of a map (B, H, W, C) in windows of the map padded to multiples of their size."""
+    """Window attention on a map (B, H, W, C) that is padded to a multiple of the window's size."""
     height, width = x.shape[1:3]
     rows, columns = block.window_size
     x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))

@@ -1,8 +1,8 @@
-"""Any network of timm that yields features as a Detectron2 backbone.
+"""Any network of timm that yields features, as a Detectron2 backbone.
 
-Features are named by their strides as a ResNet's are: res2 to res5 have strides 4 to 32. timm is an
-optional extra, imported when a backbone is built, and only for the network: weights come through a
-checkpoint, as for every other model, and nothing is downloaded.
+Features are named by their strides, like those of a ResNet: res2 to res5 have strides 4 to 32. timm
+is an optional extra that is imported when a backbone is built. Only the network comes from timm;
+weights come from a checkpoint, and nothing is downloaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,41 +30,42 @@ def timm_backbone(
     checkpoint_activations: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> "TimmBackbone":
-    """A network of timm by its name, with random weights; later stages than needed are not built.
+    """A network of timm with random weights; stages after the last feature are not built.
 
     Args:
-        name: of the model, e.g. ``convnext_tiny``; a tag behind a dot changes nothing.
-        out_features: which features, ``res{i}`` for stride ``2 ** i``; of several with the same
-            stride the last.
+        name: timm's name of the model, e.g. ``convnext_tiny``; a tag after a dot changes nothing.
+        out_features: names of the features, ``res{i}`` for stride ``2 ** i``. Of several features
+            with the same stride it is the last.
         freeze_at: 0 freezes nothing, 1 the stem, ``i`` the stem and the stages up to ``res{i}``.
         frozen_norm: batch norms keep their statistics and weights, as in every published detector.
-        layer_norm: a LayerNorm of its own on each feature, as the published detectors have on Swin.
-        divisor: images are padded with zeros at the right and the bottom to its multiples, and
-            features cropped again to what the image covers, ceil(size / stride). None: the coarsest
-            stride of the network; 1 suits one that takes any size, such as a ResNet.
+        layer_norm: each feature has its own LayerNorm, as Swin has in the published detectors.
+        divisor: images are padded with zeros at the right and the bottom to a multiple of it, and
+            features cropped to what the image covers, ceil(size / stride). None: the coarsest
+            stride of the network; 1 is right for a network that takes any size, such as a ResNet.
         checkpoint_activations: compute activations again in the backward pass to save memory.
-        options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``. One made for
-            images of one size needs what lifts that, if it has it: ``{"dynamic_img_size": True}`` a
-            vision transformer, ``{"strict_img_size": False}`` a Swin of the second version.
+        options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``. A network made
+            for one image size needs the option that lifts this limit, if there is one:
+            ``{"dynamic_img_size": True}`` for a vision transformer, ``{"strict_img_size": False}``
+            for a Swin of the second version.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model, the model no such feature; or ``freeze_at`` or
-            ``checkpoint_activations`` is asked of a network that has no stages to do it with.
+        ValueError: timm has no such model; the model has no such feature; or it has no stages that
+            ``freeze_at`` or ``checkpoint_activations`` could act on.
     """
     timm = import_timm()
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models(), otherwise="see timm.list_models().", count=3)
         raise ValueError(f"timm has no model {name!r}; {hint}")
 
-    if isinstance(options, DictConfig):  # whose lists torch does not take for lists
+    if isinstance(options, DictConfig):  # its lists are none to torch
         options = OmegaConf.to_container(options, resolve=True)
 
     def network(**more: Any) -> nn.Module:
         arguments = {**(options or {}), "pretrained": False, "features_only": True, **more}
         return timm.create_model(name, **arguments)
 
-    with torch.device("meta"):  # what it has to offer is known only once it is built
+    with torch.device("meta"):  # its features are known only after it is built
         offered = _by_name(network().feature_info.info)
     absent = [feature for feature in out_features if feature not in offered]
     if absent:
@@ -82,10 +83,12 @@ def timm_backbone(
 
 
 class TimmBackbone(Backbone):
-    """A feature extractor of timm in Detectron2's form; arguments as of :func:`timm_backbone`.
+    """A feature extractor of timm in Detectron2's form.
 
     Args:
-        network: of ``timm.create_model(..., features_only=True)``.
+        network: the result of ``timm.create_model(..., features_only=True)``.
+        out_features, freeze_at, frozen_norm, layer_norm, divisor, checkpoint_activations: as for
+            :func:`timm_backbone`.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class TimmBackbone(Backbone):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        infos = network.feature_info.get_dicts()  # of the features it returns, in their order
+        infos = network.feature_info.get_dicts()  # one for each returned feature, in order
         self._place = _by_name(infos)
         self._out_features = list(out_features)
         self._out_feature_channels = {n: infos[i]["num_chs"] for n, i in self._place.items()}
@@ -137,7 +140,7 @@ class TimmBackbone(Backbone):
         return features
 
     def train(self, mode: bool = True) -> "TimmBackbone":
-        """As usual, but what is frozen stays in evaluation mode: it drops no paths either."""
+        """Set the mode, except for frozen parts: they stay in evaluation mode and drop no paths."""
         super().train(mode)
         for child in self._frozen:
             self.timm[child].eval()
@@ -160,10 +163,10 @@ def import_timm() -> ModuleType:
 
 
 def freeze_batch_norms(module: nn.Module) -> nn.Module:
-    """Put frozen batch norms in place of all others, with the same names; returns the module.
+    """Replace batch norms by frozen ones with the same names; returns the module.
 
-    timm's own, which end in an activation, become timm's own frozen ones; the others Detectron2's,
-    which do not turn half precision into full.
+    timm's batch norms with an activation become timm's frozen ones. The others become Detectron2's,
+    which keep half precision.
     """
     from timm.layers import BatchNormAct2d, freeze_batch_norm_2d
 
@@ -178,7 +181,7 @@ def freeze_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def _by_name(infos: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Places in a list of timm's feature descriptions by name, for strides that are powers of 2."""
+    """Index in a list of timm's feature descriptions by name, for strides that are powers of 2."""
     strides = [info["reduction"] for info in infos]
     return {
         f"res{s.bit_length() - 1}": i for i, s in enumerate(strides) if s.bit_count() == 1 and s > 1
@@ -190,7 +193,7 @@ def _modules_up_to(network: nn.Module, freeze_at: int) -> list[str]:
     if freeze_at == 0:
         return []
     children = [name for name, _ in network.named_children()]
-    ends = {}  # level of a feature -> the child that it comes out of
+    ends = {}  # level of a feature -> the child that returns it
     for info in network.feature_info.info:
         module = info["module"]
         child = module if module in children else module.replace(".", "_", 1)
@@ -199,22 +202,22 @@ def _modules_up_to(network: nn.Module, freeze_at: int) -> list[str]:
     returned = {info["reduction"].bit_length() - 1 for info in network.feature_info.get_dicts()}
     if not isinstance(network, nn.ModuleDict) or returned - ends.keys():
         raise ValueError(
-            f"timm gives this network ({type(network).__name__}) in one piece, of which no first "
-            "stages can be frozen; set freeze_at=0."
+            f"timm gives this network ({type(network).__name__}) in one piece, so its first stages "
+            "cannot be frozen; set freeze_at=0."
         )
     before = [level for level in ends if level <= freeze_at]
     if before:
         return children[: children.index(ends[max(before)]) + 1]
-    return children[: children.index(ends[min(ends)])]  # no feature comes out of the stem itself
+    return children[: children.index(ends[min(ends)])]  # the stem returns no feature
 
 
 def _checkpoint(network: nn.Module) -> None:
-    """Switch activation checkpointing on, inside the stages where they can do it themselves."""
+    """Switch activation checkpointing on, in the stages if they support it, else in the whole."""
     able = [part for part in network.modules() if hasattr(part, "grad_checkpointing")]
     if not able:
         raise ValueError(
-            f"timm's {type(network).__name__} has no activation checkpointing; "
-            "set checkpoint_activations=False."
+            f"timm's {type(network).__name__} has no activation checkpointing;"
+            " set checkpoint_activations=False."
         )
     for part in [part for part in able if part is not network] or able:
         part.grad_checkpointing = True

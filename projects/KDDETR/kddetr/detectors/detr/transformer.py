@@ -75,6 +75,29 @@ class DetectionTransformer(nn.Module):
         return self.query_source.parts
 
     @property
+    def settings(self) -> dict[str, float]:
+        """Numbers that change the predictions and that no weight's shape shows, by config key.
+
+        They are saved beside the weights and compared when a checkpoint is loaded.
+        """
+        position, decoder = self.encoder.position_embedding, self.decoder
+        found = {
+            "temperature": float(position.temperature),
+            "offset": float(position.offset),
+            "eps": float(decoder.eps),
+            "num_heads": next(
+                int(m.num_heads) for m in decoder.modules() if hasattr(m, "num_heads")
+            ),
+            "backbone.dilation": any(
+                isinstance(module, nn.Conv2d) and module.dilation != (1, 1)
+                for module in self.backbone.modules()
+            ),
+        }
+        if hasattr(decoder.position, "temperature"):
+            found["anchor_temperature"] = float(decoder.position.temperature)
+        return found
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.pixel_mean.device

@@ -1,0 +1,189 @@
+"""Published detectors' files under this project's names: recognised, renamed, put together."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from ..errors import CheckpointError
+from .backbones import depth_of, own_names
+from .heads import count_classes, count_heads, one_if_equal, rows, spread
+from .origins import ORIGINS, Origin
+
+Value = TypeVar("Value")
+State = Mapping[str, torch.Tensor]
+
+# Counters that nothing reads, and constants that come from the config.
+_NO_WEIGHT = re.compile(r"(^|\.)(num_batches_tracked|total_params|total_ops|pixel_mean|pixel_std)$")
+_BACKBONE = re.compile(
+    r"(?:model\.)?backbone\."
+    r"(?:0\.body\.|0\.|body\.|(?:conv_encoder\.)?model\.(?:_backbone\.)?)?"
+)
+_TEACHERS_ANCHORS = "aux_refpoints"  # in a student's file of the published KD-DETR code
+_LABELS = "denoising.label_embedding.weight"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A published detector's weights under this project's names, and where they come from.
+
+    Args:
+        origin: whose file it is.
+        state: the weights.
+        names: what the file calls each of them, those of the backbone excepted.
+    """
+
+    origin: Origin
+    state: dict[str, torch.Tensor]
+    names: dict[str, str]
+
+    @property
+    def classes(self) -> int:
+        """Rows of the class heads."""
+        return count_classes(self.state)
+
+    @property
+    def heads(self) -> int:
+        """1 when all decoder layers share one, else the number of layers."""
+        return count_heads(self.state)
+
+    @property
+    def config(self) -> str:
+        """Name of a config that builds such a detector with some backbone: ``dino_5scale``."""
+        refines = self.heads > 1 and self.origin.detector == "Deformable DETR"
+        levels = {key.split(".")[2] for key in self.state if key.startswith("neck.levels.")}
+        return self.origin.config + "_refine" * refines + "_5scale" * (len(levels) == 4)
+
+    @property
+    def backbone(self) -> str:
+        """The backbone as configs call it: ``r50``, ``swin_l``; empty for another one."""
+        if depth := depth_of(self.state):
+            return f"r{depth}"
+        patches = rows(self.state, "backbone.timm.patch_embed.proj.weight")
+        return {96: "swin_t", 128: "swin_b", 192: "swin_l"}.get(patches, "")
+
+    def __str__(self) -> str:
+        heads = "one head for all layers" if self.heads == 1 else "a head for each layer"
+        return f"{self.origin}, {self.classes} classes, {heads}"
+
+
+def converted(state: State, source: str) -> Converted | None:
+    """A published detector's weights under this project's names.
+
+    That all of them are there is only seen in a comparison with a model, see :func:`adapted`. The
+    tensors are those of ``state``, except for the few that are put together from parts. Heads that
+    are equal in all layers are taken once.
+
+    Args:
+        state: weights by the names in the file.
+        source: the file's name, for messages.
+
+    Returns:
+        None when the names are not those of a published detector.
+
+    Raises:
+        CheckpointError: two names of one weight have different values, query, key and value have
+            different shapes, or the backbone is neither a ResNet nor a Swin.
+    """
+    origin = next((origin for origin in ORIGINS.values() if origin.matches(state)), None)
+    if origin is None:
+        return None
+    rest, bare = {}, {}
+    for name, value in state.items():
+        if match := _BACKBONE.match(name):
+            bare[name[match.end() :]] = value
+        elif not _NO_WEIGHT.search(name) and name != _TEACHERS_ANCHORS:
+            rest[name] = value
+    names = _names(rest, origin)
+    own = _joined(_merged(rest, names, source))
+    if not origin.encoder_head_is_last:
+        own = spread(own, _count(own, "decoder.layers"))
+    own = one_if_equal(own)
+    if rows(own, _LABELS):
+        # The DINO project's table has one row more than there are classes.
+        own[_LABELS] = own[_LABELS][: count_classes(own)]
+    own |= {f"backbone.{name}": value for name, value in own_names(bare, source).items()}
+    return Converted(origin, own, {ours: theirs for theirs, ours in reversed(names.items())})
+
+
+def rename(state: Mapping[str, Value], origin: Origin) -> dict[str, Value]:
+    """Values by the names of an origin (weights, or anything else) by this project's names.
+
+    Raises:
+        CheckpointError: two names of one weight have different values.
+    """
+    return _merged(state, _names(state, origin), "The checkpoint")
+
+
+def _names(state: Mapping[str, Value], origin: Origin) -> dict[str, str]:
+    """Their name -> ours."""
+    names = {name: origin.rename(name) for name in state}
+    layers = _count(names.values(), "decoder.layers")
+    # Where all levels are in one list, those made by a 3 x 3 convolution are the extra ones.
+    convolution = re.compile(r"neck\.levels\.(\d{1,2})\.0\.weight")
+    strided = [
+        int(match[1])
+        for theirs, ours in names.items()
+        if (match := convolution.fullmatch(ours))
+        and getattr(state[theirs], "shape", ())[-1:] == (3,)
+    ]
+    first_extra = min(strided, default=100)
+
+    def numbered(name: str) -> str:
+        level = re.fullmatch(r"neck\.levels\.(\d{1,2})\.(.+)", name)
+        if level and int(level[1]) >= first_extra:
+            return f"neck.extra.{int(level[1]) - first_extra}.{level[2]}"
+        if origin.encoder_head_is_last:
+            last = rf"decoder\.(class|box)_heads\.{layers}\."
+            return re.sub(last, r"query_source.proposals.\1_head.", name)
+        return name
+
+    return {theirs: numbered(ours) for theirs, ours in names.items()}
+
+
+def _count(names: Any, part: str) -> int:
+    """Numbered parts of that name; a number of three digits counts as none."""
+    part = re.compile(rf"{re.escape(part)}\.(\d{{1,2}})\.")
+    return max((int(match[1]) + 1 for match in filter(None, map(part.match, names))), default=0)
+
+
+def _merged(state: Mapping[str, Value], names: Mapping[str, str], source: str) -> dict[str, Value]:
+    """The values by our names, of which several of theirs may be one."""
+    merged: dict[str, Value] = {}
+    first: dict[str, str] = {}
+    for theirs, value in state.items():
+        ours = names[theirs]
+        if ours in merged and not _same(merged[ours], value):
+            raise CheckpointError(
+                f"{source} holds {first[ours]} and {theirs}, two names of one weight, with"
+                " different values: it is no file of a whole model."
+            )
+        merged.setdefault(ours, value)
+        first.setdefault(ours, theirs)
+    return merged
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, torch.Tensor):
+        return a == b
+    if a.shape != b.shape:
+        return False
+    # One storage is the rule: a saved model writes a shared tensor once.
+    return (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
+
+
+def _joined(state: State) -> dict[str, torch.Tensor]:
+    """``name#0``, ``name#1``, ... put together to ``name``, along the first axis."""
+    joined = {name: value for name, value in state.items() if "#" not in name}
+    for name in dict.fromkeys(key.split("#")[0] for key in state if "#" in key):
+        parts = [state[key] for key in sorted(state) if key.startswith(f"{name}#")]
+        if len(parts) != 3 or len({part.shape for part in parts}) > 1 or not parts[0].ndim:
+            shapes = ", ".join(str(list(part.shape)) for part in parts)
+            raise CheckpointError(
+                f"Query, key and value of {name} should be three weights of one shape, and the file"
+                f" has {shapes}: it is no file of a whole model."
+            )
+        joined[name] = torch.cat(parts)
+    return joined
