@@ -1,8 +1,31 @@
-"""One thread for all tests: sums depend on how many share the work, and some tests compare bits."""
+"""What all tests share: the number of threads, and loggers that no test leaves changed."""
 
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
 import torch
+from detectron2.utils.logger import setup_logger
 
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
-torch.set_num_threads(1)
+# One thread, unless the environment says how many: tests are small, and the processes that they
+# start share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+LOGGERS = ("kddetr", "detectron2", "fvcore", "detectron2.engine.train_loop")
+
+
+@pytest.fixture(autouse=True)
+def same_loggers() -> Iterator[None]:
+    """Remove what a program that ran inside a test has added: its handlers write to the output of
+    that test, which is closed afterwards.
+    """
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(log.handlers[:], log.filters[:], log.level, log.propagate) for log in loggers]
+    yield
+    for log, (handlers, filters, level, propagate) in zip(loggers, before, strict=True):
+        log.handlers[:], log.filters[:] = handlers, filters
+        log.setLevel(level)
+        log.propagate = propagate
+    setup_logger.cache_clear()  # it would not add handlers to a logger that it has seen

@@ -5,6 +5,7 @@ import torch
 
 from kddetr import KDDETR
 from kddetr.errors import UsageError
+from kddetr.structures import Queries
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 # Queries that are learned embeddings in these families, and boxes in the others.
@@ -76,3 +77,11 @@ def test_points_and_denoising_queries_are_decoded_apart():
     alone = model.student(tiny_batch())
     for name, value in alone.items():
         assert torch.equal(value, together[name]), name
+
+
+def test_a_projection_leaves_points_without_content_alone():
+    """A sampler may return boxes without embeddings also where the teacher learns content."""
+    model = pair("dino", "dino").train()
+    model.sampler = lambda teacher, student: Queries(torch.rand(2, 5, 4)).named("boxes")
+    losses = model(tiny_batch())
+    assert all(torch.isfinite(value) for value in losses.values())

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kddetr.detectors import RegionDetector
+from kddetr.errors import UsageError
 from kddetr.points import (
     AtAnswers,
     GeneralSampler,
@@ -15,7 +16,7 @@ from kddetr.points import (
 )
 from kddetr.structures import EncodedDetector, Predictions, Queries
 from tests.stock_models import tiny_faster_rcnn
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 BOX_FAMILIES = [
     family for family in FAMILIES if "position" not in tiny_detector(family).query_parts
@@ -150,3 +151,14 @@ def test_unknown_distributions_and_clashing_groups_are_refused():
     teacher = teacher_of()
     with pytest.raises(ValueError, match="groups with names of its own"):
         JointSampler([SpecificSampler(), SpecificSampler()])(teacher, teacher)
+
+
+def test_points_without_a_named_group_are_refused():
+    """A loss goes through the groups, so it would return nothing for such points."""
+    model = tiny_distiller(
+        tiny_detector(seed=1),
+        tiny_detector(seed=2),
+        sampler=lambda teacher, student: teacher.make_queries(torch.rand(1, 5, 4)),
+    )
+    with pytest.raises(UsageError, match=r"name them with Queries\.named"):
+        model(tiny_batch())

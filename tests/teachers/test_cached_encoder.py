@@ -104,7 +104,8 @@ def test_changed_pixels_are_refused():
     cached, batch = CachedEncoder(tiny_detector().eval()), images(1)
     cached.encode(batch)
     pixels = batch[0]["image"]
-    for changed in (pixels.flip(-1), pixels.roll(1, -1), pixels[:, :, :48], pixels // 2):
+    flips = (pixels.flip(-1), pixels.flip(-2), pixels.flip(0))
+    for changed in (*flips, pixels.roll(1, -1), pixels[:, :, :48], pixels // 2):
         with pytest.raises(UsageError, match=r"Image \(None, 0\) has other pixels.*augmentations"):
             cached.encode([batch[0] | {"image": changed}])
     cached.encode(batch)

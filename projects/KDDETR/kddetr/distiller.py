@@ -31,18 +31,18 @@ class ContentProjection(nn.ModuleDict):
 
     @classmethod
     def between(cls, teacher: QueryableDetector, student: Detector) -> "ContentProjection | None":
-        """None where there is nothing to project: equal widths, or a detector that has only
-        boxes.
+        """The projection between the two widths; None where none is needed: equal widths, or a
+        detector that learns nothing beside boxes.
         """
-        wide, narrow = teacher.query_parts, student.query_parts
-        different = [n for n in wide if n in narrow and wide[n] != narrow[n]]
-        return cls({n: nn.Linear(wide[n], narrow[n]) for n in different}) if different else None
+        theirs, ours = teacher.query_parts, student.query_parts
+        different = [n for n in theirs if n in ours and theirs[n] != ours[n]]
+        return cls({n: nn.Linear(theirs[n], ours[n]) for n in different}) if different else None
 
     def forward(self, points: Queries) -> Queries:
-        """The same points, their embeddings (B, N, C of the teacher) as (B, N, C of the
-        student).
-        """
-        return replace(points, **{n: project(getattr(points, n)) for n, project in self.items()})
+        """The same points with embeddings of the student's width, where they have embeddings."""
+        parts = {name: getattr(points, name) for name in self}
+        projected = {n: self[n](part) for n, part in parts.items() if part is not None}
+        return replace(points, **projected)
 
 
 @META_ARCH_REGISTRY.register()
@@ -51,7 +51,7 @@ class KDDETR(nn.Module):
 
     The teacher is always in evaluation mode and without gradients. It is not a registered
     submodule, so it is absent from ``parameters()``, ``modules()`` and ``state_dict()``, and
-    therefore from the optimiser, from DistributedDataParallel and from every checkpoint; ``.to()``
+    therefore from the optimizer, from DistributedDataParallel and from every checkpoint; ``.to()``
     moves it along. What is saved, evaluated and shipped is :attr:`deployable`, the student itself.
 
     Teacher and student may differ in family, width, number of layers and number of queries: the
@@ -143,31 +143,43 @@ class KDDETR(nn.Module):
         losses = self.student.losses(memory, inputs)
         if not self.weight:
             return losses
-        points, targets = self.ask_teacher(inputs, memory)
+        points, answers = self.ask_teacher(inputs, memory)
         asked = points
         if self.query_placement is not None:
-            asked = self.query_placement(points, targets)
+            asked = self.query_placement(points, answers)
         if self.projection is not None:
             asked = self.projection(asked)
         predictions = self.student.decode(memory, self.student.convert_queries(memory, asked))
-        return self._add(losses, self.loss(predictions, targets, points))
+        return self._add(losses, self.loss(predictions, answers, points))
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
-        """New distillation points and the teacher's predictions there.
+        """The distillation points of this step, and the teacher's predictions there.
 
         Ground truth is not used: distillation points need no annotation.
 
         Args:
             inputs: the images.
             memory: the student's memory of the same images.
+
+        Raises:
+            UsageError: the sampler's points have no named group.
         """
         teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs))
         points = self.sampler(teacher, EncodedDetector(self.student, memory))
+        if not points.groups:
+            raise UsageError(
+                "The sampler returned points without a named group, which a loss would pass over:"
+                " name them with Queries.named()."
+            )
         return points, teacher.decode(points)
 
     def _add(self, losses: dict[str, Tensor], distilled: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The student's losses together with the weighted distillation losses."""
+        """The student's losses together with the weighted distillation losses.
+
+        Raises:
+            UsageError: two losses have the same name.
+        """
         total = dict(losses)
         for name, value in distilled.items():
             # The log sums losses by the part before the "/".

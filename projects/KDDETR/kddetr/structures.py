@@ -21,15 +21,16 @@ from .renamed import explain_old_names
 
 @dataclass(frozen=True)
 class Queries:
-    """Object queries of a batch: a reference box each and, for some detectors, learned embeddings.
+    """Object queries of a batch: a reference box each and, for some detectors, embeddings.
 
     Attributes:
-        boxes: (B, N, 4) reference boxes ``cxcywh`` in [0, 1] of each *unpadded* image; or (B, N,
-            2), only the centre, where a query has no size yet (one-stage Deformable DETR).
-        content: (B, N, C) content embedding that the decoder starts from; None: it starts from
-            zero.
-        position: (B, N, C) positional embedding, where it is learned and not computed from the box
-            (one-stage Deformable DETR); None otherwise.
+        boxes: (B, N, 4) reference boxes ``cxcywh`` in the frame of each *unpadded* image, [0, 1];
+            a box may reach beyond it. Or (B, N, 2), only the centre, where a query has no size yet
+            (one-stage Deformable DETR).
+        content: (B, N, C) content embedding that the decoder starts from; None: zeros.
+        position: (B, N, C) positional embedding that comes with the query, learned (one-stage
+            Deformable DETR) or computed once from its box (two-stage); None where the decoder
+            computes it in every layer.
         groups: name and number of queries of consecutive groups, in order. Queries of different
             groups do not attend to one another. Empty: all queries are one group.
         attends_to: exceptions to that rule: a group's name and the other groups that it does attend
@@ -78,7 +79,7 @@ class Queries:
         return replace(self, groups={}, attends_to={})._map(lambda t: t[:, :count])
 
     def boxes_only(self) -> "Queries":
-        """The same queries without learned embeddings.
+        """The same queries without embeddings.
 
         Raises:
             UsageError: the queries have a centre but no size.
@@ -198,8 +199,7 @@ class Predictions:
 
 @runtime_checkable
 class QueryableDetector(Protocol):
-    """A detector that encodes images once and then answers queries about them: what a teacher
-    needs.
+    """A detector that encodes images once and decodes any queries about them, like a teacher.
 
     ``inputs`` is Detectron2's list of dicts: ``image`` (uint8, 3 x H x W, RGB, 0 to 255) and, where
     ground truth is known, ``instances``. An image without the key ``instances`` is unlabelled and
@@ -210,7 +210,7 @@ class QueryableDetector(Protocol):
 
     num_classes: int
     # The learned embeddings, "content" or "position", that the queries have beside their boxes, and
-    # the width of each. Empty: the queries are boxes and nothing else.
+    # the width of each. Empty: whatever the queries carry beside boxes is computed from the boxes.
     query_parts: Mapping[str, int]
 
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
@@ -308,14 +308,14 @@ class EncodedDetector:
 
 
 class PointSampler(Protocol):
-    """Chooses the distillation points: queries that both detectors are asked."""
+    """Chooses the distillation points: the queries that both detectors decode."""
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
         """Named groups of queries of the *teacher's* kind, (B, N, ...), without a gradient."""
 
 
 class QueryPlacement(Protocol):
-    """Chooses where the student is asked, where that is not at the points themselves."""
+    """Chooses the queries of the student, where they are not the points themselves."""
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
         """Queries for the student, in the groups of the points, without a gradient.

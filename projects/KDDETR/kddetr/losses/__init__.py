@@ -7,7 +7,14 @@ put together from a class loss, box losses and a weighting of the points.
 from ..renamed import explain_old_names
 from ..structures import DistillationLoss
 from .point_loss import PublishedLoss, WeightedMeanLoss
-from .terms import BinaryCrossEntropy, GIoULoss, KLDivergence, KLWithBackground, L1Loss
+from .terms import (
+    BinaryCrossEntropy,
+    GIoULoss,
+    KLDivergence,
+    KLWithBackground,
+    L1Loss,
+    PointTerm,
+)
 from .weighting import EqualWeight, ForegroundWeight
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "KLDivergence",
     "KLWithBackground",
     "L1Loss",
+    "PointTerm",
     "PublishedLoss",
     "WeightedMeanLoss",
 ]

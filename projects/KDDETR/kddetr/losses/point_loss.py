@@ -98,7 +98,7 @@ class WeightedMeanLoss(nn.Module):
             weights: (B, N) of the points of this process.
 
         Returns:
-            twice the sum of the weights, averaged over the processes.
+            the sum of the weights, averaged over the processes, for both.
         """
         total = mean_over_processes(weights.sum()).clamp(min=SMALLEST_SUM)
         return total, total
@@ -109,8 +109,9 @@ class PublishedLoss(WeightedMeanLoss):
 
     The class term is the sum of w * value over all points and images of a process and is not
     divided by anything. It therefore doubles with the images of a process and with the number of
-    points; its weight is 1. With equal weights the published code takes the mean instead. The box
-    terms are weighted means, of each process by itself.
+    points. Its weight is 1: a class loss given here needs ``weight=1``, because its own default
+    suits a mean. With equal weights the published code takes the mean instead. The box terms are
+    weighted means, of each process by itself.
     """
 
     default_class_weight = 1.0

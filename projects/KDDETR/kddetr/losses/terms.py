@@ -39,13 +39,14 @@ class KLDivergence:
     T squared (Hinton et al., 2015), as the published KD-DETR code computes it.
 
     Args:
-        weight: of the term. The mean over the classes at T = 10 makes the KL small beside the box
-            terms, hence 10 for a mean over the points. The published loss, a sum over the points,
-            has 1.
+        weight: of the term. 10 suits a mean over the points, because the mean over the classes at
+            T = 10 makes the KL small beside the box terms; the published loss, a sum over the
+            points, has 1.
         temperature: T; 10 as published.
 
     Raises:
-        UsageError: when called for a single class, where the KL is always 0.
+        UsageError: when called for a single class, where the KL is always 0, unless the weight is
+            0.
     """
 
     name = "class"

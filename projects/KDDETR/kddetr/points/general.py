@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..structures import EncodedDetector, Queries, queries_are_boxes
 
-# DAB-DETR divides by the width and height of a query's box, so they must not be close to 0.
+# DAB-DETR divides by the width and height of a query's box; this keeps them away from 0.
 SMALLEST = 0.01
 
 
@@ -43,14 +43,14 @@ class GeneralSampler:
     its own.
 
     Args:
-        count: points an image. The paper finds 300 best on COCO, and 10 and 900 worse.
+        count: points per image. The paper finds 300 best on COCO, and 10 and 900 worse.
         distribution: of the boxes: "uniform", or "normal_logit" as in the published code. It makes
             no difference for a teacher whose queries are not made of boxes (one-stage Deformable
             DETR), which draws embeddings instead.
         shared: one set for all images of a process, as published; else one set for each image.
 
     Raises:
-        ValueError: an unknown distribution, or less than one point.
+        ValueError: an unknown distribution, or ``count`` is less than 1.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
         scale: width and height are multiplied by exp(u), u uniform in [-scale, scale].
 
     Returns:
-        (..., 4) ``cxcywh``.
+        (..., 4) ``cxcywh``; a box may reach beyond the image.
     """
     noise = (2 * torch.rand(boxes.shape) - 1).to(boxes)
     centre, size = boxes[..., :2], boxes[..., 2:]

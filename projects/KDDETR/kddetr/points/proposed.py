@@ -6,16 +6,16 @@ from ..structures import EncodedDetector, Queries
 
 
 class StudentSampler:
-    """The first of the student's own queries or proposals, as boxes.
+    """The student's first queries, its best proposals where it has proposals, as boxes.
 
-    The teacher makes a query of each box (x, y, w, h) in its own way, MLP(PE(x + w/2, y + h/2, w,
-    h)), so both are compared at the places that the student itself will have to classify.
+    The teacher makes a query of its own kind at each box, so both are compared where the student
+    itself will have to classify.
 
     Args:
-        count: points an image; fewer where the student has fewer queries.
+        count: points per image; fewer where the student has fewer queries.
 
     Raises:
-        ValueError: less than one point.
+        ValueError: ``count`` is less than 1.
     """
 
     def __init__(self, *, count: int = 300) -> None:

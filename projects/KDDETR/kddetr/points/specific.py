@@ -13,7 +13,7 @@ class SpecificSampler:
             (two-stage Deformable DETR, DINO, R-CNNs), learned queries come in no particular order.
 
     Raises:
-        ValueError: less than one point.
+        ValueError: ``count`` is less than 1.
     """
 
     def __init__(self, *, count: int | None = None) -> None:
