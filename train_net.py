@@ -1,7 +1,7 @@
 """Train or evaluate: ``python train_net.py --config-file CONFIG.py [--flags] [key=value ...]``.
 
 The flags are those of Detectron2; everything else is in the config file, whose section ``train`` is
-described in kddetr/engine/defaults.py. A mistake that the user can put right is reported in one
+described in kddetr/engine/defaults.py. An error that the user can put right is reported in one
 sentence with exit code 2.
 """
 
@@ -33,17 +33,14 @@ from kddetr.engine import (
     resolve_device,
     under_torchrun,
 )
-from kddetr.errors import ConfigError, UserError
-
-
-def sentence(error: Exception) -> str:
-    """The message of an error; a worker of a loader puts its traceback in front of the message."""
-    text = str(error)
-    return text.strip().splitlines()[-1] if "Original Traceback" in text else text
+from kddetr.errors import ConfigError, UserError, exit_on_user_error
 
 
 class WithoutUserErrors(logging.Filter):
-    """Drops log records with the traceback of an error that is reported in a sentence."""
+    """Drops log records with the traceback of a UserError, which is reported in a sentence.
+
+    That of an OSError stays in the log, because its sentence does not say what was being done.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], UserError))
@@ -52,21 +49,18 @@ class WithoutUserErrors(logging.Filter):
 def run(args: argparse.Namespace) -> dict:
     """Train or evaluate in one process of the job.
 
-    It exits with code 2 after an error that the user can put right.
+    Errors end in a sentence here too, and not only in :func:`main`: this may be another process.
 
     Returns:
         The results of the last evaluation.
     """
     logging.getLogger("detectron2.engine.train_loop").addFilter(WithoutUserErrors())
-    try:
+    with exit_on_user_error():
         cfg = load_config(args.config_file, args.opts)
         # In training default_setup sets up the other two loggers; twice, each line would be double.
         for name in ("kddetr", "fvcore", "detectron2") if args.eval_only else ("kddetr",):
             setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
         return evaluate(cfg, args) if args.eval_only else train(cfg, args)
-    except UserError as error:
-        print(f"\nerror: {sentence(error)}", file=sys.stderr, flush=True)
-        sys.exit(2)
 
 
 def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
@@ -100,7 +94,7 @@ def check(args: argparse.Namespace) -> torch.device:
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last"
             f" checkpoint in train.output_dir ({cfg.train.output_dir})."
         )
-    check_config(cfg, training=not args.eval_only, resuming=found)
+    check_config(cfg, training=not args.eval_only, check_init_checkpoint=not found)
     if not args.eval_only and not args.resume:
         check_output_dir(cfg.train.output_dir)
     return device
@@ -120,19 +114,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(dist_url="auto")  # Detectron2's fixed port makes a second job fail
     args = parser.parse_args(argv)
     try:
-        launch(
-            run,
-            processes=args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            device=check(args),
-            args=(args,),
-        )
-    except UserError as error:
-        print(f"\nerror: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
-    except ProcessExitedException as error:
+        with exit_on_user_error():
+            launch(
+                run,
+                processes=args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                device=check(args),
+                args=(args,),
+            )
+    except ProcessExitedException as error:  # the process has reported its error itself
         sys.exit(error.exit_code)
 
 

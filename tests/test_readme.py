@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 
 from kddetr.engine import build, load_config
 from kddetr.errors import ConfigError
+from kddetr.structures import Predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(
@@ -219,7 +221,11 @@ def test_documented_configs_load(documented_configs: Path):
     pair = documented_configs / "distill" / "my_pair.py"
     model = load_config(str(pair), ["model.sampler.samplers.0.count=50"]).model
     assert build(model.sampler).samplers[0].count == 50
-    assert [term.name for term in build(model.loss).box_losses] == ["bbox", "giou", "smooth"]
+    loss = build(model.loss)
+    assert [term.name for term in loss.box_losses] == ["bbox", "giou", "smooth"]
+    logits = torch.tensor([[2.0, -9.0], [-9.0, -9.0], [-9.0, 0.0]])  # three points, two classes
+    predictions = Predictions(logits[None, None], torch.rand(1, 1, 3, 4))
+    assert loss.weighting(predictions).tolist() == [[1.0, 0.0, 1.0]]
 
 
 def anchors(path: Path) -> set[str]:

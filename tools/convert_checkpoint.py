@@ -10,7 +10,6 @@ train.init_checkpoint.
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from kddetr.checkpoint.origins import Recipe
 from kddetr.checkpoint.published import Converted
 from kddetr.checkpoint.settings import SETTINGS, overrides, recipes_of, stated_settings
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet
+from kddetr.errors import exit_on_user_error
 
 # What timm's networks are called inside a backbone depends on which features it yields.
 _OF_TIMM = (
@@ -222,7 +222,7 @@ def _is_part(value: torch.Tensor) -> bool:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Parse the command line and convert; a mistake ends in one sentence and exit code 1."""
+    """Parse the command line and convert; an error of the user ends in exit code 2."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT if it exists")
     args = parser.parse_args(argv)
-    try:
+    with exit_on_user_error():
         convert(
             args.source,
             args.target,
@@ -246,9 +246,6 @@ def main(argv: list[str] | None = None) -> None:
             averaged=args.ema,
             force=args.force,
         )
-    except (CheckpointError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

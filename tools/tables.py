@@ -2,13 +2,15 @@
 
 A cell is "paper / here", where "here" is the mean of the runs that count. A run counts for a cell
 if it has its final weights and final evaluation, and its saved config equals that of the cell's
-recipe. The batch size, seed, device, folders and the number of loading processes may differ; any
-other difference is listed below the tables. What is not in a config is not compared: the number of
+recipe. The batch size, seed, device, folders and the number of loading processes may differ, and
+lengths in iterations by 0.1 %, for their rounding has changed; any other difference is listed below
+the tables. What is not in a config is not compared: the number of
 processes that shared the batch, and the origin of a teacher's file outside the output folder.
 """
 
 import argparse
 import functools
+import math
 import re
 import shlex
 import statistics
@@ -25,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from kddetr.engine import ConfigError, load_config
 from kddetr.engine.metrics import read_metrics
+from kddetr.engine.scaling import LENGTHS
 from kddetr.errors import exit_on_user_error
 from paper import ABLATION, LINES, Recipe
 
@@ -44,6 +47,7 @@ FASTER_RCNN = (
     " schedule is Detectron2's\n1x (37.9 AP by Detectron2's own table), and its points and loss are"
     " the best on the bundled data."
 )
+ROUNDING = 1e-3  # the largest relative difference of two lengths that count as equal
 MOST_DIFFERENCES = 12  # a run with more is not listed as a changed recipe
 
 
@@ -124,10 +128,16 @@ def differences(run: Found, recipe: Recipe) -> list[str]:
     here, there = run.settings, recipe_settings(recipe, run.batch)
     phrases = []
     for key in sorted(here.keys() | there.keys()):
-        mine, theirs = (_word(values.get(key, "unset")) for values in (here, there))
-        if mine != theirs:
-            phrases.append(f"{key} is {mine}, not {theirs}")
+        mine, theirs = (values.get(key, "unset") for values in (here, there))
+        if not _equal(key, mine, theirs):
+            phrases.append(f"{key} is {_word(mine)}, not {_word(theirs)}")
     return phrases
+
+
+def _equal(key: str, mine: Any, theirs: Any) -> bool:
+    if key in LENGTHS and isinstance(mine, int) and isinstance(theirs, int):
+        return math.isclose(mine, theirs, rel_tol=ROUNDING)
+    return _word(mine) == _word(theirs)
 
 
 def _word(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""DINO R50 as detrex's 12-epoch weights need it (49.2 AP): another image position embedding, heads
+"""DINO R50 as detrex's 12-epoch weights need it (49.2 AP): another positional embedding, heads
 of their own for every decoder layer, res2 trained too, no weight decay on norms.
 
 Images without boxes and the length of the schedule stay those of dino_r50.py: detrex leaves the

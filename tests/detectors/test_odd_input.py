@@ -21,6 +21,7 @@ from kddetr.data import (
 )
 from kddetr.detectors.detr.postprocess import select_detections
 from kddetr.engine import CocoEvaluator, check_config, train_defaults
+from kddetr.errors import UsageError
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 USUAL = (40, 56)
@@ -106,6 +107,15 @@ def test_odd_boxes_without_a_mapper_that_drops_them(detector, boxes):
     batch = tiny_batch((USUAL, USUAL), boxes=(len(boxes), 0))
     batch[0]["instances"].gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32))
     assert_trains(detector, batch)
+
+
+@pytest.mark.parametrize("wrong", [-1, CLASSES])
+def test_a_class_that_the_detector_does_not_have_is_refused(detector, wrong):
+    """Without the check, class -1 would train the last class."""
+    batch = tiny_batch((USUAL,), boxes=(3,))
+    batch[0]["instances"].gt_classes[1] = wrong
+    with pytest.raises(UsageError, match=f"of class {wrong}, but this detector has {CLASSES}"):
+        detector.train()(batch)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (7, 5)], ids=str)

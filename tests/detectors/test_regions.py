@@ -298,38 +298,6 @@ def test_without_any_label_losses_are_zero_and_every_parameter_has_a_gradient(de
     assert missing == silent
 
 
-def test_own_queries_are_the_best_proposals(detector):
-    batch = tiny_batch(SIZES)
-    with torch.no_grad():
-        memory = detector.encode(batch)
-        found = detector.queries(memory)
-    proposals = memory.proposals
-    for i, (height, width) in enumerate(SIZES):
-        own, n = found.boxes[i], len(proposals[i])
-        pixels = cxcywh_to_xyxy(own[:n]) * torch.tensor([width, height, width, height])
-        torch.testing.assert_close(pixels, proposals[i].proposal_boxes.tensor, atol=1e-3, rtol=0)
-        assert (proposals[i].objectness_logits.diff() <= 0).all()
-        whole = torch.tensor([0.5, 0.5, 1.0, 1.0])
-        assert torch.equal(own[n:], whole.expand(len(own) - n, 4))
-    detector.num_queries = 3
-    torch.testing.assert_close(detector.queries(memory).boxes, found.boxes[:, :3])
-
-
-def test_proposals_are_computed_once_a_step_and_the_training_mode_stays(detector):
-    detector.train()
-    batch, runs = tiny_batch(SIZES), []
-    head = detector.stock.proposal_generator.rpn_head
-    head.register_forward_hook(lambda *_: runs.append(1))
-    with EventStorage():
-        memory = detector.encode(batch)
-        detector.losses(memory, batch)
-        detector.queries(memory)
-        assert len(runs) == 1
-        fresh = detector.encode(batch)
-        detector.queries(fresh)
-    assert len(runs) == 2 and detector.stock.proposal_generator.training and head.training
-
-
 def test_other_models_and_inputs_are_refused(detector):
     with pytest.raises(UsageError, match="only Detectron2's StandardROIHeads") as error:
         RegionDetector(tiny_detector())
@@ -380,13 +348,3 @@ def test_missing_masks_or_keypoints_are_named(detector):
         setattr(heads, on, True)
         with EventStorage(), pytest.raises(UsageError, match=f"learns {field}"):
             detector.train()(tiny_batch(SIZES))
-
-
-def test_a_model_without_proposals_of_its_own(detector):
-    detector.stock.proposal_generator = None
-    batch = tiny_batch(SIZES)
-    memory = detector.encode(batch)
-    with pytest.raises(UsageError, match="no proposal generator"):
-        detector.queries(memory)
-    with EventStorage(), pytest.raises(UsageError, match="have no proposals"):
-        detector.train()(batch)

@@ -113,8 +113,9 @@ def test_every_image_is_encoded_once_by_each_detector():
             lambda _, x, key=key: runs[key].append(len(x[0]) if torch.is_tensor(x[0]) else 1)
         )
     step(model)
-    # The transformer's backbone runs once for each of the two image sizes.
-    assert runs == {"student": [2], "teacher": [1, 1], "proposals": [1]}
+    # The transformer's backbone runs once for each of the two image sizes. Proposals are made for
+    # the student's own losses, and once more, with the limits of evaluation, for StudentSampler.
+    assert runs == {"student": [2], "teacher": [1, 1], "proposals": [1, 1]}
 
 
 def test_unlabelled_images_are_distilled():

@@ -32,7 +32,7 @@ def config(path: str, folder: Path, dataset: str, *changes: str):
 
 
 def test_weight_0_is_the_run_of_the_student_alone(dataset, tmp_path):
-    """Including data, seeds, batch norms, optimiser and the names in the file."""
+    """Including data, seeds, batch norms, optimizer and the names in the file."""
 
     def weights(cfg):
         trained(cfg)

@@ -129,10 +129,18 @@ def test_backbone_weights_are_not_evaluated(train_net, config, capsys, monkeypat
     assert "--eval-only needs weights" in capsys.readouterr().err
 
 
-def test_the_error_of_a_worker_is_shown_without_its_traceback(train_net):
-    inside = "Caught DatasetError in worker 0.\nOriginal Traceback ...\nDatasetError: a.png is cut."
-    assert train_net.sentence(ValueError(inside)) == "DatasetError: a.png is cut."
-    assert train_net.sentence(ValueError("plain")) == "plain"
+@pytest.mark.parametrize("function", ["check", "train"])
+def test_an_error_of_the_operating_system_is_one_sentence_and_exit_code_2(
+    train_net, config, monkeypatch, capsys, function
+):
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(train_net, function, full)
+    with pytest.raises(SystemExit) as stop:
+        train_net.main(["--config-file", config])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "error: the disk is full"
 
 
 def test_a_users_mistake_has_no_traceback_in_the_log(train_net):

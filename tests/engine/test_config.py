@@ -75,6 +75,10 @@ def test_values_of_train_get_their_types_and_interpolations_stay(config):
         ("train.seed=-1", "train.seed must be at least 0"),
         ("train.seed=null", "type int"),
         ("train.clip_grad.max_norm=abc", "type float or null"),
+        ("train.clip_grad.max_norm=-1", "train.clip_grad.max_norm must be at least 0, not -1.0"),
+        ("train.clip_grad.max_norm=nan", "train.clip_grad.max_norm must be at least 0, not nan"),
+        ("train.clip_grad.norm_type=0", "train.clip_grad.norm_type must be above 0, not 0.0"),
+        ("train.clip_grad.norm_type=-2", "train.clip_grad.norm_type must be above 0, not -2.0"),
         ("train.checkpointer.max_to_keep=0", "at least 1, not 0"),
         ("train.ddp.find_unused_parameters=3.5", "type bool"),
         ("train.init_checkpoint=None", "init_checkpoint=null"),
@@ -86,6 +90,11 @@ def test_mistyped_override(config, override, words):
     with pytest.raises(ConfigError) as error:
         load_config(config, [override])
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["max_norm=0", "max_norm=null", "norm_type=inf"])
+def test_values_at_the_edge_of_gradient_clipping(config, override):
+    load_config(config, [f"train.clip_grad.{override}"])
 
 
 def test_other_styles_of_override(config):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from kddetr.detectors.detr.attention import GroupMask, QueryGeometry
 from kddetr.detectors.detr.encoder import cell_centres
 from kddetr.detectors.detr.memory import FeatureLevels
-from kddetr.detectors.detr.position_encoding import proposal_sine_embedding
+from kddetr.detectors.detr.position_encoding import box_sine_embedding
 from kddetr.detectors.detr.proposals import initial_proposals
 from tests.golden_numbers.files import ATOL, Golden, golden_names
 from tests.golden_numbers.models import (
@@ -74,7 +74,7 @@ class Run:
     @property
     def proposals(self):
         """What the encoder proposed, in the families that have two stages; None in the others."""
-        head = getattr(self.model.query_source, "proposals", None)
+        head = self.model.query_source.proposals
         return None if head is None else head(self.memory)
 
     @property
@@ -138,7 +138,8 @@ def test_proposals_and_their_selection(run):
     z.check("out/topk_proposals", proposals.selected)
     z.check("out/topk_coords_unact", proposals.rows_of_selected(proposals.unactivated))
     if "out/topk_pos_embed" in z:
-        embedding = proposal_sine_embedding(run.own.boxes, z.config["sine_feats_per_coord"])
+        features = z.config["sine_feats_per_coord"]
+        embedding = box_sine_embedding(run.own.boxes, features, y_first=False)
         z.check("out/topk_pos_embed", embedding)
         z.check("out/dec_query", run.own.content)
         z.check("out/dec_query_pos", run.own.position)

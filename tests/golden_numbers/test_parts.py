@@ -16,8 +16,7 @@ from kddetr.detectors.detr.matcher import HungarianMatcher, Target
 from kddetr.detectors.detr.memory import FeatureLevels, Memory
 from kddetr.detectors.detr.position_encoding import (
     ImageSineEmbedding,
-    anchor_sine_embedding,
-    proposal_sine_embedding,
+    box_sine_embedding,
 )
 from kddetr.detectors.detr.postprocess import select_detections
 from kddetr.detectors.detr.proposals import ProposalHead, initial_proposals
@@ -53,13 +52,11 @@ def test_box_sine_embedding():
     z = Golden("pos_sine_anchor")
     boxes, proposals = z["in/boxes"], z["in/unact"].sigmoid()
     for name in z.keys("out"):
-        embed, points = {
-            "box4": (anchor_sine_embedding, boxes),
-            "point2": (anchor_sine_embedding, boxes[..., :2]),
-            "proposal": (proposal_sine_embedding, proposals),
-        }[name.split("_")[0]]
+        kind = name.split("_")[0]
+        points = {"box4": boxes, "point2": boxes[..., :2], "proposal": proposals}[kind]
         features = z[f"out/{name}"].shape[-1] // points.shape[-1]
-        z.check(f"out/{name}", embed(points, features, temperature=z.config["temperature"]))
+        settings = {"y_first": kind != "proposal", "temperature": z.config["temperature"]}
+        z.check(f"out/{name}", box_sine_embedding(points, features, **settings))
 
 
 def implementations():
@@ -153,7 +150,7 @@ def test_denoising_queries():
         groups = int(z[f"out/{name}/groups"])
         noise = recorded_noise(z, f"in/{name}/noise", groups)
         made = denoising(targets, noise)
-        assert made.groups == groups
+        assert made.num_groups == groups
         assert set(made.queries.groups.values()) == {int(z[f"out/{name}/single_padding"])}
         z.check(f"out/{name}/query_label", made.queries.content)
         z.check_logits_of_boxes(f"out/{name}/query_bbox_unact", made.queries.boxes)
@@ -175,7 +172,7 @@ def test_denoising_without_boxes_is_one_empty_group():
     denoising = ContrastiveDenoising(num_classes=3, embed_dim=4)
     background = Target(torch.empty(0, dtype=torch.int64), torch.empty(0, 4))
     made = denoising([background, background])
-    assert made.groups == 1 and made.queries.content.shape == (2, 2, 4)
+    assert made.num_groups == 1 and made.queries.content.shape == (2, 2, 4)
     assert not made.queries.content.any() and (made.queries.boxes == 0.5).all()
     assert len(made.slot) == 0
     with pytest.raises(ValueError, match="0 for no denoising"):

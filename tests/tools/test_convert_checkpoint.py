@@ -130,7 +130,7 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             main([str(source), str(target)])
         status, error = stopped.value.code, capsys.readouterr().err
-        assert status == 1 and words in error, error
+        assert status == 2 and words in error, error
         assert error.startswith("error: ") and error.count("\n") == 1
     assert not out.exists() and not (tmp_path / "evil_was_here").exists()
 

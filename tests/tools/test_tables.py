@@ -81,6 +81,19 @@ def test_run_of_a_changed_recipe_does_not_count(tmp_path, change):
     assert f"{tmp_path / 'a'}: AP 36.0, differs from {BASELINE}: " in text and f"{key} is " in text
 
 
+@pytest.mark.parametrize(
+    ("batch", "iterations", "cell"),
+    [(16, 369650, "41.0"), (64, 92400, "41.0"), (16, 369000, "-"), (64, 92600, "-")],
+)
+def test_lengths_that_differ_by_rounding_count(tmp_path, batch, iterations, cell):
+    """Runs that were saved when lengths were rounded in another way still fill their cells."""
+    changes = ["model.teacher.checkpoint=t.pth", f"dataloader.train.total_batch_size={batch}"]
+    write_run(tmp_path / "a", PAIR, *changes, f"train.max_iter={iterations}", ap=41.0)
+    found = results(tmp_path)
+    assert row(main_table(found), "DAB-DETR R18")[4] == f"41.4 / {cell}"
+    assert any(f"train.max_iter is {iterations}, not" in t for t in found.others) == (cell == "-")
+
+
 def test_run_from_a_copy_of_the_imagenet_weights_counts(tmp_path):
     name = load_config(str(ROOT / BASELINE)).train.init_checkpoint.rpartition("/")[2]
     write_run(tmp_path / "a", BASELINE, f"train.init_checkpoint=somewhere/{name}")

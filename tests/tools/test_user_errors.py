@@ -2,6 +2,7 @@
 
 import pytest
 
+from kddetr.data import DatasetError
 from kddetr.errors import ConfigError, exit_on_user_error
 from runs import program
 
@@ -12,6 +13,13 @@ def test_user_error_is_one_sentence_and_exit_code_2(error, capsys):
         raise error
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: a sentence\n"
+
+
+def test_the_error_of_a_worker_is_shown_without_its_traceback(capsys):
+    inside = "Caught DatasetError in worker 0.\nOriginal Traceback ...\nDatasetError: a.png is cut."
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise DatasetError(inside)
+    assert capsys.readouterr().err == "error: DatasetError: a.png is cut.\n"
 
 
 def test_other_errors_keep_their_traceback():

@@ -32,7 +32,7 @@ def box_iou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
         eps: added to the union.
 
     Returns:
-        (...) in [0, 1].
+        (...), in [0, 1] for widths and heights of at least 0.
     """
     intersection, union = _overlap(cxcywh_to_xyxy(a), cxcywh_to_xyxy(b))
     return intersection / (union + eps)
@@ -41,16 +41,16 @@ def box_iou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
 def box_giou(a: Tensor, b: Tensor, *, eps: float = IOU_EPS) -> Tensor:
     """Generalised IoU (Rezatofighi et al., CVPR 2019) of corresponding boxes.
 
-    The versions of libraries do not fit here. torchvision's pairwise one has no ``eps``, which the
-    DAB-DETR line adds to union and hull. The losses of torchvision and fvcore wait for the device
-    once a call, and fvcore's refuses boxes of negative size, which denoising makes.
+    The versions of libraries do not fit here. torchvision's pairwise one has no ``eps``, which
+    DAB-DETR and its successors add to union and hull. The losses of torchvision and fvcore wait for
+    the device once per call, and fvcore's checks its boxes with an assertion on every call.
 
     Args:
         a, b: broadcastable (..., 4) ``cxcywh``.
         eps: added to the union and to the hull; 0 in the Deformable DETR project.
 
     Returns:
-        (...) in [-1, 1].
+        (...), in [-1, 1] for widths and heights of at least 0.
     """
     a, b = cxcywh_to_xyxy(a), cxcywh_to_xyxy(b)
     intersection, union = _overlap(a, b)

@@ -1,7 +1,7 @@
 """The errors that a user can put right, and the hint that names the closest known name.
 
-``train_net.py`` prints the message of a :class:`UserError` and exits with code 2. Any other error
-is a bug and keeps its traceback.
+Every program runs inside of :func:`exit_on_user_error`, which ends it with one sentence and exit
+code 2 where the user can put the error right. Any other error keeps its traceback.
 """
 
 import contextlib
@@ -19,7 +19,11 @@ class UserError(Exception):
 
 
 class UsageError(UserError, ValueError):
-    """Parts that do not go together, or an argument that a part cannot take."""
+    """Parts or inputs that do not go together, such as detectors with different classes.
+
+    An argument of a constructor that is out of range raises a plain ValueError instead, which
+    :func:`kddetr.engine.build` turns into a :class:`ConfigError`.
+    """
 
 
 class ConfigError(UserError, KeyError, ValueError):
@@ -53,7 +57,8 @@ def did_you_mean(
     count: int = 1,
     cutoff: float = 0.55,
 ) -> str:
-    """The end of an error message: the known names that are closest to a wrong one, in any case.
+    """The end of an error message: the known names that are closest to a wrong one; upper and lower
+    case do not matter.
 
     Args:
         name: what was given.
@@ -88,5 +93,11 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
+
+
+def _sentence(error: Exception) -> str:
+    """The message of an error; a worker of a loader puts its traceback in front of the message."""
+    text = str(error)
+    return text.strip().splitlines()[-1] if "Original Traceback" in text else text

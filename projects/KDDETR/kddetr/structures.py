@@ -119,7 +119,7 @@ class Queries:
 
         Raises:
             ValueError: a part has no named group, two groups have the same name, or only some of
-                the parts have content or position embeddings.
+                the parts have content or positional embeddings.
         """
         groups: dict[str, int] = {}
         attends_to: dict[str, Sequence[str]] = {}

@@ -1,4 +1,4 @@
-"""What every detector does with a batch: check it, select images, skip unlabelled images."""
+"""What all detectors share: checking a batch, selecting its images, skipping unlabelled images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -9,8 +9,12 @@ from torch import Tensor
 
 from ..errors import UsageError
 
-Memory = TypeVar("Memory", bound="BatchMemory")
+AnyMemory = TypeVar("AnyMemory", bound="BatchMemory")
 Losses = dict[str, Tensor]
+
+MADE_OF_BOXES = (
+    "The queries of this detector are made of boxes: draw the boxes and use make_queries."
+)
 
 
 class BatchMemory:
@@ -22,12 +26,12 @@ class BatchMemory:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def select(self: Memory, images: Sequence[int]) -> Memory:
+    def select(self: AnyMemory, images: Sequence[int]) -> AnyMemory:
         """The memory of the images with these indices; all images in order: the same memory."""
         images = list(images)
         return self if images == list(range(len(self))) else self._select(images)
 
-    def _select(self: Memory, images: list[int]) -> Memory:
+    def _select(self: AnyMemory, images: list[int]) -> AnyMemory:
         raise NotImplementedError
 
 
@@ -50,13 +54,15 @@ def check_classes(instances: Instances, num_classes: int) -> None:
     """Check the classes of an image's ground truth.
 
     Raises:
-        UsageError: a class index is not below ``num_classes``.
+        UsageError: a class index is negative or not below ``num_classes``.
     """
     classes = instances.gt_classes
-    if len(classes) and int(classes.max()) >= num_classes:
+    wrong = classes[(classes < 0) | (classes >= num_classes)]
+    if len(wrong):
         raise UsageError(
-            f"An image has a box of class {int(classes.max())}, but this detector has {num_classes}"
-            " classes, counted from 0: set num_classes to the number of classes in the data."
+            f"An image has a box of class {int(wrong[0])}, but this detector has {num_classes}"
+            " classes, counted from 0: count the classes of the data from 0, and set num_classes to"
+            " their number."
         )
 
 

@@ -1,7 +1,7 @@
 """Loading a config file with the overrides of the command line, and building what it describes.
 
-A key that nothing reads is an error that names the nearest known key, and not a setting without an
-effect.
+A key that nothing reads raises an error that names the nearest known key; LazyConfig itself would
+ignore it.
 """
 
 import builtins

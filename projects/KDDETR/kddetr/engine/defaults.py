@@ -44,7 +44,7 @@ class GradientClipping:
     """Clipping of the norm of the whole model's gradient."""
 
     max_norm: float | None = 0.1  # null or 0: no clipping
-    norm_type: float = 2.0
+    norm_type: float = 2.0  # above 0; inf: the largest absolute value
 
 
 @dataclass
@@ -85,14 +85,17 @@ class TrainSection:
     def __post_init__(self) -> None:
         for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
             self._require_at_least(1, key)
-        for key in ("seed", "eval_period", "batch_scaling.reference"):
+        for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):
             self._require_at_least(0, key)
+        if not self.clip_grad.norm_type > 0:
+            value = self.clip_grad.norm_type
+            raise ConfigError(f"train.clip_grad.norm_type must be above 0, not {value}.")
         self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
         self._require_one_of(("bfloat16", "float16"), "amp.dtype")
 
     def _require_at_least(self, least: int, key: str) -> None:
         value = attrgetter(key)(self)
-        if value is not None and value < least:
+        if value is not None and not value >= least:  # not ``<``, which a NaN would pass
             raise ConfigError(f"train.{key} must be at least {least}, not {value}.")
 
     def _require_one_of(self, choices: Collection[str], key: str) -> None:

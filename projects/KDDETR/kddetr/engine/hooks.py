@@ -97,7 +97,8 @@ class EvalHook(HookBase):
     """Evaluates every ``period`` iterations and after the last one, in all processes.
 
     When a run was killed in an evaluation, after the checkpoint of that iteration was saved, the
-    resumed run evaluates first.
+    resumed run evaluates first. This needs ``train.best_metric``, whose record says which
+    evaluation was the last; without it the evaluation is left out.
 
     Args:
         period: iterations between evaluations; 0: only after the last iteration.

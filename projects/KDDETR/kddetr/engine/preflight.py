@@ -74,13 +74,16 @@ def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> t
     return device
 
 
-def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = False) -> None:
+def check_config(
+    cfg: DictConfig, *, training: bool = True, check_init_checkpoint: bool = True
+) -> None:
     """Check devices, files and data sets before anything large is built.
 
     Args:
         cfg: a config as :func:`load_config` returns it.
         training: whether the config is used for training, or only for an evaluation.
-        resuming: whether a checkpoint of the run is used in place of ``train.init_checkpoint``.
+        check_init_checkpoint: whether the file ``train.init_checkpoint`` has to exist; a resumed
+            run does not read it.
 
     Raises:
         ConfigError: the device does not support the mixed precision, a mapper reads other colours
@@ -97,7 +100,7 @@ def check_config(cfg: DictConfig, *, training: bool = True, resuming: bool = Fal
     if training:
         for path, file in _checkpoints(cfg.get("model"), "model"):
             _check_file(file, path)
-    if cfg.train.init_checkpoint and not resuming:
+    if cfg.train.init_checkpoint and check_init_checkpoint:
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
 

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 # "linear" is the rule of SGD (Goyal et al., 2017).
 LEARNING_RATE_RULES = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
 
-_LENGTHS = (
+# The keys that count iterations and are multiplied.
+LENGTHS = (
     "train.max_iter",
     "train.eval_period",
     "train.checkpointer.period",
@@ -63,7 +64,7 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
 def _lengths(cfg: DictConfig, ratio: float, *, whole_periods: bool) -> dict[str, int]:
     """The values that count iterations, by key, for a batch that is ``ratio`` times as large."""
     found = {}
-    for key in _LENGTHS:
+    for key in LENGTHS:
         if length := OmegaConf.select(cfg, key):
             found[key] = max(1, math.floor(length / ratio + 0.5))
     period = cfg.train.eval_period

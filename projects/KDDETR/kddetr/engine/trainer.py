@@ -45,10 +45,12 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: DictConfig):
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
         require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
-        check_config(cfg, resuming=True)  # init_checkpoint is checked when it is loaded
+        # resume_or_load checks init_checkpoint, where it loads it.
+        check_config(cfg, check_init_checkpoint=False)
         self.cfg = cfg
         self.start_iter = 0
         self.max_iter = cfg.train.max_iter
+        self._last_results: dict[str, Any] = {}
         device = resolve_device(cfg.train.device)
         data_loader = self.build_train_loader(cfg)
         seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
@@ -114,17 +116,19 @@ class Trainer(DefaultTrainer):
         """
         train = self.cfg.train
         main = comm.is_main_process()
-        found: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        hooks_in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if main:
             keep = train.checkpointer
-            found.append(
+            hooks_in_order.append(
                 PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
             )
         if self._can_evaluate:
-            found.append(EvalHook(train.eval_period, self._evaluate, self._best))
+            hooks_in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
         if main:
-            found.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
-        return found
+            hooks_in_order.append(
+                hooks.PeriodicWriter(self.build_writers(), period=train.log_period)
+            )
+        return hooks_in_order
 
     def build_writers(self) -> list:
         """The writers of the log line, of JSON and of TensorBoard events."""
@@ -136,7 +140,6 @@ class Trainer(DefaultTrainer):
         Raises:
             DivergedError: a loss became infinite or NaN.
         """
-        self._last_results: dict[str, Any] = {}
         TrainerBase.train(self, self.start_iter, self.max_iter)
         return self._last_results
 

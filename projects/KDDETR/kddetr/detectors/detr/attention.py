@@ -19,10 +19,10 @@ class QueryGeometry:
     """The reference boxes of one decoder layer and their embeddings.
 
     Attributes:
-        embedding: (B, N, C) positional query.
+        embedding: (B, N, C) positional embedding.
         boxes: (B, N, 4) or (B, N, 2) reference in the frame of the unpadded image.
-        sine: (B, N, C) sine embedding of the centre, modulated, where the detector uses one
-            (DAB-DETR).
+        sine: (B, N, C) sine embedding of the centre, scaled as in :class:`AnchorPosition`, where
+            the detector uses one (DAB-DETR).
     """
 
     embedding: Tensor
@@ -33,10 +33,9 @@ class QueryGeometry:
 class GroupMask:
     """Self-attention mask between query groups.
 
-    Queries are divided into blocks of consecutive groups, and attention runs block by block: this
-    gives the same numbers as one attention under an (N, N) mask and costs less. A group that
-    attends to another one (denoising) is in the same block, where a mask says what it may not
-    attend to.
+    Without ``attends_to`` each group is a block of its own, and attention runs block by block: the
+    same numbers as one attention under an (N, N) mask, at less cost. With ``attends_to``
+    (denoising) all queries are one block under a mask.
 
     Args:
         queries: see :class:`~kddetr.structures.Queries` for ``groups`` and ``attends_to``.
@@ -47,7 +46,6 @@ class GroupMask:
         if not queries.attends_to:
             self.sizes, self.masks = sizes, [None] * len(sizes)
             return
-        # All groups in one block: there is no use for several blocks beside a mask.
         names = list(queries.groups)
         forbidden = torch.ones(len(names), len(names), dtype=torch.bool)
         for i, name in enumerate(names):
@@ -75,7 +73,8 @@ class GroupMask:
 
 
 class SelfAttention(nn.Module):
-    """q = k = x + position, v = x (encoder of DAB-DETR, decoder of Deformable DETR and DINO).
+    """DETR's self-attention: q = k = x + position and v = x (encoder of DAB-DETR, decoder of
+    Deformable DETR and DINO).
 
     Args:
         embed_dim: C.
@@ -104,7 +103,8 @@ class SelfAttention(nn.Module):
 
 
 class ConditionalSelfAttention(nn.Module):
-    """Content and position are projected separately and added (DAB-DETR decoder).
+    """DAB-DETR's self-attention among the queries: content and position are projected separately
+    and added.
 
     Args:
         embed_dim: C.
@@ -147,8 +147,8 @@ class ConditionalCrossAttention(nn.Module):
         embed_dim: C.
         num_heads: H.
         first: whether it belongs to the first decoder layer. The content there starts from zero, so
-            the positional query is added to the content query, and the key position to the content
-            key.
+            the positional embedding is added to the content of the query, and the position of a
+            key to its content.
         dropout: of the attention weights.
     """
 
@@ -198,7 +198,7 @@ class ConditionalCrossAttention(nn.Module):
         return split_heads(self.value(memory.tokens), self.num_heads)
 
     def _concatenate(self, content: Tensor, position: Tensor) -> Tensor:
-        """(B, N, C) twice to (B, H, N, 2C / H)."""
+        """Join content and position head by head: two (B, N, C) to one (B, H, N, 2C / H)."""
         parts = [split_heads(t, self.num_heads) for t in (content, position)]
         return torch.cat(parts, dim=-1)
 

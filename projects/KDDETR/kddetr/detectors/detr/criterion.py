@@ -1,7 +1,5 @@
 """Set-prediction loss against ground truth: focal class loss, L1 and GIoU on the matched pairs.
 
-The GIoU is this project's own; :func:`kddetr.boxes.box_giou` says why the libraries' do not fit.
-
 Shape letters: L decoder layers, B images, N queries, K classes, P matched pairs.
 """
 
@@ -60,13 +58,14 @@ class SetCriterion(nn.Module):
         """Scalar losses by name: ``loss_class`` of the last layer, ``loss_class_0`` of the first,
         and so on.
 
-        All are divided by the number of ground-truth boxes, averaged over processes and at least 1.
+        Each is divided by the number of ground-truth boxes per process (averaged over the
+        processes, at least 1) and by ``repeats``.
 
         Args:
             predictions: (L, B, N, ...).
             targets: ground truth of each image.
             matches: which query has to find which box; None: the matcher decides.
-            repeats: the number of queries that have to find each box; the losses are divided by it.
+            repeats: the number of queries that have to find each box.
             suffix: added to each name, before the number of the layer.
         """
         if matches is None:

@@ -1,9 +1,9 @@
 """The one decoder of all detection transformers here: it refines the box of each query layer by
 layer.
 
-DAB-DETR, Deformable DETR and DINO differ in four points: how the box of a query becomes a
-positional embedding, how the queries attend to the image, whether boxes are refined from layer to
-layer, and which layers the box loss of a layer trains. Everything else is in this file.
+The families choose: attention among the queries and to the image, how a box becomes a positional
+embedding, whether boxes are refined from layer to layer, which layers a box loss trains, a norm
+before the heads, and shared or separate heads.
 
 Shape letters: B images, N queries, L layers, K classes, C embedding width, M feature levels.
 """
@@ -22,7 +22,7 @@ from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
 from .memory import Memory
-from .position_encoding import anchor_sine_embedding
+from .position_encoding import box_sine_embedding
 
 
 class LearnedPosition(nn.Module):
@@ -45,6 +45,10 @@ class AnchorPosition(nn.Module):
         temperature: of the sine embedding of the boxes.
         modulated: also compute the sine embedding of the centre, scaled by the content and by the
             box's width and height, which dense cross-attention compares positions with (DAB-DETR).
+            It is divided by the width and height, as published, without a lower bound here. The
+            bound comes from the boxes: those of anchors and layers are sigmoids, and so above 0;
+            general points are at least 0.01 wide and high (uniform), or sigmoids of N(0, 1). A
+            sampler of other boxes must not give sizes of 0.
         padded: embed the box in the frame of the *padded* batch, as every implementation of DINO
             does. The predictions then depend a little on how much an image was padded.
     """
@@ -80,12 +84,15 @@ class AnchorPosition(nn.Module):
         embedded = boxes
         if self.padded:
             embedded = boxes * memory.valid_ratios[:, :1].repeat(1, 1, 2)  # of the finest level
-        sine = anchor_sine_embedding(embedded, self.features, temperature=self.temperature)
+        sine = box_sine_embedding(
+            embedded, self.features, y_first=True, temperature=self.temperature
+        )
         embedding = self.embed(sine)
         if self.scale is None:
             return QueryGeometry(embedding=embedding, boxes=boxes)
         centre = sine[..., : 2 * self.features]
-        if layer:  # before the first layer the content is the same for all queries
+        # In the first layer the content is 0 for every query, so it cannot scale anything.
+        if layer:
             centre = centre * self.scale(content)
         ratio = self.size(content).sigmoid() / boxes[..., 2:]
         y, x = centre.split(self.features, dim=-1)
@@ -167,9 +174,9 @@ class Decoder(nn.Module):
         embed_dim: C.
         norm: applied before the heads (DAB-DETR, DINO); None: no norm (Deformable DETR).
         refine: the box that a layer predicts, detached, is the reference box of the next layer.
-        look_forward_twice: the reference that a predicted box is added to is not detached, so the
-            box loss of a layer also trains the layer before it (DAB-DETR; named by DINO, section
-            3.5).
+        look_forward_twice: the reference to which the box head's offset is added is not detached,
+            so the box loss of a layer also trains the layer before it (DAB-DETR; named by DINO,
+            section 3.5).
         eps: of :func:`~kddetr.boxes.inverse_sigmoid`.
         checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
 
@@ -226,18 +233,19 @@ class Decoder(nn.Module):
         reference = queries.boxes
         logits, boxes = [], []
         for i, layer in enumerate(self.layers):
-            detached = reference.detach() if self.refine and i else reference
-            geometry = self.position(memory, queries, x, detached, i)
-            # Outside of run_layer, so that it is neither recomputed nor computed for every query
-            # set.
+            # Not detached before the first layer: there the learned anchors get their gradient.
+            entering = reference.detach() if self.refine and i else reference
+            geometry = self.position(memory, queries, x, entering, i)
+            # Outside run_layer, so that the backward pass does not recompute it; Memory.cached
+            # keeps it for further queries.
             projected = layer.cross_attention.project_memory(memory)
             inputs = (x, geometry, memory, projected, group_mask)
             x = run_layer(layer, *inputs, recompute=self.checkpoint_activations)
             output = x if self.norm is None else self.norm(x)
             logits.append(self._head(self.class_heads, i)(output).float())
-            boxes.append(self._box(i, output, reference if self.look_forward_twice else detached))
+            boxes.append(self._box(i, output, reference if self.look_forward_twice else entering))
             if self.refine and i + 1 < len(self.layers):
-                reference = boxes[-1] if passes_predicted_box else self._box(i, x, detached)
+                reference = boxes[-1] if passes_predicted_box else self._box(i, x, entering)
         return Predictions(torch.stack(logits), torch.stack(boxes))
 
     def _head(self, heads: nn.ModuleList, layer: int) -> nn.Module:

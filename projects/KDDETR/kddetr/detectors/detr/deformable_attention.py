@@ -3,13 +3,13 @@
 The sampling is plain PyTorch, or a kernel of the library torch-ms-deform-attn where that is
 installed (about four times as fast on a CPU). :func:`sample_values` chooses.
 
-Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels a head.
+Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels per head.
 """
 
 import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ def sample_values_torch(
 
 
 @functools.cache
-def _kernel(device_type: str):
+def _kernel(device_type: str) -> Callable[..., Tensor] | None:
     """The library's kernel for a type of device, or None; logs which implementation is used."""
     try:
         import torch_ms_deform_attn as library
@@ -123,7 +123,9 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initial values: each head samples in another direction, point p at p cells' distance."""
+        """Initial values: each head samples in another direction, where point p, counted from 1, is
+        p cells away.
+        """
         nn.init.zeros_(self.sampling_offsets.weight)
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)

@@ -36,11 +36,11 @@ def deformable_detr(
             the same with iterative box refinement and heads of their own for every layer.
             "two_stage": refinement, and the encoder's best proposals as queries. "anchors":
             refinement, and learned anchor boxes as queries (DAB-Deformable-DETR), where the
-            positional query is computed from the box in every layer, the heads get a norm, and the
-            box loss looks forward twice.
+            positional embedding is computed from the box in every layer, the heads get a norm, and
+            the box loss looks forward twice.
         num_queries: N.
         anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
-        criterion: ground-truth losses; default: term weights 2, 5, 2.
+        criterion: ground-truth losses; default: weights 2 (class), 5 (L1), 2 (GIoU).
 
     Raises:
         ValueError: an unknown variant.
@@ -48,7 +48,7 @@ def deformable_detr(
     if variant not in VARIANTS:
         raise ValueError(f"variant must be {', '.join(VARIANTS)}, not {variant!r}.")
     s, anchors = settings, variant == "anchors"
-    encoder, layers = s.encoder(), s.decoder()
+    encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim) if anchors else LearnedPosition()
     initialise(*encoder.layers, *layers, position)
     head_sets = 1 if variant == "plain" else s.decoder_layers

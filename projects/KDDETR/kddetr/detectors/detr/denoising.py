@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ...boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from ...structures import Queries
+from ...structures import Predictions, Queries
+from ..batch import zeroed
+from .criterion import SetCriterion
 from .matcher import Matches, Target
 
 OWN = "own"  # name of the group of the detector's own queries
@@ -50,19 +52,41 @@ class DenoisingQueries:
         queries: (B, 2 * S * G, ...) with G named groups.
         image, slot, target: (G * T,) index of the image, of the query and of the box in the image,
             for every positive slot that is not empty.
-        groups: G.
+        num_groups: G.
     """
 
     queries: Queries
     image: Tensor
     slot: Tensor
     target: Tensor
-    groups: int
+    num_groups: int
 
     def join(self, own: Queries) -> Queries:
         """These queries and then the detector's ``own`` queries, which do not attend to them."""
         joined = Queries.join([self.queries, own.named(OWN)])
         return replace(joined, attends_to=dict.fromkeys(self.queries.groups, (OWN,)))
+
+    def split(self, predictions: Predictions) -> tuple[Predictions, Predictions]:
+        """The predictions at the joined queries as those at these and those at the own queries."""
+        count = len(self.queries)
+        parts = predictions.split({"denoising": count, OWN: predictions.logits.shape[2] - count})
+        return parts["denoising"], parts[OWN]
+
+    def losses(
+        self, predictions: Predictions, targets: Sequence[Target], criterion: SetCriterion
+    ) -> dict[str, Tensor]:
+        """Losses of these queries, with the suffix ``_dn``; without any box they are 0.
+
+        Args:
+            predictions: (L, B, 2 * S * G, ...) at these queries.
+            targets: the ground truth from which the queries were made.
+            criterion: ground-truth losses.
+        """
+        matches = self.matches(predictions.num_layers)
+        losses = criterion(
+            predictions, targets, matches=matches, repeats=self.num_groups, suffix="_dn"
+        )
+        return losses if len(self.slot) else zeroed(losses)
 
     def matches(self, layers: int) -> Matches:
         """The positive slots matched with their boxes, in every one of ``layers`` layers."""
@@ -77,9 +101,9 @@ class ContrastiveDenoising(nn.Module):
     Args:
         num_classes: K.
         embed_dim: C.
-        number: the largest G * S. There is at least one group, and there are fewer groups where an
-            image has more boxes. 0: no denoising; then the label embedding exists, because
-            published weights have it, but is not trained.
+        number: G is the largest number of groups with G * S <= number, and at least 1. 0: no
+            denoising; then the label embedding exists, because published weights have it, but is
+            not trained.
         label_noise: half of this fraction of the labels is replaced by random classes.
         box_noise: with 1 a corner moves by up to half the size of its box (positive slots), or by
             half to all of it (negative slots). The configuration file of the DINO project has 0.4,
@@ -104,7 +128,8 @@ class ContrastiveDenoising(nn.Module):
         super().__init__()
         if number < 0:
             raise ValueError(
-                f"denoising_number must be at least 1, or 0 for no denoising, not {number}."
+                "number (denoising_number of dino) must be at least 1, or 0 for no denoising, not"
+                f" {number}."
             )
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
         self.label_embedding.requires_grad_(number > 0)
@@ -118,7 +143,7 @@ class ContrastiveDenoising(nn.Module):
 
         Args:
             targets: ground truth of each image.
-            noise: None: drawn from PyTorch's global CPU generator.
+            noise: the random numbers; None: drawn from PyTorch's global CPU generator.
         """
         counts = [len(target.labels) for target in targets]
         slots = max(1, *counts)
@@ -148,7 +173,7 @@ class ContrastiveDenoising(nn.Module):
             image=image.repeat(groups),
             slot=positive.flatten(),
             target=target.repeat(groups),
-            groups=groups,
+            num_groups=groups,
         )
 
     def draw(self, labels: Tensor, groups: int) -> Noise:

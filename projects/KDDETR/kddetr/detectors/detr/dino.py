@@ -43,10 +43,10 @@ def dino(
             both.
         denoising_number: the largest number of denoising pairs per image; 0: no denoising.
         label_noise, box_noise: of the denoising queries, see :class:`ContrastiveDenoising`.
-        criterion: ground-truth losses; default: term weights 1, 5, 2.
+        criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
     """
     s = settings
-    encoder, layers = s.encoder(), s.decoder()
+    encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim, padded=True)
     initialise(*encoder.layers, *layers, position)
     head_sets = 1 if shared_heads else s.decoder_layers

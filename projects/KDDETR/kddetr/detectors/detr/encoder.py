@@ -14,7 +14,7 @@ from .attention import SelfAttention
 from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
-from .memory import FeatureLevels, Memory
+from .memory import FeatureLevels, Memory, cell_grid
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class TokenGeometry:
     """Positions and layout of the tokens that enter an encoder layer.
 
     Attributes:
-        position: (B, S, C) position embedding, which the layer adds to its queries.
+        position: (B, S, C) positional embedding, which the layer adds to its queries.
         padding: (B, S) bool, True where a token lies outside its image.
         shapes: (H, W) of the levels.
         references: (B, S, M, 2) centre of each token's cell on every level, see
@@ -87,11 +87,11 @@ class Encoder(nn.Module):
     """Encoder layers, which turn feature levels into a :class:`Memory`.
 
     Args:
-        layers: of :class:`EncoderLayer`.
+        layers: the :class:`EncoderLayer` modules, in order.
         position_embedding: maps the padding (B, H, W) of a level to (B, H, W, C).
         embed_dim: C.
-        position_scale: predicts from the tokens a factor for their position embedding, the same
-            network for all layers (DAB-DETR); None: no factor.
+        position_scale: predicts from the tokens a factor for their positional embedding, the same
+            network for all layers (DAB-DETR); None: the embedding is not scaled.
         num_levels: M, where each level has a learned embedding (Deformable DETR, DINO); 0: no
             level embedding.
         checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
@@ -162,11 +162,6 @@ def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Ten
     """
     centres = []
     for level, (height, width) in enumerate(shapes):
-        y, x = torch.meshgrid(
-            torch.arange(height, device=valid_ratios.device) + 0.5,
-            torch.arange(width, device=valid_ratios.device) + 0.5,
-            indexing="ij",
-        )
         size = valid_ratios[:, None, level] * valid_ratios.new_tensor([width, height])
-        centres.append(torch.stack([x.flatten(), y.flatten()], dim=-1)[None] / size)
+        centres.append(cell_grid(height, width, valid_ratios.device) / size)
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]

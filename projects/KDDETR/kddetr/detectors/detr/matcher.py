@@ -1,7 +1,5 @@
 """One-to-one assignment of ground truth to queries (Carion et al., DETR), all layers at once.
 
-The GIoU is this project's own; :func:`kddetr.boxes.box_giou` says why the libraries' do not fit.
-
 Shape letters: L decoder layers, B images, N queries, K classes, T boxes of one image.
 """
 

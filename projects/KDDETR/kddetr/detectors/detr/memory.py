@@ -22,7 +22,7 @@ class Memory(BatchMemory):
 
     Attributes:
         tokens: (B, S, C).
-        position: (B, S, C) position embedding of the tokens, without the level embedding.
+        position: (B, S, C) positional embedding of the tokens, without the level embedding.
         padding: (B, S) bool, True where a cell lies outside its image.
         shapes: (H, W) of every level.
         valid_ratios: (B, M, 2), the part of each level's width and height that lies inside the
@@ -89,11 +89,31 @@ class FeatureLevels:
 
     def valid_ratios(self) -> Tensor:
         """(B, M, 2): the part of each level's width and height that lies inside the image."""
-        ratios = [
-            torch.stack([(~p[:, 0, :]).float().mean(1), (~p[:, :, 0]).float().mean(1)], dim=-1)
-            for p in self.paddings
-        ]
-        return torch.stack(ratios, dim=1)
+        extents = torch.stack([valid_extent(p) for p in self.paddings], dim=1)
+        return extents / extents.new_tensor([(width, height) for height, width in self.shapes])
+
+
+def valid_extent(padding: Tensor) -> Tensor:
+    """The number of columns and of rows of a level that lie inside each image.
+
+    Args:
+        padding: (B, H, W) bool, True outside the image.
+
+    Returns:
+        (B, 2) float32.
+    """
+    inside = ~padding
+    return torch.stack([inside[:, 0].sum(1), inside[:, :, 0].sum(1)], dim=-1).float()
+
+
+def cell_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """The centres of a level's cells, row by row: (H * W, 2) x, y in cells."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device) + 0.5,
+        torch.arange(width, device=device) + 0.5,
+        indexing="ij",
+    )
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
 
 
 def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]) -> FeatureLevels:

@@ -60,34 +60,21 @@ class ImageSineEmbedding(nn.Module):
         )
 
 
-def anchor_sine_embedding(boxes: Tensor, features: int, *, temperature: float = 10000.0) -> Tensor:
-    """Sine embedding of boxes in the order y, x, w, h (decoders of DAB-DETR and DINO).
-
-    Args:
-        boxes: (..., 2) cx, cy or (..., 4) ``cxcywh`` in [0, 1].
-        features: per coordinate.
-        temperature: of :func:`sine_features`.
-
-    Returns:
-        (..., 2 * features) or (..., 4 * features).
-    """
-    order = [1, 0, 2, 3][: boxes.shape[-1]]
-    phase = boxes[..., order].float() * (2 * math.pi)
-    return sine_features(phase, features, temperature).flatten(-2)
-
-
-def proposal_sine_embedding(
-    boxes: Tensor, features: int, *, temperature: float = 10000.0
+def box_sine_embedding(
+    boxes: Tensor, features: int, *, y_first: bool, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine embedding of boxes in the order x, y, w, h (proposals of two-stage Deformable DETR).
+    """Sine embedding of boxes or points.
 
     Args:
-        boxes: (..., 4) ``cxcywh`` in [0, 1].
+        boxes: (..., 4) ``cxcywh`` or (..., 2) cx, cy in [0, 1].
         features: per coordinate.
+        y_first: the order of the coordinates is y, x, w, h (decoders of DAB-DETR and DINO);
+            otherwise x, y, w, h (proposals of two-stage Deformable DETR).
         temperature: of :func:`sine_features`.
 
     Returns:
-        (..., 4 * features).
+        (..., 4 * features) or (..., 2 * features).
     """
-    phase = boxes.float() * (2 * math.pi)
+    order = [1, 0, 2, 3] if y_first else [0, 1, 2, 3]
+    phase = boxes[..., order[: boxes.shape[-1]]].float() * (2 * math.pi)
     return sine_features(phase, features, temperature).flatten(-2)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...structures import Predictions
 from .matcher import Target
-from .memory import Memory
+from .memory import Memory, cell_grid, valid_extent
 
 BASE_SIZE = 0.05  # of a proposal on the finest level; it doubles from each level to the next
 MARGIN = 0.01  # all four numbers of a usable proposal lie in (0.01, 0.99)
@@ -24,7 +24,9 @@ class Proposals:
 
     Attributes:
         logits: (B, S, K) class logits of all tokens.
-        unactivated: (B, S, 4) box logits of all tokens, +inf where a token has no usable box.
+        unactivated: (B, S, 4) box logits of all tokens, +inf where a token has no usable box. The
+            sigmoid of these is the box (1, 1, 1, 1), which has the size of the image and is centred
+            on its bottom right corner.
         selected: (B, N) indices of the tokens with the best scores, best first.
     """
 
@@ -85,12 +87,12 @@ class ProposalHead(nn.Module):
         """The proposals of the tokens, computed once per memory.
 
         Tokens without a usable box are selected last. The public implementations let them compete
-        with the score of an empty token. A trained model selects none of them either way, but an
-        untrained one then selects other queries for an image when it is padded.
+        with the score of an empty token. A trained model selects none of them in either case. An
+        untrained one could, and its queries for an image would then depend on the padding.
 
         An image with fewer than N tokens has as many proposals as tokens. Where fewer than N tokens
-        are usable (images under about 200 pixels for N = 900), the other proposals are boxes of the
-        whole image.
+        are usable (images under about 200 pixels for N = 900), the other proposals are the box (1,
+        1, 1, 1), see :class:`Proposals`.
         """
         return memory.cached(id(self), lambda: self._propose(memory))
 
@@ -141,14 +143,8 @@ def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Ten
     sizes = [height * width for height, width in shapes]
     paddings = padding.split(sizes, dim=1)
     for level, ((height, width), outside) in enumerate(zip(shapes, paddings, strict=True)):
-        valid = ~outside.view(-1, height, width)
-        extent = torch.stack([valid[:, 0].sum(1), valid[:, :, 0].sum(1)], dim=-1).float()
-        y, x = torch.meshgrid(
-            torch.arange(height, device=padding.device) + 0.5,
-            torch.arange(width, device=padding.device) + 0.5,
-            indexing="ij",
-        )
-        centre = torch.stack([x.flatten(), y.flatten()], dim=-1) / extent[:, None]
+        extent = valid_extent(outside.view(-1, height, width))
+        centre = cell_grid(height, width, padding.device) / extent[:, None]
         proposals.append(
             torch.cat([centre, torch.full_like(centre, BASE_SIZE * 2.0**level)], dim=-1)
         )

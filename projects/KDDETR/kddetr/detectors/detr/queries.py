@@ -6,8 +6,8 @@ kind, and its ``random`` draws queries for a kind that is not made of boxes. The
 all kinds: boxes stay as they are, a learned content embedding goes with its box where the kind has
 one, and what is computed from a box is computed by the detector that is asked.
 
-``parts`` gives the width of each learned embedding, "content" or "position", that the queries carry
-beside their boxes.
+``query_parts`` gives the width of each learned embedding, "content" or "position", that the queries
+carry beside their boxes.
 
 Shape letters: B images, N queries, C embedding width.
 """
@@ -21,15 +21,24 @@ from torch import Tensor, nn
 from ...boxes import inverse_sigmoid
 from ...errors import UsageError
 from ...structures import Queries
+from ..batch import MADE_OF_BOXES
 from .memory import Memory
-from .position_encoding import proposal_sine_embedding
+from .position_encoding import box_sine_embedding
 from .proposals import ProposalHead
 
 
 class QuerySource(nn.Module):
-    """The base of the query sources, for queries that are made of boxes."""
+    """The base of the query sources, for queries that are made of boxes.
 
-    parts: Mapping[str, int] = {}
+    Args:
+        proposals: the head whose proposals become queries; None where there is none.
+    """
+
+    query_parts: Mapping[str, int] = {}
+
+    def __init__(self, proposals: ProposalHead | None = None) -> None:
+        super().__init__()
+        self.proposals = proposals
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Queries at (B, N, 4) boxes, or at (1, N, 4) boxes that all images share."""
@@ -45,9 +54,7 @@ class QuerySource(nn.Module):
         Raises:
             UsageError: this kind is made of boxes.
         """
-        raise UsageError(
-            "The queries of this detector are made of boxes: draw the boxes and use make_queries."
-        )
+        raise UsageError(MADE_OF_BOXES)
 
 
 class AnchorQueries(QuerySource):
@@ -95,7 +102,7 @@ class EmbeddingQueries(QuerySource):
 
     def __init__(self, count: int, *, embed_dim: int) -> None:
         super().__init__()
-        self.parts = {"content": embed_dim, "position": embed_dim}
+        self.query_parts = {"content": embed_dim, "position": embed_dim}
         self.embedding = nn.Embedding(count, 2 * embed_dim)
         self.reference = nn.Linear(embed_dim, 2)
         nn.init.xavier_uniform_(self.reference.weight)
@@ -106,7 +113,7 @@ class EmbeddingQueries(QuerySource):
         return self._queries(self.embedding.weight.expand(len(memory.tokens), -1, -1))
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
-        """Not possible.
+        """Refused: a query of this kind is a learned embedding, which cannot be made from a box.
 
         Raises:
             UsageError: always.
@@ -148,8 +155,7 @@ class ProposalQueries(QuerySource):
     """
 
     def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
-        super().__init__()
-        self.proposals = proposals
+        super().__init__(proposals)
         self.features = embed_dim // 2
         self.embed = nn.Linear(2 * embed_dim, 2 * embed_dim)
         self.embed_norm = nn.LayerNorm(2 * embed_dim)
@@ -162,7 +168,8 @@ class ProposalQueries(QuerySource):
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Boxes with content and position computed as for proposals."""
         boxes = _for_all_images(boxes, memory)
-        embedding = self.embed_norm(self.embed(proposal_sine_embedding(boxes, self.features)))
+        sine = box_sine_embedding(boxes, self.features, y_first=False)
+        embedding = self.embed_norm(self.embed(sine))
         position, content = embedding.chunk(2, dim=-1)
         return Queries(boxes, content=content, position=position)
 
@@ -183,9 +190,8 @@ class MixedQueries(QuerySource):
     """
 
     def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
-        super().__init__()
-        self.parts = {"content": embed_dim}
-        self.proposals = proposals
+        super().__init__(proposals)
+        self.query_parts = {"content": embed_dim}
         self.content = nn.Parameter(torch.empty(proposals.count, embed_dim))
         nn.init.xavier_uniform_(self.content)
 
@@ -204,8 +210,8 @@ class MixedQueries(QuerySource):
         return Queries(_for_all_images(boxes, memory), content=_for_all_images(content, memory))
 
     def convert(self, memory: Memory, points: Queries) -> Queries:
-        """The boxes of the points with the content that was learned for them, else with random
-        rows.
+        """The boxes of the points; their content where it is learned, otherwise random rows of this
+        detector's content.
 
         Content that was computed from the box together with a position (two-stage Deformable DETR)
         has no meaning for this detector and is replaced.

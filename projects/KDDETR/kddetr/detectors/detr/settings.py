@@ -100,8 +100,10 @@ class DeformableSettings(TransformerSettings):
             backbone, self.in_features, extra_levels=self.extra_levels, groups=self.groups
         )
 
-    def encoder(self) -> Encoder:
-        """Deformable self-attention over all levels; see :func:`initialise`."""
+    def build_encoder(self) -> Encoder:
+        """An encoder with deformable self-attention over all levels, not initialised yet: call
+        :func:`initialise`.
+        """
         layers = [
             EncoderLayer(
                 attention=DeformableTokenAttention(**self._sampling()),
@@ -119,8 +121,8 @@ class DeformableSettings(TransformerSettings):
             checkpoint_activations=self.checkpoint_activations,
         )
 
-    def decoder(self) -> list[DecoderLayer]:
-        """The layers of the decoder; see :func:`initialise`."""
+    def build_decoder_layers(self) -> list[DecoderLayer]:
+        """The layers of the decoder, not initialised yet: call :func:`initialise`."""
         return [
             DecoderLayer(
                 self_attention=SelfAttention(
@@ -156,14 +158,15 @@ def initialise(*modules: nn.Module) -> None:
 
 
 def takes_settings(kind: type[TransformerSettings], **defaults: Any) -> Callable[..., Any]:
-    """Make the fields of a settings class keyword arguments of a builder, documented in one place.
+    """A decorator that lets a builder take the fields of a settings class as keyword arguments;
+    they are documented at that class.
 
     Args:
         kind: the settings class; the builder gets an instance of it as its first argument.
         defaults: values that differ from those of the class for this builder.
 
     Returns:
-        a decorator. The decorated builder takes keyword arguments only, and ``inspect.signature``
+        the decorator. The decorated builder takes keyword arguments only, and ``inspect.signature``
         shows them all.
     """
 

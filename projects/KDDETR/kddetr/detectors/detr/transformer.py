@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...structures import Predictions, Queries
-from ..batch import check_classes, check_images, losses_of_labelled_images, zeroed
+from ..batch import check_classes, check_images, losses_of_labelled_images
 from .criterion import SetCriterion
-from .denoising import ContrastiveDenoising, DenoisingQueries
+from .denoising import ContrastiveDenoising
 from .matcher import Target
 from .memory import FeatureLevels, Memory, pad_together
 from .postprocess import select_detections
@@ -72,7 +72,7 @@ class DetectionTransformer(nn.Module):
     @property
     def query_parts(self) -> Mapping[str, int]:
         """Width of each learned embedding that the queries have beside their boxes, by name."""
-        return self.query_source.parts
+        return self.query_source.query_parts
 
     @property
     def settings(self) -> dict[str, float]:
@@ -180,13 +180,15 @@ class DetectionTransformer(nn.Module):
         Raises:
             UsageError: a box has a class that the detector does not have.
         """
-        return losses_of_labelled_images(memory, inputs, self._losses)
 
-    def _losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        return self.target_losses(memory, [self._target(x["instances"]) for x in inputs])
+        def of_labelled(memory: Memory, labelled: list[dict[str, Any]]) -> dict[str, Tensor]:
+            return self.target_losses(memory, [self._target(x["instances"]) for x in labelled])
+
+        return losses_of_labelled_images(memory, inputs, of_labelled)
 
     def target_losses(self, memory: Memory, targets: Sequence[Target]) -> dict[str, Tensor]:
-        """Losses of the own queries, and with ``_dn`` of denoising queries, ``_enc`` of proposals.
+        """Losses of the detector's own queries; those of the denoising queries have the suffix
+        ``_dn``, those of the proposals ``_enc``.
 
         Args:
             memory: of B images.
@@ -194,30 +196,17 @@ class DetectionTransformer(nn.Module):
         """
         own = self.queries(memory)
         if self.training and self.denoising is not None and self.denoising.number:
-            losses = self._losses_with_denoising(memory, targets, own, self.denoising(targets))
+            denoising = self.denoising(targets)
+            of_denoising, of_own = denoising.split(self.decode(memory, denoising.join(own)))
+            further = denoising.losses(of_denoising, targets, self.criterion)
         else:
-            losses = self.criterion(self.decode(memory, own), targets)
-        proposals = getattr(self.query_source, "proposals", None)
+            of_own, further = self.decode(memory, own), {}
+        losses = self.criterion(of_own, targets) | further
+        proposals = self.query_source.proposals
         if proposals is not None:
             pairs = proposals.predictions_and_targets(memory, targets)
             losses |= self.criterion(*pairs, suffix="_enc")
         return losses
-
-    def _losses_with_denoising(
-        self, memory: Memory, targets: Sequence[Target], own: Queries, denoising: DenoisingQueries
-    ) -> dict[str, Tensor]:
-        predictions = self.decode(memory, denoising.join(own))
-        parts = predictions.split({"denoising": len(denoising.queries), "own": len(own)})
-        losses = self.criterion(
-            parts["denoising"],
-            targets,
-            matches=denoising.matches(predictions.num_layers),
-            repeats=denoising.groups,
-            suffix="_dn",
-        )
-        if not any(len(target.labels) for target in targets):
-            losses = zeroed(losses)  # without boxes there is only an empty group
-        return self.criterion(parts["own"], targets) | losses
 
     def detections(
         self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]

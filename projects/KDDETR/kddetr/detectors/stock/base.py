@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
-from ..batch import BatchMemory, check_classes, check_images, losses_of_labelled_images
+from ..batch import (
+    MADE_OF_BOXES,
+    BatchMemory,
+    check_classes,
+    check_images,
+    losses_of_labelled_images,
+)
 
 
 class StockDetector(nn.Module):
@@ -87,15 +93,12 @@ class StockDetector(nn.Module):
         return Queries(boxes.to(self.device).expand(len(memory), -1, -1))
 
     def random_queries(self, memory: BatchMemory, images: int, count: int) -> Queries:
-        """Not possible.
+        """Refused: the queries are boxes, without embeddings that could be drawn.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(
-            f"The queries of a {type(self).__name__} are made of boxes: draw the boxes and use"
-            " make_queries."
-        )
+        raise UsageError(MADE_OF_BOXES)
 
     def convert_queries(self, memory: BatchMemory, points: Queries) -> Queries:
         """The boxes of the points, without their embeddings."""

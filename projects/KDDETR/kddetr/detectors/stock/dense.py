@@ -4,7 +4,7 @@ They predict a box and classes at every cell of every level, independently of an
 answer to a query is looked up: it is the prediction that would be responsible for an object with
 the query's box.
 
-Shape letters: B images, N queries, L levels, H x W cells, A anchors a cell, K classes.
+Shape letters: B images, N queries, L levels, H x W cells, A anchors per cell, K classes.
 """
 
 from collections.abc import Sequence

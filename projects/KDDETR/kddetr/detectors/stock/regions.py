@@ -36,7 +36,9 @@ class RegionMemory(BatchMemory):
     Attributes:
         images: normalised and padded; ``image_sizes`` are (h, w) in pixels of the unpadded images.
         features: (B, C, H_l, W_l) by name.
-        proposals: of the first stage, for each image, best first; None until they are needed.
+        proposals: of each image, best first: those that the first stage makes in evaluation mode,
+            or those that came with the image where the model has no first stage. None until they
+            are needed.
     """
 
     images: ImageList
@@ -49,7 +51,8 @@ class RegionMemory(BatchMemory):
     def _select(self, images: list[int]) -> "RegionMemory":
         sizes = [self.images.image_sizes[i] for i in images]
         features = {name: maps[images] for name, maps in self.features.items()}
-        return RegionMemory(ImageList(self.images.tensor[images], sizes), features)
+        proposals = None if self.proposals is None else [self.proposals[i] for i in images]
+        return RegionMemory(ImageList(self.images.tensor[images], sizes), features, proposals)
 
 
 def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:
@@ -108,10 +111,13 @@ class RegionDetector(StockDetector):
     def encode(self, inputs: list[dict[str, Any]]) -> RegionMemory:
         """The feature maps of raw images."""
         images = self.stock.preprocess_image(self.in_stock_format(inputs))
-        return RegionMemory(images, self.stock.backbone(images.tensor))
+        memory = RegionMemory(images, self.stock.backbone(images.tensor))
+        if self.stock.proposal_generator is None and all("proposals" in x for x in inputs):
+            memory.proposals = self._given_proposals(inputs)
+        return memory
 
     def queries(self, memory: RegionMemory) -> Queries:
-        """The best proposals as (B, N, 4) boxes."""
+        """The best proposals as (B, N, 4) boxes, in training as in evaluation mode."""
         if memory.proposals is None:
             memory.proposals = self._propose(memory)
         best = [p.proposal_boxes.tensor[: self.num_queries] for p in memory.proposals]
@@ -145,17 +151,19 @@ class RegionDetector(StockDetector):
     def stock_losses(
         self, memory: RegionMemory, inputs: list[dict[str, Any]], truth: list[Instances]
     ) -> dict[str, Tensor]:
-        """The losses as GeneralizedRCNN.forward computes them, in the same order."""
+        """The losses as GeneralizedRCNN.forward computes them, in the same order.
+
+        The proposals that are made for them are not kept in the memory: in training mode their
+        number has other limits than that of the detector's own queries.
+        """
         stock = self.stock
         if stock.proposal_generator is None:
-            memory.proposals, first = self._given_proposals(inputs), {}
+            proposals, first = self._given_proposals(inputs), {}
         else:
-            memory.proposals, first = stock.proposal_generator(
-                memory.images, memory.features, truth
-            )
-        _, second = stock.roi_heads(memory.images, memory.features, memory.proposals, truth)
+            proposals, first = stock.proposal_generator(memory.images, memory.features, truth)
+        _, second = stock.roi_heads(memory.images, memory.features, proposals, truth)
         if stock.vis_period > 0 and get_event_storage().iter % stock.vis_period == 0:
-            stock.visualize_training(self.in_stock_format(inputs), memory.proposals)
+            stock.visualize_training(self.in_stock_format(inputs), proposals)
         return {**second, **first}
 
     @torch.no_grad()
@@ -164,8 +172,8 @@ class RegionDetector(StockDetector):
         generator = self.stock.proposal_generator
         if generator is None:
             raise UsageError(
-                "This model has no proposal generator, so it has no queries of its own: use points"
-                " of the other detector."
+                "This model has no proposal generator and the images have no proposals, so there"
+                " are no queries of its own: use points of the other detector."
             )
         was_training = generator.training
         try:
