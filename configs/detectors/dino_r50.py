@@ -1,7 +1,7 @@
 """DINO R50 with 4 scales, 12 epochs, as its authors train it (49.0 AP).
 
-Their weights need the positional embedding of the image of this file, temperature 20 and no offset, and one
-set of heads for all decoder layers. detrex's 12-epoch weights need dino_r50_detrex.py.
+Their weights need the positional embedding of this file, temperature 20 and no offset, and one set
+of heads for all decoder layers. detrex's 12-epoch weights need dino_r50_detrex.py.
 """
 
 from detectron2.config import LazyCall as L

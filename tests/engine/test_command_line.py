@@ -35,7 +35,6 @@ def config(toy, tmp_path) -> str:
 def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([*sys.path, str(ROOT / "projects/KDDETR")]),
-        "OMP_NUM_THREADS": "1",
     }
     program = [sys.executable, str(ROOT / "train_net.py"), "--config-file", config, *arguments]
     return subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)

@@ -1,8 +1,8 @@
 """Settings that change a detector's predictions and that no weight's shape shows.
 
-With another temperature of the positional embedding every weight of a file fits, and every box moves.
-The settings that a file needs are known from its origin, from its name or from what is saved beside
-its weights, and compared with the model's.
+With another temperature of the positional embedding every weight of a file fits, and every box
+moves. The settings that a file needs are known from its origin, from its name or from what is saved
+beside its weights, and compared with the model's.
 """
 
 import argparse
