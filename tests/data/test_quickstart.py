@@ -132,7 +132,7 @@ def test_missing_data_says_how_to_make_it(registered, quickstart, tmp_path):
         DatasetCatalog.pop(name)
         MetadataCatalog.pop(name)
     register_quickstart(tmp_path)
-    with pytest.raises(DatasetError, match=r"tools/quickstart/make_data\.py"):
+    with pytest.raises(DatasetError, match=r"tools/make_quickstart_data\.py"):
         check_dataset("quickstart_val")
-    with pytest.raises(DatasetError, match=r"tools/quickstart/make_data\.py"):
+    with pytest.raises(DatasetError, match=r"tools/make_quickstart_data\.py"):
         DatasetCatalog.get("quickstart_val")

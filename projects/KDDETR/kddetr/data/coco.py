@@ -183,7 +183,7 @@ def not_json(path: Path, reason: str) -> str:
 def _advice(path: str | os.PathLike, name: str = "") -> str:
     """The sentence that says what to do about a missing file or folder of a data set."""
     if name.startswith("quickstart_"):
-        return "Make the bundled data with: python tools/quickstart/make_data.py"
+        return "Make the bundled data with: python tools/make_quickstart_data.py"
     if str(path).startswith("~"):
         return "Write the full path, because it begins with the home folder of an unknown user."
     root = os.environ.get("DETECTRON2_DATASETS")

@@ -4,8 +4,8 @@
 import argparse
 import time
 
+from kddetr.errors import exit_on_user_error
 from kddetr.quickstart import make_quickstart_data, quickstart_root
-from runs import program
 
 
 def main() -> None:
@@ -21,5 +21,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with program():
+    with exit_on_user_error():
         main()
