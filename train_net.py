@@ -36,14 +36,12 @@ from kddetr.engine import (
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
 
 
-class WithoutUserErrors(logging.Filter):
-    """Drops log records with the traceback of a UserError, which is reported in a sentence.
+def without_user_errors(record: logging.LogRecord) -> bool:
+    """A filter that drops the traceback of a UserError, which is reported in a sentence.
 
     That of an OSError stays in the log, because its sentence does not say what was being done.
     """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -54,7 +52,7 @@ def run(args: argparse.Namespace) -> dict:
     Returns:
         The results of the last evaluation.
     """
-    logging.getLogger("detectron2.engine.train_loop").addFilter(WithoutUserErrors())
+    logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
     with exit_on_user_error():
         cfg = load_config(args.config_file, args.opts)
         # In training default_setup sets up the other two loggers; twice, each line would be double.
@@ -88,7 +86,7 @@ def check(args: argparse.Namespace) -> torch.device:
     cfg = load_config(args.config_file, args.opts)
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
     require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
-    found = args.resume and Checkpointer(None, cfg.train.output_dir).has_checkpoint()
+    found = args.resume and bool(Checkpointer(None, cfg.train.output_dir).last_checkpoint())
     if args.eval_only and not found and not _weights_to_evaluate(cfg, args.opts):
         raise ConfigError(
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last"

@@ -23,6 +23,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
+from torch.utils import benchmark
 
 from kddetr import KDDETR
 from kddetr.boxes import xyxy_to_cxcywh
@@ -31,7 +32,7 @@ from kddetr.engine import Trainer, build, load_config, resolve_device
 from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler, jittered
-from kddetr.structures import Predictions, Queries, QueryableDetector
+from kddetr.structures import Predictions, Queries
 from step_memory import exit_when_out_of_memory, positive, random_batch
 
 TARGET = 1.25
@@ -41,13 +42,8 @@ BOXES = 10  # objects per image
 class FixedAnswers(nn.Module):
     """A teacher whose predictions are fixed, so that asking it takes no time.
 
-    Its own queries and all its predictions lie around the objects, like those of a trained
-    detector.
-
-    Args:
-        boxes: (B, M, 4) ``cxcywh`` in [0, 1], the objects of each image.
-        points: N, the number of points that it will be asked about.
-        num_classes: K.
+    Its own queries and its predictions of ``points`` points lie around the objects, (B, M, 4)
+    ``cxcywh`` in [0, 1], like those of a trained detector.
     """
 
     query_parts: Mapping[str, int] = {}
@@ -82,27 +78,12 @@ class FixedAnswers(nn.Module):
 
 @dataclass
 class Cost:
-    """The measured times.
-
-    Attributes:
-        plain: seconds of each step without points.
-        asked: seconds of each step with points.
-        backbone: how often the student's backbone computed an image in a step with points.
-    """
+    """The seconds of each step without and with points, and how often the student's backbone
+    computed an image in a step with points."""
 
     plain: list[float]
     asked: list[float]
     backbone: float
-
-    @property
-    def ratio(self) -> float:
-        """The median time with points over the median time without."""
-        return statistics.median(self.asked) / statistics.median(self.plain)
-
-    @property
-    def pairs(self) -> list[float]:
-        """The ratio of each step with points to the step before it, sorted."""
-        return sorted(a / p for a, p in zip(self.asked, self.plain, strict=True))
 
 
 def main() -> None:
@@ -138,11 +119,8 @@ def _arguments() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add(
-        "--config",
-        default="configs/detectors/faster_rcnn_r50.py",
-        help="config of a detector or a pair",
-    )
+    config = "configs/detectors/faster_rcnn_r50.py"
+    add("--config", default=config, help=f"config of a detector or a pair (default {config})")
     add("--points", type=positive, default=600, help="per image, half general (default 600)")
     add("--images", type=positive, default=1, help="images in the batch (default 1)")
     add("--height", type=positive, default=800, help="of the images (default 800)")
@@ -152,11 +130,8 @@ def _arguments() -> argparse.ArgumentParser:
     add("--device", default="auto", help="default: a GPU where there is one")
     add("--threads", type=positive, default=1, help="threads of a CPU (default 1)")
     add("--amp", action="store_true", help="autocast to bfloat16")
-    add(
-        "--at-answers",
-        action="store_true",
-        help="ask the student at the boxes that the teacher predicts, as the recipes do",
-    )
+    recipes = "ask the student at the boxes that the teacher predicts, as the recipes do"
+    add("--at-answers", action="store_true", help=recipes)
     add("--teacher", metavar="CONFIG", help="also time this detector's encoding and decoding")
     add("overrides", nargs="*", help="key=value of the config")
     return parser
@@ -207,22 +182,17 @@ def measure(
     student, seen = distiller.student, []
     backbone = weight_owner(student).backbone
     handle = backbone.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    cost = Cost([], [], 0.0)
+    plain, asked = [], []
     for _ in range(warmup + repeats):
-        cost.plain.append(_step(student, batch, amp))
+        plain.append(_step(student, batch, amp))
         seen.clear()
-        cost.asked.append(_step(distiller, batch, amp))
+        asked.append(_step(distiller, batch, amp))
     handle.remove()
-    return Cost(cost.plain[warmup:], cost.asked[warmup:], sum(seen) / len(batch))
+    return Cost(plain[warmup:], asked[warmup:], sum(seen) / len(batch))
 
 
 def measure_teacher(
-    teacher: QueryableDetector,
-    batch: list[dict],
-    points: int,
-    *,
-    repeats: int,
-    amp: torch.dtype | None,
+    teacher: nn.Module, batch: list[dict], points: int, *, repeats: int, amp: torch.dtype | None
 ) -> tuple[float, float]:
     """The median seconds of encoding the images, and of decoding that many points."""
     device = next(teacher.parameters()).device
@@ -256,27 +226,21 @@ def _step(model: nn.Module, batch: list[dict], amp: torch.dtype | None) -> float
 def _timed(function: Callable, device: torch.device) -> tuple:
     """What a function returns, and its seconds: CPU time of one thread, otherwise wall time."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    _wait(device)
+    clock = time.process_time if alone else benchmark.timer  # which waits for the GPU
     started = clock()
     value = function()
-    _wait(device)
     return value, clock() - started
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def report(cost: Cost) -> str:
     """The measured times, and their ratio beside the target."""
-    pairs = cost.pairs
+    ratio = statistics.median(cost.asked) / statistics.median(cost.plain)
+    pairs = [asked / plain for asked, plain in zip(cost.asked, cost.plain, strict=True)]
     return (
         f"  plain step              {_seconds(cost.plain)}\n"
         f"  with the points         {_seconds(cost.asked)}\n"
-        f"  ratio of the medians    {cost.ratio:.3f} (target: at most {TARGET})\n"
-        f"  ratio of a pair         {pairs[0]:.3f} to {pairs[-1]:.3f},"
+        f"  ratio of the medians    {ratio:.3f} (target: at most {TARGET})\n"
+        f"  ratio of a pair         {min(pairs):.3f} to {max(pairs):.3f},"
         f" median {statistics.median(pairs):.3f}, {len(pairs)} pairs\n"
         f"  backbone runs an image  {cost.backbone:g} (must be 1)"
     )

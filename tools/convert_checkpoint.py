@@ -26,9 +26,11 @@ from kddetr.checkpoint import (
     read_checkpoint,
     weights_of,
 )
+from kddetr.checkpoint.adapt import sizes
 from kddetr.checkpoint.backbones import depth_of, own_names
 from kddetr.checkpoint.coverage import compare, grouped
-from kddetr.checkpoint.heads import count_classes, rows
+from kddetr.checkpoint.files import State
+from kddetr.checkpoint.heads import count_classes, count_parts, rows
 from kddetr.checkpoint.origins import Recipe
 from kddetr.checkpoint.published import Converted
 from kddetr.checkpoint.settings import SETTINGS, overrides, recipes_of, stated_settings
@@ -40,15 +42,10 @@ _OF_TIMM = (
     "If it is an ImageNet file of one of timm's networks, it needs no conversion: name it as "
     "train.init_checkpoint of a config that has that network as its backbone."
 )
-State = Mapping[str, torch.Tensor]
 
 
 def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, force: bool) -> None:
-    """Write the converted file and print what it was, what it is and what config it needs.
-
-    Raises:
-        CheckpointError: ``source`` is not understood, or ``target`` is not to be written.
-    """
+    """Write the converted file and print what it was, what it is and what config it needs."""
     _check_target(target, force)
     data = read_checkpoint(source)
     state = weights_of(data, source, averaged=averaged)
@@ -84,11 +81,7 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
 def fitted(
     state: State, found: Converted, recipe: Recipe, source: str, *, keep_classes: bool
 ) -> State:
-    """A published detector's weights, compared with a model of their sizes.
-
-    Raises:
-        CheckpointError: some are missing or left over.
-    """
+    """A published detector's weights, refused unless they are all that a model of its sizes has."""
     classes = 80 if found.classes == 91 and not keep_classes else found.classes
     if not any(name.startswith("backbone.") for name in found.state):
         raise CheckpointError(f"{source} is {found.origin} without its backbone.")
@@ -111,32 +104,24 @@ class Features(nn.Module):
 def skeleton(found: Converted, recipe: Recipe, num_classes: int) -> nn.Module:
     """A model with the sizes of a published file, to compare names with."""
     state = found.state
-
-    def count(prefix: str) -> int:
-        depth = prefix.count(".") + 1
-        return len({name.split(".")[depth] for name in state if name.startswith(f"{prefix}.")})
-
-    levels = count("neck.levels")
+    levels = count_parts(state, "neck.levels")
     names = ["res2", "res3", "res4", "res5"][4 - levels :]
     widths = [state[f"neck.levels.{i}.0.weight"].shape[1] for i in range(levels)]
-    depth = depth_of(state)
+    depth, found_sizes = depth_of(state), sizes(state)
     options = {
         "backbone": Features(dict(zip(names, widths, strict=True)))
         if depth is None
         else resnet(depth=depth, out_features=names),
         "num_classes": num_classes,
         "num_heads": 1,  # no weight's shape shows how many there are
-        "embed_dim": rows(state, "encoder.layers.0.attention_norm.weight"),
         "feedforward_dim": rows(state, "encoder.layers.0.feed_forward.inner.weight"),
-        "encoder_layers": count("encoder.layers"),
-        "decoder_layers": count("decoder.layers"),
+        "num_queries": found_sizes["num_queries"] or 300,
+        **{key: found_sizes[key] for key in ("embed_dim", "encoder_layers", "decoder_layers")},
         **{key: recipe.settings[key] for key in ("temperature", "offset", "eps")},
     }
-    queries = (rows(state, f"query_source.{n}") for n in ("content", "anchors", "embedding.weight"))
-    options["num_queries"] = max(queries) or 300
     if found.origin.detector == "DAB-DETR":
         return dab_detr(**options)
-    options |= {"in_features": names, "extra_levels": count("neck.extra"), "groups": 1}
+    options |= {"in_features": names, "extra_levels": count_parts(state, "neck.extra"), "groups": 1}
     if found.origin.detector == "DINO":
         return dino(shared_heads=found.heads == 1, **options)
     refined = "two_stage" if found.origin.encoder_head_is_last else "refine"
@@ -197,8 +182,11 @@ def needed(found: Converted, recipe: Recipe, state: State) -> list[str]:
 
 def write(target: str, state: State, settings: Sequence[Mapping[str, float]]) -> None:
     """Write weights, beside them the settings that they may need, and print how many they are."""
-    # A view would be written with all that lies in the file beside it.
-    whole = {name: value.clone() if _is_part(value) else value for name, value in state.items()}
+    # Of a view, the whole file that it lies in would be written.
+    whole = {
+        name: value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
+        for name, value in state.items()
+    }
     data = {"model": whole} | ({SETTINGS: [dict(one) for one in settings]} if settings else {})
     atomic_write(target, lambda stream: torch.save(data, stream))
     numbers = sum(value.numel() for value in state.values())
@@ -217,10 +205,6 @@ def _check_target(target: str, force: bool) -> None:
         raise CheckpointError(f"{target} exists; --force overwrites it.")
 
 
-def _is_part(value: torch.Tensor) -> bool:
-    return value.untyped_storage().nbytes() != value.nbytes
-
-
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and convert; an error of the user ends in exit code 2."""
     parser = argparse.ArgumentParser(
@@ -234,18 +218,15 @@ def main(argv: list[str] | None = None) -> None:
         help="keep 91 rows, one per COCO category id, instead of the 80 classes there are",
     )
     parser.add_argument(
-        "--ema", action="store_true", help="convert the moving average that a file holds besides"
+        "--ema",
+        dest="averaged",
+        action="store_true",
+        help="convert the moving average that a file holds besides",
     )
     parser.add_argument("--force", action="store_true", help="overwrite OUT if it exists")
     args = parser.parse_args(argv)
     with exit_on_user_error():
-        convert(
-            args.source,
-            args.target,
-            keep_classes=args.keep_classes,
-            averaged=args.ema,
-            force=args.force,
-        )
+        convert(**vars(args))
 
 
 if __name__ == "__main__":

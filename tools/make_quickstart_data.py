@@ -11,12 +11,11 @@ from kddetr.quickstart import make_quickstart_data, quickstart_root
 def main() -> None:
     """Parse the command line and make the data."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--root", default=None, help=f"folder to write (default: {quickstart_root()})"
-    )
+    where = quickstart_root()
+    parser.add_argument("--root", default=where, help=f"folder to write (default: {where})")
     args = parser.parse_args()
     start = time.perf_counter()
-    root = make_quickstart_data(args.root or quickstart_root())
+    root = make_quickstart_data(args.root)
     print(f"quickstart data is in {root} ({time.perf_counter() - start:.1f} s)")
 
 

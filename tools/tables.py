@@ -26,6 +26,7 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from kddetr.engine import ConfigError, load_config
+from kddetr.engine.calls import walk
 from kddetr.engine.metrics import read_metrics
 from kddetr.engine.scaling import LENGTHS
 from kddetr.errors import exit_on_user_error
@@ -57,10 +58,6 @@ class Found:
 
     folder: Path
     cfg: DictConfig
-
-    @property
-    def batch(self) -> int | None:
-        return OmegaConf.select(self.cfg, BATCH)
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -97,7 +94,12 @@ def recipe_config(recipe: Recipe, batch: int | None = None) -> DictConfig:
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """The values that decide the result of a run, by dotted key; references are not resolved."""
-    found = dict(_leaves(OmegaConf.to_container(cfg, resolve=False), ""))
+    nodes = walk(OmegaConf.to_container(cfg, resolve=False))
+    found = {key: value for key, value in nodes if not isinstance(value, dict | list)}
+    for key in found:
+        # A saved config has the name of a function or class, a config file the object itself.
+        if key.endswith("_target_") and isinstance(found[key], str):
+            found[key] = locate(found[key])
     if not found.get("dataloader.train.unlabeled_per_batch"):
         found = {k: v for k, v in found.items() if not k.startswith("dataloader.train.unlabeled")}
     if not found.get("train.amp.enabled"):
@@ -113,19 +115,9 @@ def recipe_settings(recipe: Recipe, batch: int | None) -> dict[str, Any]:
     return settings(recipe_config(recipe, batch))
 
 
-def _leaves(node: Any, path: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict | list | tuple):
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, value in items:
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-        return
-    # A saved config has the name of a function or class, a config file the object itself.
-    yield path, locate(node) if path.endswith("_target_") and isinstance(node, str) else node
-
-
 def differences(run: Found, recipe: Recipe) -> list[str]:
     """One phrase for each setting in which a run differs from a recipe."""
-    here, there = run.settings, recipe_settings(recipe, run.batch)
+    here, there = run.settings, recipe_settings(recipe, OmegaConf.select(run.cfg, BATCH))
     phrases = []
     for key in sorted(here.keys() | there.keys()):
         mine, theirs = (values.get(key, "unset") for values in (here, there))
@@ -145,11 +137,7 @@ def _word(value: Any) -> str:
 
 
 class Results:
-    """The runs of each recipe.
-
-    Args:
-        runs: all runs that were found.
-        recipes: the recipes of all cells.
+    """All runs that were found, sorted by the recipes of the cells.
 
     Attributes:
         finished: recipe to its finished runs.
@@ -165,10 +153,7 @@ class Results:
         self.others: list[str] = []
         self.runs = {run.folder.resolve(): run for run in runs}
         for run in self.runs.values():
-            gaps = {
-                recipe: [*differences(run, recipe), *self._teacher(run, recipe)]
-                for recipe in recipes
-            }
+            gaps = {r: [*differences(run, r), *self._teacher(run, r)] for r in recipes}
             nearest = min(gaps, key=lambda recipe: len(gaps[recipe]))
             if not gaps[nearest]:
                 (self.begun if run.results is None else self.finished)[nearest].append(run)
@@ -202,13 +187,9 @@ def main_table(results: Results) -> str:
         alone, pair = results.mean(line.baseline), results.mean(line.pair)
         teacher = results.mean(line.pair.teacher)
         gain = None if alone is None or pair is None else pair - alone
-        rows.append(
-            [
-                *(line.student, line.teacher, line.epochs),
-                *(_cell(line.alone, alone), _cell(line.distilled, pair)),
-                *(_cell(line.gain, gain, "+"), _cell(line.teacher_ap, teacher)),
-            ]
-        )
+        aps = _cell(line.alone, alone), _cell(line.distilled, pair), _cell(line.gain, gain, "+")
+        names = line.student, line.teacher, line.epochs
+        rows.append([*names, *aps, _cell(line.teacher_ap, teacher)])
     return markdown(rows)
 
 
@@ -314,9 +295,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("output"), help="where the runs are (default: output)"
-    )
+    where = "where the runs are (default: output)"
+    parser.add_argument("--output", type=Path, default=Path("output"), help=where)
     output = parser.parse_args().output
     if not output.is_dir():
         print(f"There is no folder {output}, so no runs are counted.\n")

@@ -44,7 +44,7 @@ def test_detector_and_wrapper_are_saved_apart(tmp_path):
 
 def test_best_weights_are_not_the_last_checkpoint(tmp_path):
     saver = Checkpointer(nn.Linear(2, 2), str(tmp_path))
-    assert not saver.has_checkpoint()
+    assert saver.last_checkpoint() == ""
     saver.save("model_0000001")
     saver.save_weights("model_best", metric=1.0)
     assert saver.last_checkpoint().endswith("model_0000001.pth")

@@ -116,10 +116,20 @@ def test_crafted_arrays_do_no_harm(tmp_path):
     assert (done.returncode, done.stdout) == (0, "all refused\n"), done.stdout + done.stderr
 
 
-def test_a_pickle_cannot_set_attributes_of_the_stand_ins():
-    for call in STAND_INS.values():
-        if not isinstance(call, type):
-            assert not hasattr(call, "__dict__")
+def test_a_pickle_cannot_set_attributes_of_the_stand_ins(tmp_path):
+    functions = {key: call for key, call in STAND_INS.items() if not isinstance(call, type)}
+    for (module, name), call in functions.items():
+        assert not hasattr(call, "__dict__")
+        for slot in call.__slots__:
+            before = getattr(call, slot)
+            setting = b"N}" + text(slot) + b"Ns\x86b"
+            pickled = checkpoint(f"c{module}\n{name}\n".encode() + setting)
+            (tmp_path / "x.pkl").write_bytes(pickled)
+            as_pth(pickled, tmp_path / "x.pth")
+            for file in ("x.pkl", "x.pth"):
+                with pytest.raises(CheckpointError):
+                    read_checkpoint(str(tmp_path / file))
+                assert getattr(call, slot) is before
 
 
 ARRAYS = {

@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from kddetr.checkpoint import CheckpointError, adapted, converted
+from kddetr.checkpoint.origins import ORIGINS
+from kddetr.checkpoint.published import Converted
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet, swin
 from kddetr.detectors.detr.deformable_detr import VARIANTS
 
@@ -229,3 +231,12 @@ def test_five_scales():
     assert (found.config, found.backbone) == ("dino_5scale", "r50")
     assert found.state["neck.levels.3.0.weight"].shape == (256, 2048, 1, 1)
     assert found.state["neck.extra.0.0.weight"].shape == (256, 2048, 3, 3)
+
+
+@pytest.mark.parametrize(("blocks", "name"), [(6, "swin_t"), (18, "swin_s")])
+def test_the_depth_of_a_swin_shows_which_it_is(blocks, name):
+    """Swin-T and Swin-S have the same channels."""
+    state = {"backbone.timm.patch_embed.proj.weight": torch.zeros(96, 3, 4, 4)}
+    for block in range(blocks):
+        state[f"backbone.timm.layers_2.blocks.{block}.norm1.weight"] = torch.zeros(384)
+    assert Converted(ORIGINS["DINO of detrex"], state, {}).backbone == name

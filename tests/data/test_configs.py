@@ -88,4 +88,4 @@ def test_bundled_data_has_labelled_and_unlabelled_images(registered):
     assert len(instantiate(cfg.test)) == 4
     cfg.train.unlabeled_per_batch = 0
     instantiate(cfg.evaluator)
-    assert instantiate(cfg.train).unlabeled_size == 0
+    assert len(instantiate(cfg.train).streams) == 1

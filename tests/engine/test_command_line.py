@@ -146,6 +146,6 @@ def test_a_users_mistake_has_no_traceback_in_the_log(train_net):
     def record(error):
         return logging.LogRecord("x", logging.ERROR, "", 0, "", None, (type(error), error, None))
 
-    keep = train_net.WithoutUserErrors().filter
+    keep = train_net.without_user_errors
     assert not keep(record(DivergedError("loss is nan")))
     assert keep(record(IndexError("a bug")))

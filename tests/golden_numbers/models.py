@@ -6,7 +6,7 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from kddetr.checkpoint.origins import ORIGINS, Origin
-from kddetr.checkpoint.published import rename
+from kddetr.checkpoint.published import own_names_of
 from kddetr.detectors import (
     DetectionTransformer,
     HungarianMatcher,
@@ -33,6 +33,14 @@ def published_names(z: Golden) -> Origin:
         return ORIGINS["DINO of detrex"]
     kind = "two-stage Deformable DETR" if z.config["two_stage"] else "Deformable DETR"
     return ORIGINS[f"{kind} of detrex"]
+
+
+def renamed(state: dict, origin: Origin) -> dict:
+    """Weights by this project's names; several names in a file may be those of one weight."""
+    names, own = own_names_of(state, origin), {}
+    for theirs, value in state.items():
+        assert torch.equal(own.setdefault(names[theirs], value), value), theirs
+    return own
 
 
 class GivenFeatures(nn.Module):
@@ -79,7 +87,7 @@ def golden_dab_detr(z: Golden) -> DetectionTransformer:
         anchor_temperature=c["anchor_temperature"],
         num_detections=c["topk"],
     )
-    return filled(model, rename(z.state(), published_names(z)))
+    return filled(model, renamed(z.state(), published_names(z)))
 
 
 def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
@@ -88,7 +96,7 @@ def golden_step_detector(z: Golden, role: str) -> DetectionTransformer:
     model = sized_dab_detr(
         c, channels=c[f"{role}_channels"], decoder_layers=c[f"{role}_dec_layers"]
     )
-    return filled(model, rename(z.state(f"sd_{role}"), published_names(z)))
+    return filled(model, renamed(z.state(f"sd_{role}"), published_names(z)))
 
 
 def sized_dab_detr(c: dict, *, channels: int, **options) -> DetectionTransformer:
@@ -122,7 +130,7 @@ def golden_deformable_detr(z: Golden) -> DetectionTransformer:
     refined = "two_stage" if c["two_stage"] else "refine"
     variant = refined if c["with_box_refine"] else "plain"
     model = deformable_detr(**deformable_sizes(z), variant=variant)
-    return filled(model, one_set_of_heads(rename(z.state(), published_names(z)), model))
+    return filled(model, one_set_of_heads(renamed(z.state(), published_names(z)), model))
 
 
 def golden_dino(z: Golden) -> DetectionTransformer:
@@ -137,7 +145,7 @@ def golden_dino(z: Golden) -> DetectionTransformer:
         box_noise=c["box_noise_scale"],
     )
     model.decoder.position.temperature = c["anchor_temperature"]
-    return filled(model, one_set_of_heads(rename(z.state(), published_names(z)), model))
+    return filled(model, one_set_of_heads(renamed(z.state(), published_names(z)), model))
 
 
 def deformable_sizes(z: Golden) -> dict:
@@ -190,8 +198,9 @@ def check_parameter_gradients(z: Golden, model: DetectionTransformer) -> None:
         z: the file.
         model: made from the file, after the backward pass.
     """
-    recorded = zip(z.arrays["grad/param_names"], z.arrays["grad/param_l2"], strict=True)
-    expected = rename({str(name): float(norm) for name, norm in recorded}, published_names(z))
+    names = map(str, z.arrays["grad/param_names"])
+    recorded = dict(zip(names, torch.from_numpy(z.arrays["grad/param_l2"]), strict=True))
+    expected = {k: float(v) for k, v in renamed(recorded, published_names(z)).items()}
     parameters = dict(model.named_parameters())
     assert expected.keys() == parameters.keys()
     largest = max(expected.values())

@@ -16,7 +16,7 @@ from kddetr.checkpoint import (
     load_pretrained,
     read_checkpoint,
 )
-from kddetr.checkpoint.origins import ORIGINS
+from kddetr.checkpoint.origins import CONFIGS, ORIGINS
 from kddetr.checkpoint.settings import overrides
 from kddetr.detectors import dab_detr, resnet, timm_backbone
 from kddetr.engine import load_config
@@ -185,8 +185,9 @@ def test_a_converted_file_keeps_the_settings_that_it_needs(tmp_path, capsys, off
 
 @pytest.mark.parametrize("origin", ORIGINS.values(), ids=str)
 def test_the_printed_overrides_fit_the_configs(origin):
-    names = {"deformable_detr_r50", "deformable_detr_refine_r50", f"{origin.config}_r50"}
-    for name in names if origin.config == "deformable_detr" else [f"{origin.config}_r50"]:
+    config = CONFIGS[origin.detector]
+    refining = ["deformable_detr_refine_r50"] if config == "deformable_detr" else []
+    for name in [f"{config}_r50", *refining]:
         for recipe in origin.recipes:
             words = overrides(recipe.settings).split()
             cfg = load_config(str(ROOT / f"configs/detectors/{name}.py"), words)

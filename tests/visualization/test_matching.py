@@ -5,7 +5,7 @@ import torch
 from kddetr.visualization import match_detections
 
 
-def counts(boxes, scores, classes, gt_boxes, gt_classes, **options) -> str:
+def counts(boxes, scores, classes, gt_boxes, gt_classes) -> str:
     return str(
         match_detections(
             boxes=torch.tensor(boxes).reshape(-1, 4),
@@ -13,7 +13,6 @@ def counts(boxes, scores, classes, gt_boxes, gt_classes, **options) -> str:
             classes=torch.tensor(classes, dtype=torch.int64),
             gt_boxes=torch.tensor(gt_boxes).reshape(-1, 4),
             gt_classes=torch.tensor(gt_classes, dtype=torch.int64),
-            **options,
         )
     )
 

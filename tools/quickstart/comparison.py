@@ -20,6 +20,7 @@ from runs import ROOT, Run, run_all
 
 METRICS = ("AP", "AP50", "AP75")
 LONGER = "alone_same_time"
+SEVERAL = "number of seeds; with several, the student alone also gets the distilled run's time"
 NAMES = {
     "alone": "student alone",
     LONGER: "student alone, distilled run's time",
@@ -28,25 +29,18 @@ NAMES = {
 }
 
 
-def arguments(description: str, *, output: str, seeds: str) -> argparse.ArgumentParser:
-    """A parser with the options that all of these programs have.
-
-    Args:
-        description: of the program.
-        output: the default output folder, relative to the project's root.
-        seeds: help text of ``--seeds``.
-    """
+def arguments(
+    description: str, *, output: str, seeds: str = "number of seeds (default 1)"
+) -> argparse.ArgumentParser:
+    """A parser with the options of these programs; ``seeds`` is the help text of ``--seeds``."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seeds", type=positive, default=1, help=seeds)
     parser.add_argument("--iterations", type=positive, default=None, help="default: the configs'")
-    parser.add_argument("--output", type=_folder, default=ROOT / output, help=f"default: {output}")
+    # The path must be absolute, because trainings are started in the project's root.
+    folder = {"type": lambda text: Path(text).resolve(), "default": ROOT / output}
+    parser.add_argument("--output", **folder, help=f"default: {output}")
     return parser
-
-
-def _folder(text: str) -> Path:
-    """The absolute path, because trainings are started in the project's root."""
-    return Path(text).resolve()
 
 
 def positive(text: str) -> int:
@@ -57,11 +51,8 @@ def positive(text: str) -> int:
 
 
 def begin() -> Callable[[str], None]:
-    """Sets PyTorch to one thread and makes the data.
-
-    Returns:
-        a function that prints a line of progress after the seconds since the start.
-    """
+    """Sets PyTorch to one thread and makes the data; returns a function that prints a line of
+    progress after the seconds since the start."""
     torch.set_num_threads(1)
     started = time.monotonic()
 
@@ -121,13 +112,16 @@ class Comparison:
         return self._run(LONGER, "alone", seed, iterations)
 
     def _run(self, name: str, config: str, seed: int, iterations: int) -> Run:
-        return Run(
-            name=NAMES[name] + (f" (seed {seed})" if seed else ""),
-            config=self.configs[config],
-            output=self.output / f"seed{seed}" / name,
-            iterations=iterations,
-            overrides=[f"train.seed={seed}"],
-        )
+        folder = self.output / f"seed{seed}" / name
+        return seeded_run(NAMES[name], self.configs[config], folder, seed, iterations)
+
+
+def seeded_run(
+    name: str, config: str, folder: Path, seed: int, iterations: int, changes: Sequence[str] = ()
+) -> Run:
+    """A run with this seed and these changes of its config."""
+    name += f" (seed {seed})" if seed else ""
+    return Run(name, config, folder, iterations, [f"train.seed={seed}", *changes])
 
 
 def shipped_teacher() -> torch.nn.Module:
@@ -152,12 +146,8 @@ def scores(detector: torch.nn.Module) -> dict[str, float]:
 
 
 def outcome(run: Run, detector: torch.nn.Module) -> dict:
-    """The figures of a finished run and its student.
-
-    Returns:
-        those of :func:`scores`, ``val`` (AP on the validation images), ``iterations``, ``seconds``
-        of training steps, ``parameters``.
-    """
+    """The figures of a finished run and its student: those of :func:`scores`, ``val`` (AP on the
+    validation images), ``iterations``, ``seconds`` of training steps, ``parameters``."""
     iterations, (seconds, val) = run.evaluations()[-1]
     return {
         **scores(detector),
@@ -206,12 +196,8 @@ def write_lines(path: Path, lines: Sequence[dict]) -> None:
 def read_lines(path: Path, wanted: Sequence[str]) -> list[dict]:
     """The dictionaries of a results.jsonl.
 
-    Args:
-        path: the file.
-        wanted: the keys that each line must have.
-
     Raises:
-        UsageError: the file does not exist, is empty, or has a line without these keys.
+        UsageError: the file does not exist, is empty, or has a line without the ``wanted`` keys.
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}: give the results.jsonl of an earlier run.")
@@ -246,16 +232,20 @@ CELLS = {
 }
 
 
-def markdown(columns: Sequence[str], rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """A Markdown table, one row per detector.
-
-    Args:
-        columns: names of the figures.
-        rows: title of a row to its figures, each a list with one value per seed. A cell is empty
-            where there is no figure.
-    """
-    lines = ["| | " + " | ".join(columns) + " |", "|" + " --- |" * (len(columns) + 1)]
+def detector_table(
+    columns: Sequence[str], rows: Mapping[str, Mapping[str, Sequence[float]]]
+) -> str:
+    """A Markdown table, one row per detector: ``rows`` has the figures of each title by column, as
+    a list with one value per seed. A cell is empty where there is no figure."""
+    cells = [["", *columns]]
     for title, figures in rows.items():
-        cells = [CELLS.get(c, spread)(figures[c]) if figures.get(c) else "" for c in columns]
-        lines.append("|" + "".join(f" {cell} |" if cell else " |" for cell in (title, *cells)))
+        row = [CELLS.get(c, spread)(figures[c]) if figures.get(c) else "" for c in columns]
+        cells.append([title, *row])
+    return markdown(cells)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first row is the header."""
+    lines = ["|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in rows]
+    lines.insert(1, "|" + " --- |" * len(rows[0]))
     return "\n".join(lines)

@@ -7,7 +7,7 @@ results.json. The teacher takes about 25 minutes on one idle core, a seed 15 to 
 
 from pathlib import Path
 
-from comparison import arguments, begin, markdown, outcome, student, write
+from comparison import arguments, begin, detector_table, outcome, seeded_run, student, write
 from kddetr.engine import load_config
 from runs import ROOT, Run, program, run_all, shown
 
@@ -28,10 +28,7 @@ ONCE = ("dab_alone", "dab_distilled")
 
 def main() -> None:
     """Parse the command line, train, report."""
-    parser = arguments(
-        __doc__, output="output/quickstart_dino", seeds="number of seeds (default 1)"
-    )
-    args = parser.parse_args()
+    args = arguments(__doc__, output="output/quickstart_dino").parse_args()
     output = args.output
     say = begin()
     say("training the teacher")
@@ -67,16 +64,9 @@ def _runs(output: Path, seed: int, iterations: int | None, teacher: Run) -> dict
     for name in order:
         title, config, origin = STUDENTS[name]
         path = f"{CONFIGS}/{config}.py"
-        overrides = [f"train.seed={seed}"]
-        if origin:
-            overrides.append(f"model.teacher.detector.checkpoint={teacher.checkpoint}")
-        runs[name] = Run(
-            name=title + (f" (seed {seed})" if seed else ""),
-            config=path,
-            output=output / f"seed{seed}" / name,
-            iterations=iterations or load_config(str(ROOT / path)).train.max_iter,
-            overrides=overrides,
-        )
+        changes = [f"model.teacher.detector.checkpoint={teacher.checkpoint}"] if origin else []
+        length = iterations or load_config(str(ROOT / path)).train.max_iter
+        runs[name] = seeded_run(title, path, output / f"seed{seed}" / name, seed, length, changes)
     return runs
 
 
@@ -95,7 +85,7 @@ def table(results: dict) -> str:
         rows[title] = _figures([seed[name] for seed in seeds])
         if origin:
             rows[title]["gain"] = [seed[name]["test"] - seed[origin]["test"] for seed in seeds]
-    return markdown(("parameters", "AP", "gain", "iterations", "seconds"), rows)
+    return detector_table(("parameters", "AP", "gain", "iterations", "seconds"), rows)
 
 
 def _figures(runs: list[dict]) -> dict[str, list[float]]:

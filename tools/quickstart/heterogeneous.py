@@ -12,10 +12,11 @@ from pathlib import Path
 from comparison import (
     METRICS,
     NAMES,
+    SEVERAL,
     Comparison,
     arguments,
     begin,
-    markdown,
+    detector_table,
     outcome,
     parameters,
     read_lines,
@@ -41,8 +42,7 @@ COLUMNS = ("parameters", *METRICS, "gain", "iterations", "seconds")
 
 def main() -> None:
     """Parse the command line; print the table of old results, or train and report."""
-    several = "number of seeds; with several, the student alone also gets the distilled run's time"
-    parser = arguments(__doc__, output="output/heterogeneous", seeds=several)
+    parser = arguments(__doc__, output="output/heterogeneous", seeds=SEVERAL)
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="only print the table of this results.jsonl"
     )
@@ -80,13 +80,8 @@ def teacher_line() -> dict:
 
 
 def run_lines(seed: int, configs: dict[str, str], outcomes: dict[str, dict]) -> list[dict]:
-    """The lines of one seed in a results.jsonl.
-
-    Args:
-        seed: of the runs.
-        configs: name of a run to its config.
-        outcomes: name of a run to its :func:`outcome`; gains are measured from the run "alone".
-    """
+    """The lines of one seed in a results.jsonl, from each run's config and :func:`outcome` by the
+    name of the run; gains are measured from the run "alone"."""
     return [
         {"config": configs[name], "run": name, "seed": seed}
         | found
@@ -128,7 +123,7 @@ def table(lines: Sequence[dict]) -> str:
                 column: [line[column] for line in mine if line[column] is not None]
                 for column in COLUMNS
             }
-    return markdown(COLUMNS, rows)
+    return detector_table(COLUMNS, rows)
 
 
 if __name__ == "__main__":

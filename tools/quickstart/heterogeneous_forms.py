@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comparison import METRICS, arguments, begin, read_lines, spread, write_lines
+from comparison import (
+    METRICS,
+    arguments,
+    begin,
+    markdown,
+    read_lines,
+    seeded_run,
+    spread,
+    write_lines,
+)
+from kddetr.engine.metrics import read_metrics
 from runs import Run, program, run_all, shown
 
 ALONE = "configs/quickstart/faster_rcnn_alone.py"
@@ -106,9 +116,7 @@ FORMS = {
 
 def main() -> None:
     """Parse the command line; print the table of old results, or train and report."""
-    parser = arguments(
-        __doc__, output="output/heterogeneous_forms", seeds="number of seeds (default 1)"
-    )
+    parser = arguments(__doc__, output="output/heterogeneous_forms")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="FORM")
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="only print the table of this results.jsonl"
@@ -119,11 +127,12 @@ def main() -> None:
         return
     say = begin()
     iterations = args.iterations or ITERATIONS
-    runs = {
-        (name, seed): _run(name, seed, args.output, iterations)
-        for seed in range(args.seed, args.seed + args.seeds)
-        for name in args.forms
-    }
+    runs = {}
+    for seed in range(args.seed, args.seed + args.seeds):
+        for name in args.forms:
+            form, folder = FORMS[name], args.output / f"seed{seed}" / name
+            run = seeded_run(name, form.config, folder, seed, iterations, form.changes)
+            runs[name, seed] = run
     say(f"training {len(runs)} students for {iterations} iterations")
     run_all(list(runs.values()), say=say)
     lines = [line(name, seed, run) for (name, seed), run in runs.items()]
@@ -133,20 +142,9 @@ def main() -> None:
     say(f"done; the figures are in {shown(file)}")
 
 
-def _run(name: str, seed: int, output: Path, iterations: int) -> Run:
-    form = FORMS[name]
-    return Run(
-        name=name + (f" (seed {seed})" if seed else ""),
-        config=form.config,
-        output=output / f"seed{seed}" / name,
-        iterations=iterations,
-        overrides=[f"train.seed={seed}", *form.changes],
-    )
-
-
 def line(name: str, seed: int, run: Run) -> dict:
     """The line of one run in a results.jsonl, with its last AP (percent, validation images)."""
-    last = [m for m in run.metrics() if "bbox/AP" in m][-1]
+    last = [m for m in read_metrics(run.output) if "bbox/AP" in m][-1]
     figures = {metric: last[f"bbox/{metric}"] for metric in METRICS}
     head = {"form": name, "config": run.config, "changes": list(FORMS[name].changes)}
     return head | {"seed": seed, "iterations": run.iterations} | figures
@@ -155,16 +153,14 @@ def line(name: str, seed: int, run: Run) -> dict:
 def table(lines: Sequence[dict]) -> str:
     """A Markdown table of a results.jsonl, one row per form, with :func:`comparison.spread` over
     the seeds."""
-    rows = ["| points | regions | class term | L1, GIoU | seeds | AP | AP50 | AP75 |"]
-    rows.append("|" + " --- |" * 8)
+    rows = [["points", "regions", "class term", "L1, GIoU", "seeds", *METRICS]]
     for name, form in FORMS.items():
         mine = [line for line in lines if line["form"] == name]
         if mine:
             words = (form.points or "none", form.regions, form.class_term, form.box_terms)
             figures = (spread([line[metric] for line in mine]) for metric in METRICS)
-            cells = [*words, str(len(mine)), *figures]
-            rows.append("|" + "".join(f" {cell} |" if cell else " |" for cell in cells))
-    return "\n".join(rows)
+            rows.append([*words, str(len(mine)), *figures])
+    return markdown(rows)
 
 
 if __name__ == "__main__":

@@ -22,24 +22,15 @@ SHOWN = ("alone", "distilled", "distilled_unlabeled")
 def draw_pictures(
     output: Path, runs: Mapping[str, Run], teacher: torch.nn.Module, names: Mapping[str, str]
 ) -> list[Path]:
-    """Draws detections side by side, points over an image, and AP curves.
+    """Draws detections side by side, points over an image, and AP curves into PNG files in
+    ``output``, and returns these files.
 
-    Args:
-        output: folder of the PNG files.
-        runs: finished runs by name.
-        teacher: the bundled teacher.
-        names: name of a run to its title in the pictures, in the order to show them.
-
-    Returns:
-        the files written.
+    ``names`` has the titles of the finished ``runs``, in the order to show them.
     """
-    output.mkdir(parents=True, exist_ok=True)
     records = DatasetCatalog.get("quickstart_test")
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, IMAGES).round().astype(int)]
-    with_objects = DetectionMapper(is_train=True, augmentations=[])
-    without_objects = DetectionMapper(is_train=False, augmentations=[])
-    truths = [with_objects(dict(record)) for record in chosen]
-    inputs = [without_objects(dict(record)) for record in chosen]
+    mapper = DetectionMapper(is_train=True, augmentations=[])
+    inputs = [mapper(record) for record in chosen]
     images = [np.ascontiguousarray(x["image"].permute(1, 2, 0).numpy()) for x in inputs]
 
     detectors = {"teacher": teacher} | {names[key]: student(runs[key]) for key in SHOWN}
@@ -48,28 +39,25 @@ def draw_pictures(
             name: [output["instances"] for output in detector.eval()(inputs)]
             for name, detector in detectors.items()
         }
-    side_by_side = output / "detections.png"
-    detections_side_by_side(
+    side_by_side = detections_side_by_side(
         images,
-        {"ground truth": [x["instances"] for x in truths]} | found,
+        {"ground truth": [x["instances"] for x in inputs]} | found,
         class_names=MetadataCatalog.get("quickstart_test").thing_classes,
-        path=side_by_side,
+        path=output / "detections.png",
     )
-    over_image = output / "points.png"
-    _draw_points(teacher, inputs[0], images[0], over_image)
-    curves = output / "curves.png"
-    ap_curves(
+    over_image = _draw_points(teacher, inputs[0], images[0], output / "points.png")
+    curves = ap_curves(
         {
             name: [(i, seconds, ap) for i, (seconds, ap) in runs[key].evaluations()]
             for key, name in names.items()
             if key in runs
         },
-        path=curves,
+        path=output / "curves.png",
     )
     return [side_by_side, over_image, curves]
 
 
-def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Path) -> None:
+def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Path) -> Path:
     """The points that the quickstart's sampler draws for one image, with the teacher's weights."""
     sampler = build(load_config(str(ROOT / "configs/quickstart/distilled.py")).model.sampler)
     torch.manual_seed(0)
@@ -77,7 +65,7 @@ def _draw_points(teacher: torch.nn.Module, x: dict, image: np.ndarray, path: Pat
         asked = EncodedDetector(teacher, teacher.encode([x]))
         points = sampler(asked, asked)
         weights = ForegroundWeight()(asked.decode(points))[0]
-    points_over_image(
+    return points_over_image(
         image,
         points,
         weights,

@@ -7,10 +7,11 @@ same number of iterations. Writes a table, pictures and results.json.
 
 from comparison import (
     NAMES,
+    SEVERAL,
     Comparison,
     arguments,
     begin,
-    markdown,
+    detector_table,
     outcome,
     result,
     scores,
@@ -29,8 +30,7 @@ CONFIGS = {
 
 def main() -> None:
     """Parse the command line, train, report."""
-    several = "number of seeds; with several, the student alone also gets the distilled run's time"
-    args = arguments(__doc__, output="output/quickstart", seeds=several).parse_args()
+    args = arguments(__doc__, output="output/quickstart", seeds=SEVERAL).parse_args()
     say = begin()
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
@@ -65,7 +65,7 @@ def table(results: list[dict]) -> str:
             "iterations": [r["iterations"][key] for r in results],
             "seconds": [r["seconds"][key] for r in results],
         }
-    return markdown(("AP", "gain", "iterations", "seconds"), rows)
+    return detector_table(("AP", "gain", "iterations", "seconds"), rows)
 
 
 if __name__ == "__main__":

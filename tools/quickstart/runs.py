@@ -82,14 +82,10 @@ class Run:
                 " teacher): remove that folder, or choose another output folder."
             )
 
-    def metrics(self) -> list[dict]:
-        """See :func:`kddetr.engine.metrics.read_metrics`."""
-        return read_metrics(self.output)
-
     def evaluations(self) -> list[tuple[int, tuple[float, float]]]:
         """(iterations done, (seconds of training, AP)) of every evaluation so far."""
         found, seconds = [], 0.0
-        for line in self.metrics():
+        for line in read_metrics(self.output):
             seconds = line.get("train_seconds", seconds)
             if "bbox/AP" in line:
                 done = min(line["iteration"] + 1, self.iterations)
@@ -98,7 +94,7 @@ class Run:
 
     def status(self) -> str:
         """One short phrase: the iterations done, and the last AP on the validation images."""
-        metrics = self.metrics()
+        metrics = read_metrics(self.output)
         done = min(metrics[-1]["iteration"] + 1, self.iterations) if metrics else 0
         found = self.evaluations()
         score = f", AP {found[-1][1][1]:.1f}" if found else ""

@@ -19,11 +19,9 @@ CONFIG = "configs/quickstart/teacher.py"
 def main() -> None:
     """Parse the command line, train, export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--to", type=Path, default=None, help="file to write (default: the file of the package)"
-    )
-    args = parser.parse_args()
-    to = args.to or asset("kddetr://quickstart_teacher.pth")
+    bundled, what = asset("kddetr://quickstart_teacher.pth"), "default: the file of the package"
+    parser.add_argument("--to", type=Path, default=bundled, help=f"file to write ({what})")
+    to = parser.parse_args().to
     make_quickstart_data(quickstart_root())
     train = load_config(str(ROOT / CONFIG)).train
     run = Run("teacher", CONFIG, ROOT / train.output_dir, train.max_iter)

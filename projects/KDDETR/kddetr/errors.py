@@ -93,11 +93,8 @@ def exit_on_user_error() -> Iterator[None]:
     try:
         yield
     except (UserError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {_sentence(error)}", file=sys.stderr, flush=True)
+        text = str(error)
+        if "Original Traceback" in text:  # which a worker of a loader puts in front of the message
+            text = text.strip().splitlines()[-1]
+        print(f"error: {text}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
-
-
-def _sentence(error: Exception) -> str:
-    """The message of an error; a worker of a loader puts its traceback in front of the message."""
-    text = str(error)
-    return text.strip().splitlines()[-1] if "Original Traceback" in text else text

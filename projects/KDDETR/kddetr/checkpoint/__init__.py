@@ -6,9 +6,9 @@ from .adapt import adapted
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState
-from .coverage import Coverage, load_weights
+from .coverage import load_weights
 from .files import atomic_write, local_file, read_checkpoint, weights_of, whole_checkpoints
-from .loading import deployable, load_file, load_pretrained, weight_owner
+from .loading import deployable, load_pretrained, weight_owner
 from .published import converted
 from .swin_names import is_swin, swin_names
 from .zoo import zoo_address
@@ -16,7 +16,6 @@ from .zoo import zoo_address
 __all__ = [
     "CheckpointError",
     "Checkpointer",
-    "Coverage",
     "WrapperState",
     "adapted",
     "asset",
@@ -26,7 +25,6 @@ __all__ = [
     "deployable",
     "detectron2_names",
     "is_swin",
-    "load_file",
     "load_pretrained",
     "load_weights",
     "local_file",

@@ -2,16 +2,24 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from ..errors import CheckpointError
 from .backbones import backbone_weights, described, same_backbone
 from .caffe2_names import caffe2_names, is_caffe2
-from .coverage import grouped, is_optional
-from .heads import count_classes, count_heads, one_if_equal, rows, spread, to_contiguous
+from .coverage import counted, is_optional
+from .files import State
+from .heads import (
+    count_classes,
+    count_heads,
+    count_parts,
+    one_if_equal,
+    rows,
+    spread,
+    to_contiguous,
+)
 from .pretraining import check_pixels, check_pretraining
 from .published import Converted, converted
 from .settings import Settings, check_settings, recipes_of
@@ -19,9 +27,8 @@ from .settings import Settings, check_settings, recipes_of
 _log = logging.getLogger(__name__)
 _DINO = "query_source.content"
 _DENOISING = "denoising."
+_LEVELS = "encoder.level_embedding"
 _QUERIES = ("content", "anchors", "embedding.weight")
-
-State = Mapping[str, torch.Tensor]
 
 
 def adapted(
@@ -36,8 +43,8 @@ def adapted(
 
     A published detector is renamed, its 91 COCO category ids become 80 classes if the model has 80;
     an ImageNet backbone, and a Caffe2 detector of Detectron, get the names they have in the model;
-    this project's own files, and those of Detectron2's model zoo, stay as they are. DINO's one set
-    of heads is copied to each layer of a model that has one for each.
+    this project's own files, those of Detectron2's model zoo, and files of unknown kinds stay as
+    they are. DINO's one set of heads is copied to each layer of a model that has one for each.
 
     Args:
         state: weights by the names in the file.
@@ -47,9 +54,6 @@ def adapted(
             and levels that only one of the two has, are left to be trained anew, with a warning.
         stated: settings that the file states beside the weights, see
             :func:`~kddetr.checkpoint.settings.stated_settings`.
-
-    Returns:
-        Weights to be loaded; a kind of file that is not known comes back as it is.
 
     Raises:
         CheckpointError: a published file with missing or strange names, of another detector or with
@@ -140,8 +144,8 @@ def _check_backbone(state: State, own: State, source: str, *, refuse: bool) -> N
 
 def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None:
     """Refuse another width, and with ``strict`` any other size, which is a warning otherwise."""
-    ours = _sizes(own)
-    for option, count in _sizes(state).items():
+    ours = sizes(own)
+    for option, count in sizes(state).items():
         if not (count and ours[option]) or count == ours[option]:
             continue
         difference = f"{source} has {option}={count} and the model {ours[option]}"
@@ -153,25 +157,17 @@ def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None
         _log.warning("%s: what fits is loaded, the rest is trained anew.", difference)
 
 
-def _sizes(state: State) -> dict[str, int]:
+def sizes(state: State) -> dict[str, int]:
     """Sizes of a detector by the option of a config that sets them; 0 where it has none."""
     queries = (rows(state, f"query_source.{name}") for name in _QUERIES)
     return {
         "embed_dim": rows(state, "encoder.layers.0.attention_norm.weight"),
-        "encoder_layers": _layers(state, "encoder"),
-        "decoder_layers": _layers(state, "decoder"),
+        "encoder_layers": count_parts(state, "encoder.layers"),
+        "decoder_layers": count_parts(state, "decoder.layers"),
         "num_queries": max(queries),
-        "len(in_features) + extra_levels": _levels(state),
+        "len(in_features) + extra_levels": rows(state, _LEVELS),
         "num_classes": count_classes(state),
     }
-
-
-def _layers(state: State, part: str) -> int:
-    return len({name.split(".")[2] for name in state if name.startswith(f"{part}.layers.")})
-
-
-def _levels(state: State) -> int:
-    return rows(state, "encoder.level_embedding")
 
 
 def _fit_heads(state: State, own: State, source: str) -> tuple[State, str]:
@@ -204,12 +200,7 @@ def _check_names(state: State, own: State, source: str, found: Converted) -> Non
         for name in state
         if name not in own and not name.startswith("backbone.") and not _is_beyond(name, own, state)
     ]
-    problems = [
-        f"{words} {len(names)}: {grouped(names)}"
-        for words, names in (("missing", missing), ("left over", left_over))
-        if names
-    ]
-    if problems:
+    if problems := counted(missing, left_over):
         raise CheckpointError(
             f"{source} looks like {found.origin}, but its names differ: {'; '.join(problems)}."
         )
@@ -218,5 +209,5 @@ def _check_names(state: State, own: State, source: str, found: Converted) -> Non
 def _is_beyond(name: str, state: State, other: State) -> bool:
     """Whether a weight of ``other`` is in a layer or level that ``state`` does not have."""
     if match := re.match(r"(encoder|decoder)\.(?:layers|\w+_heads)\.(\d{1,2})\.", name):
-        return int(match[2]) >= _layers(state, match[1])
-    return name.startswith("neck.") and _levels(state) != _levels(other)
+        return int(match[2]) >= count_parts(state, f"{match[1]}.layers")
+    return name.startswith("neck.") and rows(state, _LEVELS) != rows(other, _LEVELS)

@@ -8,6 +8,7 @@ of numbers, check lengths, and pass to numpy only values that numpy itself has j
 import collections
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,69 +67,55 @@ def _filled(shape: tuple, kind: _Type, raw: bytes | str, order: str) -> np.ndarr
     return array
 
 
-class _Call:
-    """A function without attributes, because a pickle may set those of anything it names."""
+class _Function:
+    """A function whose attributes a pickle cannot set, as it may those of anything it names."""
 
-    __slots__ = ()
+    __slots__ = ("_call",)
 
+    def __init__(self, call: Callable) -> None:
+        self._call = call
 
-class _Reconstruct(_Call):
-    __slots__ = ()
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
 
-    def __call__(self, kind: type, *_: Any) -> _Array:
-        if kind is not _Array:
-            raise ValueError("an array of a class of its own")
-        return _Array()
-
-
-class _FromBuffer(_Call):
-    """An array in a pickle of protocol 5."""
-
-    __slots__ = ()
-
-    def __call__(self, raw: bytes, kind: _Type, shape: tuple, order: str) -> _Array:
-        array = _Array()
-        array.__setstate__((shape, kind, order == "F", raw))
-        return array
+    def __setstate__(self, state: Any) -> None:
+        raise ValueError("a function with attributes of its own")
 
 
-class _Scalar(_Call):
-    __slots__ = ()
-
-    def __call__(self, kind: _Type, raw: bytes) -> np.generic:
-        return _filled((), kind, raw, "C")[()]
-
-
-class _Encode(_Call):
-    """Bytes in a pickle of protocol 2, unless they are empty."""
-
-    __slots__ = ()
-
-    def __call__(self, value: str, encoding: str) -> bytes:
-        if encoding != "latin1":
-            raise ValueError("bytes in a strange encoding")
-        return value.encode("latin1")
+def _reconstruct(kind: type, *_: Any) -> _Array:
+    if kind is not _Array:
+        raise ValueError("an array of a class of its own")
+    return _Array()
 
 
-class _NoBytes(_Call):
-    """Empty bytes in a pickle of protocol 2."""
-
-    __slots__ = ()
-
-    def __call__(self) -> bytes:
-        return b""
+def _from_buffer(raw: bytes, kind: _Type, shape: tuple, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((shape, kind, order == "F", raw))
+    return array
 
 
-# (module, name) in a file -> what is called instead. numpy 2 has other modules than numpy 1.
-STAND_INS = {
+def _scalar(kind: _Type, raw: bytes) -> np.generic:
+    return _filled((), kind, raw, "C")[()]
+
+
+def _encode(value: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError("bytes in a strange encoding")
+    return value.encode("latin1")
+
+
+# (module, name) in a file -> what is called instead.
+STAND_INS: dict[tuple[str, str], Callable] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
-    ("_codecs", "encode"): _Encode(),
-    **{(module, "bytes"): _NoBytes() for module in ("builtins", "__builtin__")},
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Reconstruct() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar() for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer() for core in ("core", "_core")},
+    ("_codecs", "encode"): _Function(_encode),  # bytes in a pickle of protocol 2
+    ("builtins", "bytes"): _Function(lambda: b""),  # empty ones
+    ("__builtin__", "bytes"): _Function(lambda: b""),
 }
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and 2
+    STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _Function(_reconstruct)
+    STAND_INS[f"{_core}.multiarray", "scalar"] = _Function(_scalar)
+    STAND_INS[f"{_core}.numeric", "_frombuffer"] = _Function(_from_buffer)  # protocol 5
 
 
 # The unpickler written in Python: the one in C takes memory for a billion entries when a damaged

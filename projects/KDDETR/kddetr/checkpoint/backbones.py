@@ -6,18 +6,16 @@ as a detector's ``backbone`` or below a feature pyramid.
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from ..errors import CheckpointError
 from .coverage import grouped
+from .files import State
 from .heads import rows
 from .swin_names import is_swin, swin_names
 from .timm_names import timm_weights
-
-State = Mapping[str, torch.Tensor]
 
 _STEM = "stem.conv1.weight"
 _BACKBONE = re.compile(r"^(stem|res[2-5])\.")
@@ -43,11 +41,7 @@ _RESIDUAL = re.compile(
 
 
 def detectron2_names(state: State) -> dict[str, torch.Tensor]:
-    """A torchvision ResNet's state dict under Detectron2's names, without its classifier.
-
-    Args:
-        state: names such as ``conv1.weight``, ``layer1.0.bn2.bias``, ``fc.weight``.
-    """
+    """A torchvision ResNet's state dict under Detectron2's names, without its classifier."""
     renamed = {}
     for name, value in state.items():
         for pattern, replacement in _RULES:
@@ -58,11 +52,7 @@ def detectron2_names(state: State) -> dict[str, torch.Tensor]:
 
 
 def own_names(bare: State, source: str) -> dict[str, torch.Tensor]:
-    """A ResNet or Swin without prefix and classifier under the names of this project's backbones.
-
-    Args:
-        bare: torchvision's, Detectron2's or a Swin's names.
-        source: where it comes from, for messages.
+    """A ResNet or Swin of any published names under those of this project's backbones.
 
     Raises:
         CheckpointError: a name belongs to neither.
@@ -80,9 +70,8 @@ def own_names(bare: State, source: str) -> dict[str, torch.Tensor]:
 
 
 def in_resnet(name: str) -> re.Match | None:
-    """Whether a weight of a model is inside a ResNet of Detectron2: (the prefix, the part).
-
-    ``backbone.bottom_up.`` and ``res2`` of ``backbone.bottom_up.res2.0.conv1.weight``.
+    """(``backbone.bottom_up.``, ``res2``) of ``backbone.bottom_up.res2.0.conv1.weight``; None
+    outside of Detectron2's ResNets.
     """
     return _INSIDE.match(name)
 
@@ -133,10 +122,8 @@ def _ending_like(name: str, own: list[str]) -> str:
 
 
 def depth_of(state: State) -> int | None:
-    """Depth of the smallest ResNet with the blocks of these weights, 18 to 152; None: no ResNet.
-
-    Args:
-        state: Detectron2's names; stages may be missing.
+    """Depth of the smallest ResNet with these blocks, 18 to 152, where not all stages need to be
+    there; None: no ResNet.
     """
     blocks, bottleneck = _blocks(state)
     for depth, counts in _BLOCKS[bottleneck].items():

@@ -5,14 +5,12 @@ Detectron2's own code renames the weights; this module does what that code leave
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
 from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 
 from ..errors import CheckpointError
-
-State = Mapping[str, torch.Tensor]
+from .files import State
 
 # An optimizer's state, what Detectron kept of the file from which it started, classifiers, and a
 # bias in front of a batch norm, which no ResNet of Detectron has.
@@ -38,14 +36,9 @@ def is_folded(state: State) -> bool:
 def caffe2_names(state: State, source: str) -> dict[str, torch.Tensor]:
     """Caffe2's weights under Detectron2's names, without the prefix that they have in a model.
 
-    Args:
-        state: names such as ``conv1_w``, ``res2_0_branch2a_bn_s``, ``fpn_inner_res2_2_sum_w``.
-        source: the file's name, for messages.
-
-    Returns:
-        ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``fpn_lateral2.weight``, ... The row of
-        the background class is the last instead of the first, and left out where it has no meaning.
-        Folded batch norms have mean 0 and variance 1. Classifiers are left out.
+    ``fpn_inner_res2_2_sum_w`` becomes ``fpn_lateral2.weight``. The row of the background class is
+    the last instead of the first, and left out where it has no meaning. Folded batch norms get mean
+    0 and variance 1. Classifiers are left out.
 
     Raises:
         CheckpointError: two names become one, or a name or shape makes no sense.

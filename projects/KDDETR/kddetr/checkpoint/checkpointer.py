@@ -6,6 +6,7 @@ What is saved is the detector alone: the file of a distilled student is a plain 
 import copy
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,9 +69,8 @@ class Checkpointer(DetectionCheckpointer):
 
     Args:
         model: the model that is trained or evaluated, wrapped or not.
-        save_dir: folder of the checkpoints.
+        save_dir, checkpointables: as in Detectron2.
         save_to_disk: defaults to the main process only.
-        checkpointables: objects with ``state_dict`` and ``load_state_dict``.
     """
 
     def __init__(
@@ -87,16 +87,22 @@ class Checkpointer(DetectionCheckpointer):
 
     def save(self, name: str, **extra: Any) -> None:
         """Save the model, all checkpointables and ``extra`` as ``name``.pth, to be resumed from."""
-        if not self.save_dir or not self.save_to_disk:
-            return
-        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
-        self._write(name, {**self._detector(), **states, **extra})
-        self.tag_last_checkpoint(f"{name}.pth")
+        if self.save_dir and self.save_to_disk:
+            states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+            self.save_weights(name, **states | extra)
+            self.tag_last_checkpoint(f"{name}.pth")
 
     def save_weights(self, name: str, **extra: Any) -> None:
-        """Save the model and ``extra`` only, to which ``last_checkpoint`` does not point."""
-        if self.save_dir and self.save_to_disk:
-            self._write(name, {**self._detector(), **extra})
+        """Save the model, its settings and ``extra`` alone, from which a run does not resume."""
+        if not (self.save_dir and self.save_to_disk):
+            return
+        data = {"model": self.model.state_dict()}
+        if settings := getattr(self.model, "settings", None):
+            data[SETTINGS] = dict(settings)
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        os.makedirs(self.save_dir, exist_ok=True)
+        _log.info("Saving checkpoint to %s", path)
+        atomic_write(path, lambda stream: torch.save(data | extra, stream))
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the file to resume from."""
@@ -143,19 +149,17 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.
         """
-        if resume and self.last_checkpoint():
-            return self._resume(self.last_checkpoint())
-        return self.load(path, checkpointables=[])
-
-    def _resume(self, path: str) -> dict[str, Any]:
-        absent = self.checkpointables.keys() - read_checkpoint(path).keys()
+        last = self.last_checkpoint() if resume else ""
+        if not last:
+            return self.load(path, checkpointables=[])
+        absent = self.checkpointables.keys() - read_checkpoint(last).keys()
         if absent:
             raise CheckpointError(
-                f"{path} holds weights but no {' and no '.join(sorted(absent))} state, so a run"
+                f"{last} holds weights but no {' and no '.join(sorted(absent))} state, so a run"
                 " cannot resume from it; write the name of a numbered checkpoint into"
                 " last_checkpoint, or start anew with train.init_checkpoint."
             )
-        return self.load(path, strict=True)
+        return self.load(last, strict=True)
 
     def last_checkpoint(self) -> str:
         """The file that resuming starts from, empty when the folder holds no checkpoint at all.
@@ -163,12 +167,8 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             CheckpointError: there are checkpoints but none is noted as the last one.
         """
-        name = ""
-        note = os.path.join(self.save_dir, "last_checkpoint")
-        if os.path.isfile(note):
-            with open(note) as stream:
-                name = stream.read().strip()
-        if name:
+        note = Path(self.save_dir, "last_checkpoint")
+        if note.is_file() and (name := note.read_text().strip()):
             return os.path.join(self.save_dir, name)
         present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
         # The best one holds weights only: a run cannot resume from it.
@@ -179,19 +179,3 @@ class Checkpointer(DetectionCheckpointer):
                 f"empty; write the name of the one to resume from into it, e.g. {present[-1]}."
             )
         return ""
-
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to resume from."""
-        return bool(self.last_checkpoint())
-
-    def _detector(self) -> dict[str, Any]:
-        """The weights, and where the model has any the settings that no weight's shape shows."""
-        settings = getattr(self.model, "settings", None)
-        found = {"model": self.model.state_dict()}
-        return found | {SETTINGS: dict(settings)} if settings else found
-
-    def _write(self, name: str, data: dict[str, Any]) -> None:
-        path = os.path.join(self.save_dir, f"{name}.pth")
-        os.makedirs(self.save_dir, exist_ok=True)
-        _log.info("Saving checkpoint to %s", path)
-        atomic_write(path, lambda stream: torch.save(data, stream))

@@ -5,14 +5,13 @@ where all has to, is an error that lists the names.
 """
 
 import re
-from collections.abc import Mapping
+from collections import OrderedDict
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from ..errors import CheckpointError
-from .files import shown
+from .files import State, shown
 
 # May be missing or left over: a counter that nothing reads, and constants that come from the config
 # (the files of Detectron2's model zoo have anchors, and its models do not any more).
@@ -40,20 +39,17 @@ class Coverage:
         """One readable paragraph: ``loaded 412/415; missing 3: head (bias, weight), ...``."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         parts = [f"loaded {len(self.loaded)}/{total}"]
-        if self.missing:
-            parts.append(f"missing {len(self.missing)}: {grouped(self.missing)}")
-        if self.unexpected:
-            parts.append(f"left over {len(self.unexpected)}: {grouped(self.unexpected)}")
+        parts += counted(self.missing, self.unexpected)
         if self.mismatched:
-            shown = [
+            sizes = [
                 f"{k} {_size(a)} in the file, {_size(b)} in the model"
                 for k, a, b in self.mismatched
             ]
-            parts.append(f"of another shape {len(shown)}: {_truncated(shown)}")
+            parts.append(f"of another shape {len(sizes)}: {_truncated(sizes)}")
         return "; ".join(parts)
 
 
-def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Coverage:
+def compare(model: nn.Module, state: State) -> Coverage:
     """How weights fit a model, by names and shapes."""
     own = model.state_dict(keep_vars=True)
     mismatched = [
@@ -77,20 +73,18 @@ def compare(model: nn.Module, state: Mapping[str, torch.Tensor]) -> Coverage:
     )
 
 
-def load_weights(
-    model: nn.Module, state: Mapping[str, torch.Tensor], *, strict: bool, source: str
-) -> Coverage:
+def load_weights(model: nn.Module, state: State, *, strict: bool, source: str) -> Coverage:
     """Copy ``state`` into ``model`` and report the coverage.
 
     Args:
         model: module that receives the weights.
-        state: name -> tensor, names as in ``model.state_dict()``.
-        strict: whether everything has to fit; nothing is copied when it does not.
+        state: weights by the names in ``model.state_dict()``.
+        strict: whether everything has to fit.
         source: where the weights come from, for messages.
 
     Raises:
         CheckpointError: no weight fits, or ``strict`` and something is missing, left over or of
-            another shape.
+            another shape; nothing was copied.
     """
     coverage = compare(model, state)
     if not coverage.loaded:
@@ -103,9 +97,8 @@ def load_weights(
             f"{source} does not fit the {type(model).__name__}, and all of it has to: "
             f"{coverage.describe()}."
         )
-    fitting = type(state)((key, state[key]) for key in coverage.loaded)
-    if hasattr(state, "_metadata"):
-        fitting._metadata = state._metadata
+    fitting = OrderedDict((key, state[key]) for key in coverage.loaded)
+    fitting._metadata = getattr(state, "_metadata", None)
     model.load_state_dict(fitting, strict=False)
     return coverage
 
@@ -113,6 +106,12 @@ def load_weights(
 def is_optional(name: str) -> bool:
     """Whether a weight may be missing or left over: nothing reads it, or the config has it."""
     return bool(_OPTIONAL.search(name))
+
+
+def counted(missing: list[str], left_over: list[str]) -> list[str]:
+    """``missing 3: head (bias, weight), norm (bias)`` and ``left over ...``, if there are any."""
+    both = {"missing": missing, "left over": left_over}
+    return [f"{words} {len(keys)}: {grouped(keys)}" for words, keys in both.items() if keys]
 
 
 def grouped(keys: list[str]) -> str:

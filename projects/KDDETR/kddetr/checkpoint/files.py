@@ -10,17 +10,15 @@ import contextlib
 import os
 import pickle
 import re
-import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import CheckpointError, did_you_mean
@@ -34,26 +32,13 @@ _SAVE = "where it was made, save the weights alone: torch.save({'model': model.s
 _ZIP = b"PK"
 _NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 
+# Types that a ``.pth`` may hold besides tensors: training options, numpy's numbers and arrays.
+_SAFE: list[Any] = [argparse.Namespace]
+_SAFE += [(value, ".".join(key)) for key, value in STAND_INS.items()]
 # With what PyTorch's files before 1.6 begin, after the two bytes of the pickle's protocol.
 _BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
-# What unpickling damaged bytes has been seen to raise.
-_DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SystemError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    struct.error,
-    zipfile.BadZipFile,
-    SafetensorError,
-)
+
+State = Mapping[str, torch.Tensor]  # weights by their names
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
@@ -85,7 +70,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, file, error)) from error
-    except _DAMAGE as error:
+    except Exception as error:  # damaged bytes have been seen to raise nearly every kind
         words = shown(error) or type(error).__name__
         raise CheckpointError(
             f"The checkpoint {path} is damaged ({words}); {_advice(file)}"
@@ -101,12 +86,14 @@ def read_checkpoint(path: str) -> dict[str, Any]:
 def _unpickled(file: str, beginning: bytes) -> Any:
     """The content of a file; its first nine bytes tell its format."""
     is_zip = beginning.startswith(_ZIP)
-    if _is_safetensors(beginning, os.path.getsize(file)):
+    # safetensors: the length of a header in eight bytes, and then the header, which is JSON.
+    header = int.from_bytes(beginning[:8], "little")
+    if beginning.endswith(b"{") and header < os.path.getsize(file):
         return load_file(file)
     if not is_zip and beginning[2:] != _BEFORE_ZIP:
         with open(file, "rb") as stream:
             return ArrayUnpickler(stream, encoding="latin1").load()
-    with torch.serialization.safe_globals(_safe_globals()), warnings.catch_warnings():
+    with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
         # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
@@ -115,11 +102,9 @@ def _unpickled(file: str, beginning: bytes) -> Any:
 def weights_of(
     data: dict[str, Any], source: str, *, averaged: bool = False
 ) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint of any usual layout.
+    """The state dict in a checkpoint: all of it, or what it has under a key of :data:`CONTAINERS`.
 
-    That is a flat dictionary, or the first of {"model": ...}, {"ema_model": ...},
-    {"ema_state": ...}, {"state_dict": ...}, {"model_state": ...}, {"blobs": ...}. A leading
-    ``module.`` is removed from all names, numpy arrays become tensors.
+    A leading ``module.`` is removed from all names, numpy arrays become tensors.
 
     Args:
         data: what ``read_checkpoint`` returned.
@@ -241,11 +226,6 @@ def local_file(path: str) -> str:
     raise CheckpointError(f"The checkpoint {path} does not exist; {hint}")
 
 
-def _is_safetensors(beginning: bytes, size: int) -> bool:
-    """Whether a file begins with the length of a header in eight bytes, and then JSON."""
-    return beginning.endswith(b"{") and int.from_bytes(beginning[:8], "little") < size
-
-
 def _advice(file: str) -> str:
     """What to do about a damaged file: the end of a message, with a whole file beside it if any."""
     folder, name = os.path.split(os.path.abspath(file))
@@ -259,18 +239,12 @@ def _advice(file: str) -> str:
     return f"{best} beside it is whole: to resume from it, write its name into last_checkpoint."
 
 
-def _safe_globals() -> list[Any]:
-    """Types that a ``.pth`` may hold besides tensors: training options, numpy numbers."""
-    return [argparse.Namespace, *((value, ".".join(key)) for key, value in STAND_INS.items())]
-
-
 def _refusal(path: str, file: str, error: Exception) -> str:
     """The message for a file that was not unpickled: what it would run, or that it is damaged."""
     needed = re.findall(r"(?:not allowed:|GLOBAL) (\w[\w.]*\w)", str(error))
     if zipfile.is_zipfile(file):
         # PyTorch's message names only the first.
-        allowed = torch.serialization.safe_globals(_safe_globals())
-        with allowed, contextlib.suppress(*_DAMAGE):
+        with torch.serialization.safe_globals(_SAFE), contextlib.suppress(Exception):
             needed = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     if not needed:
         return f"The checkpoint {path} is damaged or no checkpoint at all; {_advice(file)}"

@@ -5,11 +5,11 @@ counts the 80 classes that there are.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 
-State = Mapping[str, torch.Tensor]
+from .files import State
 
 _UNUSED = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = [i for i in range(91) if i not in _UNUSED]
@@ -29,6 +29,12 @@ def rows(state: State, name: str) -> int:
     return 0 if weight is None or not weight.ndim else len(weight)
 
 
+def count_parts(names: Iterable[str], place: str) -> int:
+    """How many numbered parts a place has, e.g. ``decoder.layers``; 100 and more are no numbers."""
+    part = re.compile(rf"{re.escape(place)}\.(\d{{1,2}})\.")
+    return max((int(match[1]) + 1 for match in filter(None, map(part.match, names))), default=0)
+
+
 def count_classes(state: State) -> int:
     """Foreground classes that the heads of a transformer or an R-CNN have rows for; 0: no heads."""
     of_regions = max(rows(state, f"{place}.cls_score.weight") for place in _BOX_PREDICTORS)
@@ -36,11 +42,7 @@ def count_classes(state: State) -> int:
 
 
 def to_contiguous(state: State) -> dict[str, torch.Tensor]:
-    """Rows of 91 category ids become those of the 80 classes, in the order of the ids.
-
-    Args:
-        state: a transformer's weights under this project's names, with 91 classes.
-    """
+    """A transformer's weights with the rows of the 80 classes instead of 91 category ids."""
     # The two-stage Deformable DETR finds objects of any class with row 0 of its encoder's head; its
     # other rows were never trained.
     two_stage = "query_source.embed.weight" in state

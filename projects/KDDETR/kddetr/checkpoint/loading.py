@@ -37,12 +37,7 @@ def weight_owner(model: nn.Module) -> nn.Module:
 
 
 def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, dict[str, Any]]:
-    """Load a checkpoint of any known kind into the module that owns the weights.
-
-    Args:
-        model: the module, see :func:`weight_owner`.
-        path: a checkpoint, a published detector's too, or an ImageNet file for its backbone.
-        strict: whether the file has to fit the model completely.
+    """Load a checkpoint of any known kind into a module, see :func:`weight_owner`.
 
     Returns:
         How much of the model the file covers, and all that it holds.
@@ -67,9 +62,8 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
         ``model``, in evaluation mode; none of its parameters requires a gradient.
 
     Raises:
-        CheckpointError: no file is named; it cannot be read; it is another detector's, of another
-            width, of other classes or needs other settings; or a weight is missing, left over or of
-            another shape; the message lists the names.
+        CheckpointError: no file is named, it cannot be read, or it does not fit to the last weight;
+            the message lists the names.
     """
     if not checkpoint:
         raise CheckpointError(

@@ -152,6 +152,11 @@ D encoder_attn                          cross_attention
 """)
 
 
+_D, _P, _T = "DAB-DETR", "Deformable DETR", "two-stage Deformable DETR"
+# With what the names of their configs in configs/detectors begin.
+CONFIGS = {_D: "dab_detr", _P: "deformable_detr", _T: "deformable_detr_two_stage", "DINO": "dino"}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One set of settings that weights were trained with; no weight's shape shows them.
@@ -187,23 +192,13 @@ class Origin:
         return f"{self.detector} of {self.author}"
 
     @property
-    def config(self) -> str:
-        """Beginning of the name of a config for it in configs/detectors: ``deformable_detr``."""
-        words = self.detector.lower().replace("-", "_").removeprefix("two_stage ").replace(" ", "_")
-        return words + "_two_stage" * self.detector.startswith("two-stage")
-
-    @property
     def encoder_head_is_last(self) -> bool:
         """Whether the heads of the encoder's proposals are numbered behind the decoder's.
 
         Those of the decoder then differ from layer to layer. Otherwise all layers may have one
         head, written once for each layer or only once (safetensors keep one of equal tensors).
         """
-        return self.config.endswith("two_stage") or str(self) == "DINO of detrex"
-
-    def matches(self, names: Mapping[str, object]) -> bool:
-        """Whether these are the names of such a file."""
-        return all(name in names for name in self.tells.split())
+        return self.detector == _T or str(self) == "DINO of detrex"
 
     def rename(self, name: str) -> str:
         """This project's name of a weight."""
@@ -229,7 +224,6 @@ def _deformable(eps: float) -> tuple[Recipe, ...]:
 
 
 _A, _X, _H = "its authors' project", "detrex", "Hugging Face"
-_D, _P, _T = "DAB-DETR", "Deformable DETR", "two-stage Deformable DETR"
 _DAB_TELLS = "refpoint_embed.weight input_proj.weight"
 _REFERENCE, _TRANS = "transformer.reference_points.weight", "transformer.pos_trans.weight"
 _CONTENT, _LEVEL = "transformer.tgt_embed.weight", "transformer.level_embed"

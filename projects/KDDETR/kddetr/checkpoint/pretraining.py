@@ -6,7 +6,6 @@ Each fits a model made for the other to the last name, and computes useless feat
 """
 
 import logging
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..errors import CheckpointError
 from .backbones import in_resnet
 from .caffe2_names import is_caffe2, is_folded
+from .files import State
 
 _log = logging.getLogger(__name__)
 _CAFFE = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
@@ -26,8 +26,6 @@ _SETTINGS = {
         ("RGB", "[123.675,116.28,103.53]", "[58.395,57.12,57.375]"),
     )
 }
-
-State = Mapping[str, torch.Tensor]
 
 
 class Pixels(NamedTuple):
@@ -48,13 +46,8 @@ def check_pretraining(state: State, model: nn.Module, source: str) -> None:
     """Refuse an ImageNet file, or a Caffe2 detector, that was trained on other pixels.
 
     It is a warning where the names do not show for sure who made the file, or where only the stride
-    of the bottlenecks lies elsewhere.
-
-    Args:
-        state: weights by the names in the file.
-        model: its ``pixel_mean``, ``pixel_std`` and ``input_format`` say what it feeds its
-            backbone; a model without them is not checked.
-        source: the file's name, for messages.
+    of the bottlenecks lies elsewhere. What a model feeds its backbone is known from ``pixel_mean``,
+    ``pixel_std`` and ``input_format``; a model without them is not checked.
 
     Raises:
         CheckpointError: other pixels, or batch norms without the statistics that the model's need.

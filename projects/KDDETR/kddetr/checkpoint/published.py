@@ -3,20 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 
 from ..errors import CheckpointError
-from .backbones import depth_of, own_names
-from .heads import count_classes, count_heads, one_if_equal, rows, spread
-from .origins import ORIGINS, Origin
+from .backbones import described, own_names
+from .coverage import is_optional
+from .files import State
+from .heads import count_classes, count_heads, count_parts, one_if_equal, rows, spread
+from .origins import CONFIGS, ORIGINS, Origin
 
-Value = TypeVar("Value")
-State = Mapping[str, torch.Tensor]
-
-# Counters that nothing reads, and constants that come from the config.
-_NO_WEIGHT = re.compile(r"(^|\.)(num_batches_tracked|total_params|total_ops|pixel_mean|pixel_std)$")
 _BACKBONE = re.compile(
     r"(?:model\.)?backbone\."
     r"(?:0\.body\.|0\.|body\.|(?:conv_encoder\.)?model\.(?:_backbone\.)?)?"
@@ -53,16 +49,15 @@ class Converted:
     def config(self) -> str:
         """Name of a config that builds such a detector with some backbone: ``dino_5scale``."""
         refines = self.heads > 1 and self.origin.detector == "Deformable DETR"
-        levels = {key.split(".")[2] for key in self.state if key.startswith("neck.levels.")}
-        return self.origin.config + "_refine" * refines + "_5scale" * (len(levels) == 4)
+        levels = count_parts(self.state, "neck.levels")
+        name = CONFIGS[self.origin.detector]
+        return name + "_refine" * refines + "_5scale" * (levels == 4)
 
     @property
     def backbone(self) -> str:
-        """The backbone as configs call it: ``r50``, ``swin_l``; empty for another one."""
-        if depth := depth_of(self.state):
-            return f"r{depth}"
-        patches = rows(self.state, "backbone.timm.patch_embed.proj.weight")
-        return {96: "swin_t", 128: "swin_b", 192: "swin_l"}.get(patches, "")
+        """The backbone as configs call it: ``r50``, ``swin_l``."""
+        words = described(self.state).removeprefix("a ").lower()
+        return words.replace("resnet-", "r").replace("-", "_")
 
     def __str__(self) -> str:
         heads = "one head for all layers" if self.heads == 1 else "a head for each layer"
@@ -76,10 +71,6 @@ def converted(state: State, source: str) -> Converted | None:
     tensors are those of ``state``, except for the few that are put together from parts. Heads that
     are equal in all layers are taken once.
 
-    Args:
-        state: weights by the names in the file.
-        source: the file's name, for messages.
-
     Returns:
         None when the names are not those of a published detector.
 
@@ -87,19 +78,20 @@ def converted(state: State, source: str) -> Converted | None:
         CheckpointError: two names of one weight have different values, query, key and value have
             different shapes, or the backbone is neither a ResNet nor a Swin.
     """
-    origin = next((origin for origin in ORIGINS.values() if origin.matches(state)), None)
+    fitting = (origin for origin in ORIGINS.values() if set(origin.tells.split()) <= state.keys())
+    origin = next(fitting, None)
     if origin is None:
         return None
     rest, bare = {}, {}
     for name, value in state.items():
         if match := _BACKBONE.match(name):
             bare[name[match.end() :]] = value
-        elif not _NO_WEIGHT.search(name) and name != _TEACHERS_ANCHORS:
+        elif not is_optional(name) and name != _TEACHERS_ANCHORS:
             rest[name] = value
-    names = _names(rest, origin)
+    names = own_names_of(rest, origin)
     own = _joined(_merged(rest, names, source))
     if not origin.encoder_head_is_last:
-        own = spread(own, _count(own, "decoder.layers"))
+        own = spread(own, count_parts(own, "decoder.layers"))
     own = one_if_equal(own)
     if rows(own, _LABELS):
         # The DINO project's table has one row more than there are classes.
@@ -108,26 +100,16 @@ def converted(state: State, source: str) -> Converted | None:
     return Converted(origin, own, {ours: theirs for theirs, ours in reversed(names.items())})
 
 
-def rename(state: Mapping[str, Value], origin: Origin) -> dict[str, Value]:
-    """Values by the names of an origin (weights, or anything else) by this project's names.
-
-    Raises:
-        CheckpointError: two names of one weight have different values.
-    """
-    return _merged(state, _names(state, origin), "The checkpoint")
-
-
-def _names(state: Mapping[str, Value], origin: Origin) -> dict[str, str]:
-    """Their name -> ours."""
+def own_names_of(state: State, origin: Origin) -> dict[str, str]:
+    """The names in a file of that origin -> this project's names."""
     names = {name: origin.rename(name) for name in state}
-    layers = _count(names.values(), "decoder.layers")
+    layers = count_parts(names.values(), "decoder.layers")
     # Where all levels are in one list, those made by a 3 x 3 convolution are the extra ones.
     convolution = re.compile(r"neck\.levels\.(\d{1,2})\.0\.weight")
     strided = [
         int(match[1])
         for theirs, ours in names.items()
-        if (match := convolution.fullmatch(ours))
-        and getattr(state[theirs], "shape", ())[-1:] == (3,)
+        if (match := convolution.fullmatch(ours)) and state[theirs].shape[-1:] == (3,)
     ]
     first_extra = min(strided, default=100)
 
@@ -143,31 +125,22 @@ def _names(state: Mapping[str, Value], origin: Origin) -> dict[str, str]:
     return {theirs: numbered(ours) for theirs, ours in names.items()}
 
 
-def _count(names: Any, part: str) -> int:
-    """Numbered parts of that name; a number of three digits counts as none."""
-    part = re.compile(rf"{re.escape(part)}\.(\d{{1,2}})\.")
-    return max((int(match[1]) + 1 for match in filter(None, map(part.match, names))), default=0)
-
-
-def _merged(state: Mapping[str, Value], names: Mapping[str, str], source: str) -> dict[str, Value]:
+def _merged(state: State, names: Mapping[str, str], source: str) -> dict[str, torch.Tensor]:
     """The values by our names, of which several of theirs may be one."""
-    merged: dict[str, Value] = {}
-    first: dict[str, str] = {}
+    merged: dict[str, torch.Tensor] = {}
     for theirs, value in state.items():
         ours = names[theirs]
-        if ours in merged and not _same(merged[ours], value):
+        known = merged.setdefault(ours, value)
+        if known is not value and not _same(known, value):
+            first = next(name for name in state if names[name] == ours)
             raise CheckpointError(
-                f"{source} holds {first[ours]} and {theirs}, two names of one weight, with"
-                " different values: it is no file of a whole model."
+                f"{source} holds {first} and {theirs}, two names of one weight, with different"
+                " values: it is no file of a whole model."
             )
-        merged.setdefault(ours, value)
-        first.setdefault(ours, theirs)
     return merged
 
 
-def _same(a: Any, b: Any) -> bool:
-    if not isinstance(a, torch.Tensor):
-        return a == b
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape:
         return False
     # One storage is the rule: a saved model writes a shared tensor once.

@@ -8,8 +8,8 @@ beside its weights, and compared with the model's.
 import argparse
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
@@ -30,11 +30,7 @@ Settings = Mapping[str, float]
 
 
 def stated_settings(data: Mapping[str, Any]) -> list[dict[str, float]]:
-    """The settings that a checkpoint states beside its weights; several where it may need either.
-
-    Args:
-        data: what ``read_checkpoint`` returned.
-    """
+    """The settings that a file states beside its weights; several where it may need either."""
     if SETTINGS in data:
         several = data[SETTINGS] if isinstance(data[SETTINGS], list) else [data[SETTINGS]]
         numbers = (_numbers(settings) for settings in several if isinstance(settings, dict))
@@ -48,10 +44,8 @@ def stated_settings(data: Mapping[str, Any]) -> list[dict[str, float]]:
 def recipes_of(origin: Origin | None, stated: Sequence[Settings], source: str) -> list[Recipe]:
     """The settings that a file's weights may need, the likeliest first; empty: nothing is known.
 
-    Args:
-        origin: whose file it is; None: one of this project's own.
-        stated: see :func:`stated_settings`.
-        source: the file's path, whose last part may contain a recipe's mark.
+    A file without an ``origin`` is one of this project's own. The last part of the path ``source``
+    may contain a recipe's mark.
     """
     if origin is None:
         return [Recipe(settings) for settings in stated]
@@ -73,8 +67,7 @@ def check_settings(
         own: the model's.
         recipes: see :func:`recipes_of`.
         heads: an override that the heads in the file need besides; empty: none.
-        source: the file's name, for messages.
-        what: what is in the file.
+        source, what: the file's name, and what is in it, for messages.
 
     Raises:
         CheckpointError: the message has all overrides to add.
@@ -120,7 +113,7 @@ def _changes(own: Settings, recipe: Recipe) -> dict[str, float]:
 
 
 def _is_marked(recipe: Recipe, source: str) -> bool:
-    return bool(recipe.mark) and recipe.mark in os.path.basename(os.path.normpath(source)).lower()
+    return bool(recipe.mark) and recipe.mark in Path(source).name.lower()
 
 
 def _numbers(options: Any) -> dict[str, float]:

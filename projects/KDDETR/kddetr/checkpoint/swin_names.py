@@ -6,9 +6,10 @@ four merged patches is the same in all of them.
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
+
+from .files import State
 
 _TABLE = "layers.0.blocks.0.attn.relative_position_bias_table"
 _MERGED_AT_THE_END = "layers.0.downsample.reduction.weight"
@@ -16,12 +17,12 @@ _MERGED_AT_THE_END = "layers.0.downsample.reduction.weight"
 _NOT_OF_A_BACKBONE = re.compile(r"relative_position_index$|attn_mask$|^head\.|^norm\.")
 
 
-def is_swin(state: Mapping[str, torch.Tensor]) -> bool:
+def is_swin(state: State) -> bool:
     """Whether these are the names of a bare Swin Transformer, in any of its published forms."""
     return "patch_embed.proj.weight" in state and _TABLE in state
 
 
-def swin_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def swin_names(state: State) -> dict[str, torch.Tensor]:
     """A bare Swin's state dict under the names of :func:`kddetr.detectors.backbones.swin`.
 
     Args:

@@ -5,29 +5,28 @@ A backbone has its network under ``timm.``; there, timm has flattened the outerm
 """
 
 import re
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from .files import State
 from .swin_names import is_swin, swin_names
 
 _NETWORK = re.compile(r"((?:.*?\.)?)timm\.")
 _WHOLE = re.compile(r"(?:model|body)\.")
 
 
-def timm_weights(
-    state: Mapping[str, torch.Tensor], model: nn.Module
-) -> dict[str, torch.Tensor] | None:
+def timm_weights(state: State, model: nn.Module) -> dict[str, torch.Tensor] | None:
     """A bare network's weights under the names of the one backbone of timm in ``model``.
+
+    Weights of parts that the backbone does not have (classifier, later stages) are left out.
 
     Args:
         state: timm's file of that network, any published Swin, or the state dict of a backbone.
-        model: a :func:`kddetr.detectors.backbones.timm_backbone`, or a detector that contains one.
+        model: a backbone of timm, or a detector that contains one.
 
     Returns:
         None when ``state`` is no such file, or ``model`` contains no or several such backbones.
-        Weights of parts that the backbone does not have (classifier, later stages) are left out.
     """
     names = list(model.state_dict())
     prefixes = {match[1] for match in map(_NETWORK.match, names) if match}
@@ -48,7 +47,7 @@ def timm_weights(
     return {prefix + key: value for key, value in bare.items()} if own & bare.keys() else None
 
 
-def _in_backbone(state: Mapping[str, torch.Tensor], own: set[str]) -> dict[str, torch.Tensor]:
+def _in_backbone(state: State, own: set[str]) -> dict[str, torch.Tensor]:
     """A classifier's state dict under the backbone's names, as far as it has such parts."""
     whole = {match[0] for name in own if (match := _WHOLE.match(name.removeprefix("timm.")))}
     inside = f"timm.{whole.pop()}" if len(whole) == 1 else "timm."

@@ -49,7 +49,11 @@ def check_dataset(
     boxes = []
     for name in names:
         if name not in DatasetCatalog.list():
-            raise DatasetError(_unknown_name(name))
+            hint = did_you_mean(str(name), DatasetCatalog.list(), otherwise="", count=3)
+            raise DatasetError(
+                f"No data set is registered as {name!r}; {hint} Your own COCO-format data needs no "
+                "registered name: see configs/common/data/custom.py."
+            )
         boxes.append(_check_registered(name, for_training, for_evaluation))
     if for_training and not any(count is None or count for count in boxes):
         raise DatasetError(_nothing_to_learn(names))
@@ -73,10 +77,8 @@ def check_same_classes(names: Sequence[str]) -> None:
 def dataset_names(node) -> list[str]:
     """The registered names that a part of a config uses; data sets given by paths are registered.
 
-    Args:
-        node: a name, a list of names, a node with ``names`` (``get_detection_dataset_dicts``), or a
-            node of :func:`load_coco_format` or :func:`register_coco_format`. Anything else uses no
-            name.
+    The part is a name, a list of names, a node with ``names`` (``get_detection_dataset_dicts``), or
+    a node of :func:`load_coco_format` or :func:`register_coco_format`; others use no name.
 
     Raises:
         DatasetError: a path is empty, or the name already belongs to another data set.
@@ -159,12 +161,4 @@ def _nothing_to_learn(names: Sequence[str]) -> str:
         f"The training data {', '.join(map(repr, names))} has no box to learn from, crowds not "
         "counted. To distil from images without labels, name them in dataloader.train.unlabeled "
         "beside labelled ones, or set dataloader.train.mapper.labeled=False."
-    )
-
-
-def _unknown_name(name: str) -> str:
-    hint = did_you_mean(str(name), DatasetCatalog.list(), otherwise="", count=3)
-    return (
-        f"No data set is registered as {name!r}; {hint} Your own COCO-format data needs no "
-        "registered name: see configs/common/data/custom.py."
     )

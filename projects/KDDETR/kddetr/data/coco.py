@@ -27,8 +27,7 @@ def load_coco_format(
             annotation are only needed for evaluation.
         image_root: the folder that ``file_name`` of each image is relative to.
         name: the name under which the data set is registered; ``json_file`` itself by default.
-        labeled: False leaves out every annotation: the images are then unlabelled, which is not
-            the same as labelled without boxes.
+        labeled: False leaves out every annotation, which makes the images unlabelled.
 
     Returns:
         Detectron2's dataset dicts. Category ids become 0..K-1 in ascending order; boxes are XYWH as

@@ -2,9 +2,7 @@
 
 A run can therefore be stopped and resumed at any iteration. Detectron2's own loader starts again
 from its first permutation on every resume, so a job that is interrupted often trains mostly on the
-first images of that permutation. In release 0.6 it also distributes the images by worker, so that
-``num_workers`` changes the batches. Here each sample is a function of its position in an endless
-stream, and neither the process nor the worker that loads it matters.
+first images of that permutation. In release 0.6, ``num_workers`` also changes its batches.
 """
 
 import contextlib
@@ -16,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from detectron2.data import DatasetFromList
+from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
@@ -53,19 +52,18 @@ def build_train_loader(
         ValueError: a batch size is out of range, or cannot be divided by the number of processes.
     """
     world_size = comm.get_world_size()
-    labeled_per_batch = total_batch_size - unlabeled_per_batch
     _check_sizes(total_batch_size, unlabeled_per_batch, world_size)
     if seed is None or seed < 0:
         seed = comm.shared_random_seed()
-    streams = [_stream("training", LABELED, dataset, mapper, labeled_per_batch, seed)]
+    labeled_per_batch = total_batch_size - unlabeled_per_batch
+    streams = [_stream(LABELED, dataset, mapper, labeled_per_batch, seed)]
     if unlabeled_per_batch:
         if unlabeled is None or unlabeled_mapper is None:
             raise ValueError(
                 f"unlabeled_per_batch is {unlabeled_per_batch}: give the loader `unlabeled` images "
                 "and their `unlabeled_mapper`, or set it to 0."
             )
-        args = (unlabeled, unlabeled_mapper, unlabeled_per_batch, seed)
-        streams.append(_stream("unlabelled", UNLABELED, *args))
+        streams.append(_stream(UNLABELED, unlabeled, unlabeled_mapper, unlabeled_per_batch, seed))
     return TrainLoader(
         streams=streams, rank=comm.get_rank(), world_size=world_size, num_workers=num_workers
     )
@@ -77,10 +75,7 @@ class Stream:
 
     Attributes:
         number: tells apart the streams of one seed.
-        records: the dataset dicts.
-        mapper: turns a dict into a sample, or into None to reject it.
         per_batch: samples that one iteration takes from the stream, over all processes.
-        seed: of the permutations and the augmentations.
     """
 
     number: int
@@ -89,20 +84,17 @@ class Stream:
     per_batch: int
     seed: int
 
-    def index(self, position: int) -> int:
-        """The index in ``records`` of the image at ``position`` (0, 1, ...) of the stream."""
-        epoch, offset = divmod(position, len(self.records))
-        return int(_permutation(self.seed, self.number, epoch, len(self.records))[offset])
-
     def sample(self, position: int) -> dict:
-        """Load the sample at ``position``, which is the same at every call.
+        """Load the sample at ``position`` (0, 1, ...), which is the same at every call.
 
         The global random generators are left as they were.
 
         Raises:
             ValueError: the mapper rejects every image.
         """
-        index, size = self.index(position), len(self.records)
+        size = len(self.records)
+        epoch, offset = divmod(position, size)
+        index = int(_permutation(self.seed, self.number, epoch, size)[offset])
         with seeded(self.seed, self.number, position):
             for step in range(size):
                 mapped = self.mapper(self.records[(index + step) % size])
@@ -124,8 +116,6 @@ class TrainLoader:
 
     Attributes:
         total_batch_size: images of one iteration over all processes.
-        dataset_size: number of labelled images.
-        unlabeled_size: number of unlabelled images, 0 if none are used.
     """
 
     def __init__(self, *, streams: list[Stream], rank: int, world_size: int, num_workers: int):
@@ -134,8 +124,6 @@ class TrainLoader:
         self.world_size = world_size
         self.num_workers = num_workers
         self.total_batch_size = sum(stream.per_batch for stream in streams)
-        self.dataset_size = len(streams[0].records)
-        self.unlabeled_size = sum(len(stream.records) for stream in streams[1:])
         self._start_iteration = 0
         self._started = False
 
@@ -161,7 +149,7 @@ class TrainLoader:
             _Samples(self.streams),
             batch_sampler=self._places(self._start_iteration),
             num_workers=self.num_workers,
-            collate_fn=_as_list,
+            collate_fn=trivial_batch_collator,
             # Without this, DataLoader would draw from torch's global generator, which the model
             # uses too.
             generator=torch.Generator(),
@@ -208,9 +196,9 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def _stream(
-    kind: str, number: int, records: Sequence[dict], mapper: Callable, per_batch: int, seed: int
+    number: int, records: Sequence[dict], mapper: Callable, per_batch: int, seed: int
 ) -> Stream:
-    size = len(records)
+    kind, size = ("unlabelled" if number else "training"), len(records)
     if size == 0:
         raise DatasetError(f"The {kind} data set is empty: there is no image to train on.")
     if per_batch > size:
@@ -240,7 +228,3 @@ def _check_sizes(total: int, unlabeled: int, world_size: int) -> None:
 @lru_cache(maxsize=8)
 def _permutation(seed: int, number: int, epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([seed, number, epoch]).permutation(size)
-
-
-def _as_list(batch: list[dict]) -> list[dict]:
-    return batch

@@ -113,19 +113,17 @@ def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
             if image.mode.startswith("I"):
                 # Pillow would silently clip 16-bit pixels at 255, to an almost white image.
                 image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            if image.mode == "F":  # Pillow would make an image with values in [0, 1] black
-                raise DatasetError(
-                    f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
-                )
-            # A copy, because torch warns of arrays that it cannot write to.
-            return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
-    except DatasetError:
-        raise
+            if image.mode != "F":  # Pillow would make an image with values in [0, 1] black
+                # A copy, because torch warns of arrays that it cannot write to.
+                return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
     except FileNotFoundError as error:
         raise DatasetError(f"The image {file_name} does not exist.") from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         reason = str(error).split("\n")[0]
         raise DatasetError(f"The image {file_name} is truncated or broken: {reason}.") from error
+    raise DatasetError(
+        f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
+    )
 
 
 def _check_size(mapped: dict, image: np.ndarray) -> None:

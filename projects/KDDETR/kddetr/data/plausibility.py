@@ -20,12 +20,9 @@ MARGIN = 1.0  # pixels, because annotation programs round
 
 
 def check_boxes(records: Sequence[dict], json_file: str) -> int:
-    """Check the boxes of a data set, and warn of boxes outside of their images.
+    """Check the boxes of dataset dicts (XYWH pixels), and warn of boxes outside of their images.
 
-    Args:
-        records: dataset dicts with boxes in XYWH pixels. Without ``width`` and ``height`` of an
-            image, its boxes are not compared with its size.
-        json_file: for the messages.
+    Without ``width`` and ``height`` of an image, its boxes are not compared with its size.
 
     Returns:
         The number of boxes that have an area inside their image, crowds not counted.

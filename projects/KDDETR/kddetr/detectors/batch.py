@@ -20,27 +20,18 @@ MADE_OF_BOXES = (
 class BatchMemory:
     """Base of the memories: what a detector computed once for each image of a batch.
 
-    A subclass implements :meth:`__len__`, the number of images, and :meth:`_select`.
+    A subclass implements ``__len__``, the number of images, and ``_select``, the memory of a list
+    of images.
     """
-
-    def __len__(self) -> int:
-        raise NotImplementedError
 
     def select(self: AnyMemory, images: Sequence[int]) -> AnyMemory:
         """The memory of the images with these indices; all images in order: the same memory."""
         images = list(images)
         return self if images == list(range(len(self))) else self._select(images)
 
-    def _select(self: AnyMemory, images: list[int]) -> AnyMemory:
-        raise NotImplementedError
-
 
 def check_images(inputs: list[dict[str, Any]]) -> None:
-    """Check the images of a batch.
-
-    Raises:
-        UsageError: an image is not a (3, H, W) tensor, or it has no pixels.
-    """
+    """Raise a UsageError where an image is not a (3, H, W) tensor, or has no pixels."""
     for x in inputs:
         image = x["image"]
         if image.dim() != 3 or len(image) != 3 or not image.numel():
@@ -51,11 +42,7 @@ def check_images(inputs: list[dict[str, Any]]) -> None:
 
 
 def check_classes(instances: Instances, num_classes: int) -> None:
-    """Check the classes of an image's ground truth.
-
-    Raises:
-        UsageError: a class index is negative or not below ``num_classes``.
-    """
+    """Raise a UsageError where a ground-truth class is negative or not below ``num_classes``."""
     classes = instances.gt_classes
     wrong = classes[(classes < 0) | (classes >= num_classes)]
     if len(wrong):
@@ -95,8 +82,5 @@ def zeroed(losses: Losses) -> Losses:
 
 def _no_objects(size: Sequence[int]) -> Instances:
     """The ground truth of an image (h, w) in which there is only background."""
-    return Instances(
-        tuple(size),
-        gt_boxes=Boxes(torch.empty(0, 4)),
-        gt_classes=torch.empty(0, dtype=torch.int64),
-    )
+    classes = torch.empty(0, dtype=torch.int64)
+    return Instances(tuple(size), gt_boxes=Boxes(torch.empty(0, 4)), gt_classes=classes)

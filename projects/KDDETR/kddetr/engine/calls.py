@@ -1,19 +1,28 @@
-"""The callables that a config names in its LazyCalls, and the arguments they take."""
+"""The LazyCalls in a config: their callables, and the arguments that these take."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from detectron2.utils.registry import locate
 
 from ..errors import ConfigError
 
 
-def located(target: Callable | str) -> Callable:
-    """The callable of a LazyCall.
+def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys and values of a tree of plain containers, outer ones first."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            inner = f"{path}.{key}" if path else str(key)
+            yield inner, value
+            yield from walk(value, inner)
 
-    Args:
-        target: the callable itself, or its import path.
+
+def located(target: Callable | str) -> Callable:
+    """The callable of a LazyCall, which is given as itself or by its import path.
 
     Raises:
         ConfigError: nothing is found at the path, or it cannot be called.
@@ -31,14 +40,7 @@ def located(target: Callable | str) -> Callable:
 
 @cache
 def call_parameters(target: Callable | str) -> frozenset[str] | None:
-    """The keyword arguments that the callable of a LazyCall takes; None: it takes any.
-
-    Args:
-        target: the callable itself, or its import path.
-
-    Raises:
-        ConfigError: nothing is found at the path, or it cannot be called.
-    """
+    """The keyword arguments that the callable of a LazyCall takes; None: it takes any."""
     try:
         parameters = inspect.signature(located(target)).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature

@@ -4,16 +4,16 @@ A key that nothing reads raises an error that names the nearest known key; LazyC
 ignore it.
 """
 
-import builtins
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import yaml
-from detectron2.config import LazyConfig, instantiate
+from detectron2.config import instantiate
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, OmegaConf
@@ -23,7 +23,7 @@ from ..renamed import MODULES
 from .calls import target_name
 from .defaults import checked_values, with_defaults
 from .overrides import apply_overrides
-from .own_targets import name_by_file, resolve
+from .own_targets import execute, name_by_file, resolve
 from .renamed import translated
 from .scaling import scale_to_batch
 from .schema import SECTIONS, check_sections
@@ -87,10 +87,7 @@ def build(node: Any, **arguments: Any) -> Any:
     call = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else dict(node)
     for name, value in arguments.items():
         *outer, last = name.split("__")
-        inner = call
-        for key in outer:
-            inner = inner[key]
-        inner[last] = value
+        reduce(getitem, outer, call)[last] = value
     try:
         return instantiate(call)
     except ValueError as error:
@@ -107,9 +104,7 @@ def _existing(path: str) -> Path:
         )
     file = Path(path)
     if not file.is_file():
-        folder = file.parent
-        names = os.listdir(folder) if folder.is_dir() else []
-        names = [name for name in names if name.endswith(".py")]
+        names = [other.name for other in file.parent.glob("*.py")]
         hint = did_you_mean(file.name, names, otherwise="check the path.", count=3)
         raise ConfigError(f"The config file {path} does not exist in its folder; {hint}")
     if file.suffix not in (".py", ".yaml", ".yml"):
@@ -121,25 +116,15 @@ def _existing(path: str) -> Path:
 
 def _load_python(file: Path) -> DictConfig:
     try:
-        cfg = _execute(str(file))
+        cfg = execute(str(file))
     except ModuleNotFoundError as error:
         if error.name not in MODULES:
             raise
         raise ConfigError(
             f"{file}: the module {error.name} is now called {MODULES[error.name]}."
         ) from error
-    name_by_file(cfg, str(file), _execute)
+    name_by_file(cfg, str(file))
     return cfg
-
-
-def _execute(file: str, name: str | None = None) -> Any:
-    """The config that a Python file describes, or what has a name in it."""
-    original = builtins.__import__
-    try:
-        return LazyConfig.load(file, name)
-    finally:
-        # LazyConfig leaves its own version of it in place where a file raises an error.
-        builtins.__import__ = original
 
 
 def _load_saved(file: Path) -> DictConfig:
@@ -163,7 +148,7 @@ def _load_saved(file: Path) -> DictConfig:
         )
     replaced: dict[str, None] = {}
     cfg = OmegaConf.create(translated(tree, replaced), flags={"allow_objects": True})
-    resolve(cfg, _execute)
+    resolve(cfg)
     if replaced and comm.is_main_process():
         message = f"{file} is of an earlier version of kddetr; replaced {', '.join(replaced)}."
         log_first_n(logging.WARNING, message, key="message", name=__name__)

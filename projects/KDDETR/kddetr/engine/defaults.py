@@ -112,10 +112,8 @@ def train_defaults() -> dict[str, Any]:
 def with_defaults(train: Any, source: str, *, lenient: bool = False) -> DictConfig:
     """Complete a ``train`` section with the defaults, and check its keys and types.
 
-    Args:
-        train: the section of a config file, in plain containers.
-        source: the config file, for messages.
-        lenient: only warn about unknown keys: the saved config of a run has those of ``+key=``.
+    The section comes in plain containers; ``source`` is its file, for messages. If ``lenient``,
+    unknown keys are only warned about, because a saved config has those of ``+key=``.
 
     Raises:
         ConfigError: an unknown key, with the nearest known one, or a value of the wrong type.

@@ -18,7 +18,7 @@ def wrap_for_processes(
 
     Args:
         model: a module on ``device``.
-        device: of type cuda or cpu; DDP takes no device ids on a CPU.
+        device: of type cuda or cpu.
         find_unused_parameters: for models in which some parameters get no gradient in an iteration.
         fp16_compression: send gradients in half precision.
     """
@@ -27,7 +27,7 @@ def wrap_for_processes(
     sync = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     options: dict[str, Any] = {sync: False, "find_unused_parameters": find_unused_parameters}
     if device.type == "cpu":
-        options["device_ids"] = None
+        options["device_ids"] = None  # DDP takes none there
     return create_ddp_model(model, fp16_compression=fp16_compression, **options)
 
 

@@ -5,16 +5,19 @@ reuse an outdated ground-truth file of an earlier run. The evaluator here gives 
 them, and converts the ground truth anew.
 """
 
+import contextlib
 import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from ..errors import ConfigError
 
@@ -82,22 +85,20 @@ class CocoEvaluator(COCOEvaluator):
             )
         self._backend = coco_backend() if backend == "auto" else ("pycocotools", None)
         metadata = MetadataCatalog.get(dataset_name)
-        options: dict[str, Any] = {
-            "tasks": tuple(tasks),
-            "max_dets_per_image": max_dets_per_image,
-            "use_fast_impl": self._backend[1] is not None,
-        }
-        if hasattr(metadata, "json_file"):
-            if not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
-                DatasetCatalog.get(dataset_name)  # its category ids are known after it is read
-            with _Implementation(self._backend[1]):
-                super().__init__(dataset_name, output_dir=output_dir, **options)
-        else:
-            # Converted anew and kept in memory: a file of an earlier run may be outdated.
-            with tempfile.TemporaryDirectory() as folder, _Implementation(self._backend[1]):
-                super().__init__(dataset_name, output_dir=folder, **options)
-            del metadata.json_file
-            self._output_dir = output_dir
+        has_file = hasattr(metadata, "json_file")
+        if has_file and not hasattr(metadata, "thing_dataset_id_to_contiguous_id"):
+            DatasetCatalog.get(dataset_name)  # its category ids are known after it is read
+        with tempfile.TemporaryDirectory() as folder, _implementation(self._backend[1]):
+            super().__init__(
+                dataset_name,
+                tasks=tuple(tasks),
+                output_dir=folder,  # here Detectron2 writes annotations without a file of their own
+                max_dets_per_image=max_dets_per_image,
+                use_fast_impl=self._backend[1] is not None,
+            )
+        if not has_file:
+            del metadata.json_file  # it is converted anew, because the data may have changed
+        self._output_dir = output_dir
         if output_dir:
             os.makedirs(output_dir, exist_ok=True)
         self._check_fields(self._truth(), f"the annotations of {dataset_name}")
@@ -108,34 +109,21 @@ class CocoEvaluator(COCOEvaluator):
         self._check_fields(found, "the detections")
         counts = self._max_dets_per_image[-1]
         _log.info("COCO metric by %s", self._backend[0] if counts == 100 else "pycocotools")
-        with _Implementation(self._backend[1]):
+        with _implementation(self._backend[1]):
             super()._eval_predictions(predictions, img_ids=img_ids)
 
     def _derive_coco_results(
         self, coco_eval: Any, iou_type: str, class_names: list[str] | None = None
     ) -> dict[str, float]:
-        if coco_eval is not None:
-            return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
-        return self._nothing_found(class_names or [], iou_type)
-
-    def _nothing_found(self, class_names: list[str], task: str) -> dict[str, float]:
-        """The results without a detection: AP 0 where there is ground truth, NaN where not."""
-        truth = self._truth()
-        sizes = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
-        if task == "keypoints":  # small objects have none
-            truth = [a for a in truth if a.get("num_keypoints")]
-            del sizes["s"]
-        nan = float("nan")
-        results = dict.fromkeys(("AP", "AP50", "AP75"), 0.0 if truth else nan)
-        for letter, (low, high) in sizes.items():
-            present = any(low <= a["area"] <= high for a in truth)
-            results[f"AP{letter}"] = 0.0 if present else nan
-        if len(class_names) > 1:
-            to_class = self._metadata.get("thing_dataset_id_to_contiguous_id") or {}
-            present = {to_class.get(a["category_id"], a["category_id"]) for a in truth}
-            for index, name in enumerate(class_names):
-                results[f"AP-{name}"] = 0.0 if index in present else nan
-        return results
+        if coco_eval is None:  # no detection, which COCO's metric can evaluate, but not load
+            nothing = COCO()
+            nothing.dataset = {**self._coco_api.dataset, "annotations": []}
+            nothing.createIndex()
+            coco_eval = COCOeval(self._coco_api, nothing, iou_type)
+            coco_eval.evaluate()
+            coco_eval.accumulate()
+            coco_eval.summarize()
+        return super()._derive_coco_results(coco_eval, iou_type, class_names=class_names)
 
     def _truth(self) -> list[dict]:
         """The annotations without crowds."""
@@ -178,20 +166,12 @@ class CocoEvaluator(COCOEvaluator):
         )
 
 
-class _Implementation:
-    """Makes Detectron2 use another COCOeval inside of a ``with`` block.
-
-    Detectron2 looks the class up in its module when it evaluates, so it can be replaced there.
-    """
-
-    def __init__(self, implementation: type | None):
-        self._implementation = implementation
-
-    def __enter__(self) -> None:
-        self._original = getattr(coco_evaluation, "COCOeval_opt", None)
-        if self._implementation is not None:
-            coco_evaluation.COCOeval_opt = self._implementation
-
-    def __exit__(self, *_: Any) -> None:
-        if self._implementation is not None:
-            coco_evaluation.COCOeval_opt = self._original
+@contextlib.contextmanager
+def _implementation(kind: type | None) -> Iterator[None]:
+    """Makes Detectron2 use another COCOeval, which it looks up in its module; None: its own."""
+    original = coco_evaluation.COCOeval_opt
+    coco_evaluation.COCOeval_opt = kind or original
+    try:
+        yield
+    finally:
+        coco_evaluation.COCOeval_opt = original

@@ -1,7 +1,7 @@
 """Starting the processes of a job: a single one, one for each GPU, several on the CPU, or those of
 torchrun.
 
-Detectron2 0.6 starts processes for GPUs only, and none of its releases supports torchrun.
+Detectron2 starts processes for GPUs only, and does not support torchrun.
 """
 
 import os
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.engine import launch as launch_gpus
 from detectron2.utils import comm
 
 from ..errors import ConfigError
@@ -68,33 +67,26 @@ def launch(
             raise ConfigError(
                 "Several machines need a common address: add --dist-url tcp://FIRST_MACHINE:PORT."
             )
-        dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    if device.type == "cuda":
-        launch_gpus(main, processes, num_machines, machine_rank, dist_url, args)
-        return
-    world = (processes, num_machines, machine_rank, dist_url)
-    mp.start_processes(
-        _cpu_process, args=(main, args, *world), nprocs=processes, start_method="spawn"
-    )
+        with socket.create_server(("127.0.0.1", 0)) as probe:  # on a free port
+            dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    world = (device.type, processes, num_machines, machine_rank, dist_url)
+    mp.spawn(_process, args=(main, args, *world), nprocs=processes)
 
 
-def _cpu_process(
+def _process(
     local_rank: int,
     main: Callable,
     args: tuple,
+    device: str,
     processes: int,
     machines: int,
     machine: int,
     url: str,
 ) -> None:
-    if "OMP_NUM_THREADS" not in os.environ:  # otherwise every process would use all cores
+    if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:  # each would use all cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    rendezvous = {
-        "init_method": url,
-        "rank": machine * processes + local_rank,
-        "world_size": machines * processes,
-    }
-    _join(main, args, local_rank, processes, "cpu", **rendezvous)
+    world = {"rank": machine * processes + local_rank, "world_size": machines * processes}
+    _join(main, args, local_rank, processes, device, init_method=url, **world)
 
 
 def _join(
@@ -106,26 +98,10 @@ def _join(
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_TIMEOUT, **rendezvous)
     try:
-        _make_local_group(local_size)
+        # The process group of this machine, from which Detectron2 takes local ranks.
+        comm._LOCAL_PROCESS_GROUP, _ = dist.new_subgroups(local_size)
         comm.synchronize()
         main(*args)
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         dist.destroy_process_group()
-
-
-def _make_local_group(local_size: int) -> None:
-    """Make the process group of this machine, from which Detectron2 takes local ranks."""
-    if hasattr(comm, "create_local_process_group"):
-        comm.create_local_process_group(local_size)
-        return
-    for start in range(0, dist.get_world_size(), local_size):
-        group = dist.new_group(list(range(start, start + local_size)))
-        if start <= dist.get_rank() < start + local_size:
-            comm._LOCAL_PROCESS_GROUP = group
-
-
-def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -10,13 +10,8 @@ from typing import Any
 
 from torch import nn
 
-_NORMS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-)
+# The first is the base class of batch and instance normalisation.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def parameter_groups(
@@ -54,25 +49,20 @@ def parameter_groups(
             f" {', '.join(sorted({n.split('.')[0] for n in names}))}."
         )
     groups: dict[tuple, dict[str, Any]] = {}
-    seen: set[int] = set()
-    for module_name, module in model.named_modules():
-        for own_name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            name = f"{module_name}.{own_name}" if module_name else own_name
-            matches = [part for part in factors if part in name]
-            options: dict[str, Any] = {
-                "lr": base_lr * (factors[max(matches, key=len)] if matches else 1.0)
-            }
-            if isinstance(module, _NORMS):
-                decay = weight_decay_norm
-            else:
-                decay = weight_decay_bias if own_name == "bias" else None
-            if decay is not None:
-                options["weight_decay"] = decay
-            group = groups.setdefault(tuple(options.items()), {"params": [], **options})
-            group["params"].append(parameter)
+    for name, parameter in model.named_parameters():  # a shared parameter once
+        if not parameter.requires_grad:
+            continue
+        matches = [part for part in factors if part in name]
+        options = {"lr": base_lr * (factors[max(matches, key=len)] if matches else 1.0)}
+        module_name, _, own_name = name.rpartition(".")
+        if isinstance(model.get_submodule(module_name), _NORMS):
+            decay = weight_decay_norm
+        else:
+            decay = weight_decay_bias if own_name == "bias" else None
+        if decay is not None:
+            options["weight_decay"] = decay
+        group = groups.setdefault(tuple(options.items()), {"params": [], **options})
+        group["params"].append(parameter)
     if not groups:
         raise ValueError(f"The {type(model).__name__} has no trainable parameter.")
     return list(groups.values())

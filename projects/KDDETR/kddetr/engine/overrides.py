@@ -27,9 +27,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
     from hydra.errors import HydraException
 
     overridden: set[str] = set()
-    for text in overrides:
-        _check_style(text, overrides)
-    for text in overrides:
+    for text, following in zip(overrides, [*overrides[1:], "VALUE"]):
+        _check_style(text, following)
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException as error:
@@ -47,16 +46,14 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
     return overridden
 
 
-def _check_style(text: str, overrides: Sequence[str]) -> None:
+def _check_style(text: str, following: str) -> None:
     if text.startswith("-"):
         raise ConfigError(
             f"{text} comes after an override and would be ignored; put flags before all overrides."
         )
     if "=" not in text and not text.startswith("~"):
-        following = list(overrides)[list(overrides).index(text) + 1 :][:1] or ["VALUE"]
         raise ConfigError(
-            f"Overrides are written key=value: {text}={following[0]} instead of"
-            f" '{text} {following[0]}'."
+            f"Overrides are written key=value: {text}={following} instead of '{text} {following}'."
         )
     if text.endswith("=None"):
         raise ConfigError(f"{text} sets the word 'None'; write {text[:-4]}null for no value.")
@@ -85,15 +82,15 @@ def _check_key(cfg: DictConfig, key: str) -> None:
                     f" {path}.0 and so on."
                 )
             node = node[int(part)]
-            continue
-        if not isinstance(node, DictConfig):
+        elif not isinstance(node, DictConfig):
             raise ConfigError(
                 f"Unknown key {key}: {path} is the value {node!r} and has no keys of its own."
             )
-        if part not in node:
+        elif part in node:
+            node = node[part]
+        else:
             _check_argument(node, part, path, key, is_last=index == len(parts) - 1)
             return
-        node = node[part]
 
 
 def _check_argument(node: DictConfig, part: str, path: str, key: str, *, is_last: bool) -> None:

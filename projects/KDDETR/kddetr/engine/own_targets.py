@@ -14,88 +14,76 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
+from .calls import walk
 
 _BY_FILE = re.compile(r"(?P<file>.+\.py)\.(?P<name>[^/\\]+)")
 # What Detectron2 takes for the module of a class in a config file, or in one that it imports.
 _BY_LOADER = re.compile(r"(?:builtins|detectron2\._cfg_loader.*\.py)\.(?P<name>.+)")
-Load = Callable[[str, str], Any]
 
 
-def name_by_file(cfg: DictConfig, config_file: str, load: Load) -> None:
-    """Make the own callables of a config known by their file, in place.
+def execute(file: str, name: str | None = None) -> Any:
+    """The config that a Python file describes, or what has a name in it."""
+    original = builtins.__import__
+    try:
+        return LazyConfig.load(file, name)
+    finally:
+        # LazyConfig leaves its own version of it in place where a file raises an error.
+        builtins.__import__ = original
 
-    Args:
-        cfg: the config.
-        config_file: the config file.
-        load: executes a config file and returns what has the given name in it.
-    """
-    for path, target in _targets(OmegaConf.to_container(cfg, resolve=False)):
+
+def name_by_file(cfg: DictConfig, config_file: str) -> None:
+    """Make the own callables of a config known by their file, in place."""
+    for path, target in _targets(cfg):
         if isinstance(target, str):
             # LazyCall has already replaced a dataclass by its name.
             found = _BY_LOADER.fullmatch(target)
             if found and not hasattr(builtins, found["name"]):
-                target = _find(os.path.abspath(config_file), found["name"], load)
+                target = _find(os.path.abspath(config_file), found["name"])
                 OmegaConf.update(cfg, path, target)
         elif _is_own(target):
             target.__module__ = _file_of(target) or os.path.abspath(config_file)
 
 
-def resolve(cfg: DictConfig, load: Load) -> None:
+def resolve(cfg: DictConfig) -> None:
     """Replace the names that :func:`name_by_file` gives by the callables themselves, in place.
-
-    Args:
-        cfg: a config as a run has saved it.
-        load: executes a config file and returns what has the given name in it.
 
     Raises:
         ConfigError: a file, or a name in it, does not exist.
     """
-    for path, target in _targets(OmegaConf.to_container(cfg, resolve=False)):
+    for path, target in _targets(cfg):
         found = _BY_FILE.fullmatch(target) if isinstance(target, str) else None
         if found and os.path.isabs(found["file"]):
-            OmegaConf.update(cfg, path, _find(found["file"], found["name"], load))
+            OmegaConf.update(cfg, path, _find(found["file"], found["name"]))
 
 
-def _find(file: str, name: str, load: Load) -> Callable:
+def _find(file: str, name: str) -> Callable:
     where = f"put it back, or change the _target_ in the config to where {name} is now."
     if not os.path.isfile(file):
         raise ConfigError(f"The config takes {name} from {file}, which does not exist: {where}")
     first, *inner = name.split(".")
     try:
-        target = functools.reduce(getattr, inner, load(file, first))
+        target = functools.reduce(getattr, inner, execute(file, first))
     except (KeyError, AttributeError) as error:
         raise ConfigError(
             f"The config takes {name} from {file}, in which there is no {name}: {where}"
         ) from error
     if _is_own(target):
         target.__module__ = file
-    return _function(target) if is_dataclass(target) else target
+    if is_dataclass(target):
+        # A function in its place, because omegaconf would take the class for a structured config.
+        return functools.wraps(target, updated=())(lambda **arguments: target(**arguments))
+    return target
 
 
-def _function(kind: type) -> Callable:
-    """A function in place of a dataclass, which omegaconf would take for a structured config."""
-
-    @functools.wraps(kind, updated=())
-    def make(**arguments: Any) -> Any:
-        return kind(**arguments)
-
-    return make
-
-
-def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys of all ``_target_`` in a tree, and their values."""
-    if isinstance(node, list):
-        node = dict(enumerate(node))
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            inner = f"{path}.{key}" if path else str(key)
-            if key == "_target_" and not isinstance(value, Mapping):
-                yield inner, value
-            else:
-                yield from _targets(value, inner)
+def _targets(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    """The dotted keys of all ``_target_`` in a config, and their values."""
+    for path, value in walk(OmegaConf.to_container(cfg, resolve=False)):
+        if path.endswith("._target_") and not isinstance(value, Mapping):
+            yield path, value
 
 
 def _is_own(target: Any) -> bool:

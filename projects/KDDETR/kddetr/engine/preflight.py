@@ -6,7 +6,6 @@ iteration.
 
 import logging
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
 from ..data import check_dataset, check_same_classes, dataset_names
 from ..errors import CheckpointError, ConfigError
 from ..teachers import Vocabulary, listed
+from .calls import walk
 
 _log = logging.getLogger(__name__)
 
@@ -44,18 +44,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> torch.device:
-    """Check that a job can be started with a number of processes.
+    """Check that a job can run in ``num_gpus`` processes on this machine; returns the device.
 
-    Args:
-        cfg: the config.
-        num_gpus: number of processes on this machine.
-        torchrun: whether torchrun has started them already.
-
-    Returns:
-        The device to run on.
+    ``torchrun`` says whether torchrun has started the processes already.
 
     Raises:
-        ConfigError: there are fewer GPUs, or the device does not support the mixed precision.
+        ConfigError: there is no such device, or too few of them, or the number is below 1.
     """
     device = resolve_device(cfg.train.device)
     if num_gpus < 1:
@@ -70,7 +64,6 @@ def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> t
         )
     if device.type == "cpu" and num_gpus > 1:
         _log.warning("%d processes run on the CPU and communicate by gloo.", num_gpus)
-    _check_precision(cfg, device)
     return device
 
 
@@ -98,8 +91,11 @@ def check_config(
         _check_data(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
-        for path, file in _checkpoints(cfg.get("model"), "model"):
-            _check_file(file, path)
+        model = cfg.get("model")
+        tree = OmegaConf.to_container(model, resolve=True) if OmegaConf.is_config(model) else {}
+        for path, value in walk(tree, "model"):
+            if path.endswith(".checkpoint") and isinstance(value, str):
+                _check_file(value, path)
     if cfg.train.init_checkpoint and check_init_checkpoint:
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
@@ -116,9 +112,9 @@ def _check_colours(cfg: DictConfig) -> None:
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
-    labeled, unlabeled, tested = labeled_datasets(cfg), _unlabeled(cfg), _tested(cfg)
+    labeled, tested = _labeled(cfg), _tested(cfg)
     if training:
-        for name in unlabeled:
+        for name in _unlabeled(cfg):
             check_dataset(name)
         if labeled:
             # Images can be read without labels on purpose, to be used only for distillation.
@@ -128,11 +124,6 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         check_dataset(tested, for_evaluation=True)
     if training and labeled:
         check_same_classes([*labeled, *tested])
-
-
-def labeled_datasets(cfg: DictConfig) -> list[str]:
-    """The registered names of the labelled training data."""
-    return sorted(set(_names(OmegaConf.select(cfg, "dataloader.train.dataset"))))
 
 
 def check_model(cfg: DictConfig, model: nn.Module) -> None:
@@ -157,7 +148,7 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
     if num_classes is None:
         return
     wanted = _wanted_classes(model)
-    for name in dict.fromkeys([*labeled_datasets(cfg), *_tested(cfg)]):
+    for name in dict.fromkeys([*_labeled(cfg), *_tested(cfg)]):
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is None:
             continue
@@ -220,16 +211,6 @@ def _check_file(file: str, key: str) -> None:
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def _checkpoints(node: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Dotted keys and values of all arguments ``checkpoint`` inside of a config node."""
-    if not isinstance(node, DictConfig):
-        return
-    for key, value in node.items():
-        if key == "checkpoint" and isinstance(value, str):
-            yield f"{path}.{key}", value
-        yield from _checkpoints(value, f"{path}.{key}")
-
-
 def _names(node: Any) -> list[str]:
     """The registered names that a config node of data uses, at any depth."""
     if not OmegaConf.is_config(node):
@@ -240,7 +221,13 @@ def _names(node: Any) -> list[str]:
     return [name for item in node for name in _names(item)]
 
 
+def _labeled(cfg: DictConfig) -> list[str]:
+    """The registered names of the labelled training data."""
+    return sorted(set(_names(OmegaConf.select(cfg, "dataloader.train.dataset"))))
+
+
 def _unlabeled(cfg: DictConfig) -> list[str]:
+    """The registered names of the other training data."""
     loader = cfg.dataloader.get("train")
     if not OmegaConf.is_dict(loader):
         return []

@@ -51,15 +51,10 @@ LOSS_IS_NOW = (
 
 
 def current_argument(old: str, parameters: Collection[str] | None) -> str | None:
-    """Today's name of an argument.
+    """Today's name of an argument that a callable with ``parameters`` does not take.
 
-    Args:
-        old: an argument that the callable does not take.
-        parameters: the names that it takes; None: any.
-
-    Returns:
-        the name, which may be that of an argument inside of another one, and may be followed by its
-        possible values in parentheses; None where ``old`` is no earlier name.
+    It may be that of an argument inside of another one, and may be followed by its possible values
+    in parentheses; None where ``old`` is no earlier name.
     """
     parameters = parameters or ()
     if ARGUMENTS.get(old) in parameters:
@@ -70,11 +65,9 @@ def current_argument(old: str, parameters: Collection[str] | None) -> str | None
 
 
 def translated(node: Any, replaced: dict[str, None]) -> Any:
-    """A config of an earlier version in today's names.
+    """A saved config, or a part of it in plain containers, in today's names.
 
-    Args:
-        node: a saved config, or a part of it, in plain containers.
-        replaced: gets a phrase for every name that was replaced, as an ordered set.
+    ``replaced`` gets a phrase for every name that was replaced, as an ordered set.
     """
     if isinstance(node, list):
         return [translated(item, replaced) for item in node]
@@ -114,9 +107,8 @@ def _arguments(
             arguments[key] = value
     if flags:
         flags.setdefault("refine", True)  # the former default
-        arguments["variant"] = next(
-            (VARIANTS[flag] for flag in VARIANTS if flags.get(flag)), "plain"
-        )
+        chosen = (variant for flag, variant in VARIANTS.items() if flags.get(flag))
+        arguments["variant"] = next(chosen, "plain")
     return arguments
 
 

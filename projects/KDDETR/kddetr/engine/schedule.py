@@ -4,11 +4,10 @@ A fraction stays right when ``train.max_iter`` is overridden; a milestone in ite
 after the end of a shorter run.
 """
 
-import math
 from collections.abc import Sequence
 
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
-from fvcore.common.param_scheduler import ParamScheduler
+from fvcore.common.param_scheduler import CosineParamScheduler, ParamScheduler
 
 
 class _Steps(ParamScheduler):
@@ -18,14 +17,6 @@ class _Steps(ParamScheduler):
     def __call__(self, where: float) -> float:
         # The tolerance makes iteration 7 of 10 reach the milestone 0.7 in spite of rounding.
         return self._gamma ** sum(where + self.WHERE_EPSILON >= start for start in self._milestones)
-
-
-class _Cosine(ParamScheduler):
-    def __init__(self, end: float):
-        self._end = end
-
-    def __call__(self, where: float) -> float:
-        return self._end + 0.5 * (1 - self._end) * (1 + math.cos(math.pi * min(where, 1.0)))
 
 
 def step_schedule(
@@ -62,16 +53,13 @@ def cosine_schedule(
 ) -> ParamScheduler:
     """A rate that falls along half a cosine to ``end_factor`` times the base rate.
 
-    Args:
-        max_iter: length of the run, in iterations.
-        end_factor: factor on the rate at the end.
-        warmup_iters: iterations of linear warm-up; 0: none.
-        warmup_factor: factor on the rate at the first iteration of the warm-up.
+    The other arguments are those of :func:`step_schedule`.
 
     Raises:
         ValueError: the warm-up is as long as the run.
     """
-    return _warmed_up(_Cosine(end_factor), max_iter, warmup_iters, warmup_factor)
+    schedule = CosineParamScheduler(1.0, end_factor)
+    return _warmed_up(schedule, max_iter, warmup_iters, warmup_factor)
 
 
 def _warmed_up(

@@ -22,9 +22,8 @@ LOADERS = ("train", "test", "evaluator")
 def check_sections(tree: Mapping[str, Any], source: str) -> None:
     """Check the names of a config's sections, and the arguments of all its calls.
 
-    Args:
-        tree: the config in plain containers, interpolations unresolved.
-        source: its file, for messages.
+    The config comes in plain containers, its interpolations unresolved; ``source`` is its file, for
+    messages.
 
     Raises:
         ConfigError: a mistyped section, key or argument, with the nearest known one, or an argument

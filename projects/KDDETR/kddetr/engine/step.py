@@ -56,8 +56,9 @@ class StepTrainer(SimpleTrainer):
         self._device_type = next(model.parameters()).device.type
         self.train_seconds = 0.0  # in steps, without evaluation and checkpoints
         # Gradients in bfloat16 do not underflow, so only float16 needs a scaled loss.
-        scaled = amp_dtype is torch.float16
-        self.grad_scaler = torch.amp.GradScaler(self._device_type) if scaled else None
+        self.grad_scaler = torch.amp.GradScaler(
+            self._device_type, enabled=amp_dtype is torch.float16
+        )
 
     def run_step(self) -> None:
         """One iteration.
@@ -84,18 +85,12 @@ class StepTrainer(SimpleTrainer):
                 )
             total = sum(losses.values())
         self.optimizer.zero_grad()
-        if self.grad_scaler is None:
-            total.backward()
-        else:
-            self.grad_scaler.scale(total).backward()
-            self.grad_scaler.unscale_(self.optimizer)
+        self.grad_scaler.scale(total).backward()
+        self.grad_scaler.unscale_(self.optimizer)
         metrics = self._clip_and_measure(losses)
         self._check(metrics, batch)
-        if self.grad_scaler is None:
-            self.optimizer.step()
-        else:
-            self.grad_scaler.step(self.optimizer)
-            self.grad_scaler.update()
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
         # The losses have been read from the device above, so the step is over.
         self.train_seconds += time.perf_counter() - start
         _record(metrics, data_time, self.train_seconds)
@@ -103,8 +98,8 @@ class StepTrainer(SimpleTrainer):
     def state_dict(self) -> dict:
         """The optimizer's state, and the loss scale of float16."""
         state = {**super().state_dict(), "train_seconds": self.train_seconds}
-        if self.grad_scaler is not None:
-            state["grad_scaler"] = self.grad_scaler.state_dict()
+        if scale := self.grad_scaler.state_dict():  # empty without float16
+            state["grad_scaler"] = scale
         return state
 
     def load_state_dict(self, state: dict) -> None:
@@ -113,7 +108,7 @@ class StepTrainer(SimpleTrainer):
         Raises:
             CheckpointError: the optimizer of the checkpoint has other parameter groups.
         """
-        rates = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        rates = self._base_rates()
         try:
             super().load_state_dict(state)
         except ValueError as error:
@@ -122,11 +117,14 @@ class StepTrainer(SimpleTrainer):
                 " with the config that the run was started with."
             ) from error
         self.train_seconds = state.get("train_seconds", 0.0)
-        kept = [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
-        if kept != rates:
+        if (kept := self._base_rates()) != rates:
             _log.warning("The resumed run keeps its learning rates %s, not %s.", kept, rates)
-        if self.grad_scaler is not None and state.get("grad_scaler"):
+        if state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])
+
+    def _base_rates(self) -> list[float]:
+        """The learning rates of the groups before the schedule multiplies them."""
+        return [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
 
     def _clip_and_measure(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Clip the gradient, and read the losses and the norm before clipping, all at once."""
@@ -140,11 +138,9 @@ class StepTrainer(SimpleTrainer):
         return dict(zip(measured, torch.stack(list(measured.values())).tolist()))
 
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
+        if self.grad_scaler.is_enabled() and not math.isfinite(metrics["grad_norm"]):
+            del metrics["grad_norm"]  # the scaler skips such a step and lowers the scale
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-        if self.grad_scaler is not None:
-            bad.pop("grad_norm", None)  # the scaler skips such a step and lowers the scale
-            if not math.isfinite(metrics.get("grad_norm", 0.0)):
-                del metrics["grad_norm"]
         if not bad:
             return
         names = [str(image.get("file_name", image.get("image_id", "unnamed"))) for image in batch]
@@ -166,7 +162,7 @@ def _record(metrics: dict[str, float], data_time: float, train_seconds: float) -
     storage = get_event_storage()
     storage.put_scalar("train_seconds", train_seconds, smoothing_hint=False)
     storage.put_scalar("data_time", max(one.pop("data_time") for one in gathered))
-    names = list(dict.fromkeys(name for one in gathered for name in one))
+    names = dict.fromkeys(name for one in gathered for name in one)
     mean = {name: float(np.mean([one[name] for one in gathered if name in one])) for name in names}
     if "grad_norm" in mean:
         storage.put_scalar("grad_norm", mean.pop("grad_norm"))

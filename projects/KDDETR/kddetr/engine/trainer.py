@@ -71,7 +71,9 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model, cfg.train.output_dir, trainer=weakref.proxy(self), wrapper=WrapperState(model)
         )
-        self._best = self._build_best()
+        self._best = None
+        if cfg.train.best_metric and self._can_evaluate and comm.is_main_process():
+            self._best = BestCheckpoint(self.checkpointer, cfg.train.best_metric)
         self.register_hooks(self.build_hooks())
         if cfg.train.batch_scaling.note:
             _log.info("scaled %s", cfg.train.batch_scaling.note)
@@ -100,13 +102,11 @@ class Trainer(DefaultTrainer):
             _log.warning(
                 "The training loader has no start_iteration, so its images start from the first."
             )
-        restored = ["optimizer", "schedule"]
+        restored = "optimizer, schedule"
         if self._best is not None:
             self._best.restore()
-            restored.append(self._best.describe())
-        _log.info(
-            "resumed from %s at iteration %d with %s", last, self.start_iter, ", ".join(restored)
-        )
+            restored += f", {self._best.describe()}"
+        _log.info("resumed from %s at iteration %d with %s", last, self.start_iter, restored)
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Timer, schedule, checkpoints, evaluation and writers, in this order.
@@ -115,20 +115,17 @@ class Trainer(DefaultTrainer):
         when the evaluation fails.
         """
         train = self.cfg.train
-        main = comm.is_main_process()
-        hooks_in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if main:
+        in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if comm.is_main_process():
             keep = train.checkpointer
-            hooks_in_order.append(
+            in_order.append(
                 PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
             )
         if self._can_evaluate:
-            hooks_in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
-        if main:
-            hooks_in_order.append(
-                hooks.PeriodicWriter(self.build_writers(), period=train.log_period)
-            )
-        return hooks_in_order
+            in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
+        if comm.is_main_process():
+            in_order.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
+        return in_order
 
     def build_writers(self) -> list:
         """The writers of the log line, of JSON and of TensorBoard events."""
@@ -165,10 +162,9 @@ class Trainer(DefaultTrainer):
             f"{len(g['params'])} tensors at {g['initial_lr']:.3g}"
             for g in self.optimizer.param_groups
         )
-        inner = deployable(model)
-        name = type(model).__name__ + (
-            f" around {type(inner).__name__}" if inner is not model else ""
-        )
+        name, inner = type(model).__name__, deployable(model)
+        if inner is not model:
+            name += f" around {type(inner).__name__}"
         amp, batch = self.cfg.train.amp, getattr(self.data_loader, "total_batch_size", "unknown")
         return (
             f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
@@ -229,14 +225,9 @@ class Trainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluate the detector inside ``model`` on ``cfg.dataloader.test``.
+        """Evaluate a detector, or the detector inside ``model``, on ``cfg.dataloader.test``.
 
         All processes use the buffers of the first process, because its checkpoints contain those.
-
-        Args:
-            cfg: the config.
-            model: a detector, or a module around one, on its device.
-            evaluators: used in place of the config's.
 
         Returns:
             Nested results, e.g. ``{"bbox": {"AP": 41.2, ...}}``, on the main process; ``{}`` on the
@@ -255,12 +246,6 @@ class Trainer(DefaultTrainer):
     def _can_evaluate(self) -> bool:
         loaders = self.cfg.dataloader
         return loaders.get("test") is not None and loaders.get("evaluator") is not None
-
-    def _build_best(self) -> BestCheckpoint | None:
-        metric = self.cfg.train.best_metric
-        if not (metric and self._can_evaluate and comm.is_main_process()):
-            return None
-        return BestCheckpoint(self.checkpointer, metric)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_results = self.test(self.cfg, self.model)

@@ -32,10 +32,8 @@ def register_quickstart(root: str | os.PathLike | None = None) -> None:
     """Registers ``quickstart_train``, ``_val`` and ``_test``, and the two parts of train:
     ``quickstart_train_labeled`` and ``quickstart_train_unlabeled``.
 
-    Names that are registered already are kept. The files are read when the data is loaded.
-
-    Args:
-        root: the folder of the data set; :func:`quickstart_root` by default.
+    Names that are registered already are kept. The files are read when the data is loaded, from
+    ``root``, by default :func:`quickstart_root`.
     """
     root = Path(root) if root is not None else quickstart_root()
     for file in JSON_FILES:
@@ -72,12 +70,9 @@ def make_quickstart_data(
     ``train_unlabeled.json`` (the other images without annotations), ``val.json``, ``test.json``.
 
     Args:
-        root: the folder.
+        root: the folder, which is returned as a path.
         spec: how to draw the images.
         progress: whether to print how many images are drawn.
-
-    Returns:
-        the folder.
 
     Raises:
         FileExistsError: the folder holds files that are not of this data set.
@@ -95,7 +90,7 @@ def make_quickstart_data(
         drawn = _draw_split(spec, split, count, partial_root, progress)
         _write_annotations(spec, split, drawn, partial_root)
     stamp = {"fingerprint": spec.fingerprint(), "spec": dataclasses.asdict(spec)}
-    _write_json(partial_root / STAMP, stamp)
+    (partial_root / STAMP).write_text(json.dumps(stamp))
     shutil.rmtree(root, ignore_errors=True)
     try:
         partial_root.rename(root)
@@ -107,28 +102,18 @@ def make_quickstart_data(
 
 
 def _is_complete(root: Path, spec: QuickstartSpec) -> bool:
-    stamp = root / STAMP
-    if not stamp.is_file():
-        return False
     try:
-        same = json.loads(stamp.read_text())["fingerprint"] == spec.fingerprint()
-    except (ValueError, KeyError):
+        fingerprint = json.loads((root / STAMP).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
         return False
-    return (
-        same
-        and all((root / name).is_file() for name in JSON_FILES)
-        and all(
-            (root / split).is_dir() and len(list((root / split).glob("*.png"))) == count
-            for split, count in zip(SPLITS, spec.images, strict=True)
-        )
-    )
+    counts = tuple(len(list((root / split).glob("*.png"))) for split in SPLITS)
+    files = all((root / name).is_file() for name in JSON_FILES)
+    return fingerprint == spec.fingerprint() and counts == tuple(spec.images) and files
 
 
 def _refuse_foreign_files(root: Path) -> None:
-    if not root.exists():
-        return
-    foreign = {p.name for p in root.iterdir()} - {STAMP, *SPLITS, *JSON_FILES}
-    if foreign:
+    present = {p.name for p in root.iterdir()} if root.exists() else set()
+    if foreign := present - {STAMP, *SPLITS, *JSON_FILES}:
         raise FileExistsError(
             f"{root} holds other files ({min(foreign)}, ...), so the quickstart data is not written"
             " there: give an empty or new folder."
@@ -139,23 +124,24 @@ def _draw_split(spec: QuickstartSpec, split: str, count: int, root: Path, progre
     every = 100 if sys.stdout.isatty() else 1000  # a line cannot be overwritten in a log file
     drawn = []
     for index in range(count):
-        drawn.append(_draw_file(spec, split, root / split, index))
+        image, objects = render_image(spec, split, index)
+        _write_png(root / split / _file_name(index), image)
+        drawn.append(objects)
         if progress and (len(drawn) % every == 0 or len(drawn) == count):
             end = "\r" if sys.stdout.isatty() and len(drawn) < count else "\n"
             print(f"quickstart data: {split} {len(drawn)}/{count} images", end=end, flush=True)
     return drawn
 
 
-def _draw_file(spec: QuickstartSpec, split: str, folder: Path, index: int) -> list[dict]:
+def _write_png(path: Path, image: np.ndarray) -> None:
     cv2 = opencv()
-    image, objects = render_image(spec, split, index)
     # The images have noise, so that a higher level takes time and saves almost no space.
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    # Not cv2.imwrite, which does not report a full disk.
     ok, data = cv2.imencode(".png", np.ascontiguousarray(image[:, :, ::-1]), fast)
     if not ok:
-        raise OSError(f"OpenCV could not encode {folder / _file_name(index)}.")
-    (folder / _file_name(index)).write_bytes(data.tobytes())
-    return objects
+        raise OSError(f"OpenCV could not encode {path}.")
+    path.write_bytes(data.tobytes())
 
 
 def _file_name(index: int) -> str:
@@ -186,23 +172,15 @@ def _write_annotations(
                 }
             )
 
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
+    info = {"description": "handwritten digits on photographs"}
+
     def write(name: str, chosen: list[dict], notes: list[dict]) -> None:
-        categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
-        description = {"description": "handwritten digits on photographs"}
-        document = {
-            "info": description,
-            "images": chosen,
-            "annotations": notes,
-            "categories": categories,
-        }
-        _write_json(root / f"{name}.json", document)
+        document = {"info": info, "images": chosen, "annotations": notes, "categories": categories}
+        (root / f"{name}.json").write_text(json.dumps(document))
 
     write(split, images, annotations)
     if split == "train":
         labeled = [a for a in annotations if a["image_id"] <= spec.labeled]
         write("train_labeled", images[: spec.labeled], labeled)
         write("train_unlabeled", images[spec.labeled :], [])
-
-
-def _write_json(path: Path, document: dict) -> None:
-    path.write_text(json.dumps(document))

@@ -22,15 +22,10 @@ from .wrapper import TeacherWrapper
 
 @dataclass(frozen=True)
 class CachedImage:
-    """The encoder's output for one image.
+    """The encoder's output for one image."""
 
-    Attributes:
-        tokens: (S, C), on the CPU.
-        checksum: of the pixels that the tokens were computed from.
-    """
-
-    tokens: Tensor
-    checksum: int
+    tokens: Tensor  # (S, C), on the CPU
+    checksum: int  # of the pixels that the tokens were computed from
 
 
 class CachedEncoder(TeacherWrapper):

@@ -18,7 +18,7 @@ MOST_MARKERS = 16  # of one run
 REFERENCE_DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 
-@style.page_style()
+@style.page_style
 def ap_curves(
     curves: Mapping[str, Sequence[tuple[float, float, float]]],
     *,

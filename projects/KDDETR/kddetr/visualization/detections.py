@@ -26,7 +26,7 @@ LETTER_WIDTH = 0.066  # of a label
 SHORTEST_NAME = 8  # letters to which the name of a class may be cut
 
 
-@style.page_style()
+@style.page_style
 def detections_side_by_side(
     images: Sequence[np.ndarray],
     columns: Mapping[str, Sequence[Instances]],
@@ -65,7 +65,7 @@ def detections_side_by_side(
     for name, column_of_axes, column in zip(columns, grid.T, columns.values()):
         for axes, image, instances, truth in zip(column_of_axes, images, column, first):
             cell = _Cell.of(instances, score_threshold, truth if has_truth else None)
-            if len(cell.classes) and (highest := int(cell.classes.max())) >= len(class_names):
+            if (highest := max(cell.classes.tolist(), default=-1)) >= len(class_names):
                 raise ValueError(
                     f"Column {name!r} has class {highest}, but class_names has"
                     f" {len(class_names)} names."
@@ -126,13 +126,13 @@ class _Cell:
             scores, noun = found.scores.detach(), "detection"
         else:
             boxes, classes, scores, noun = found.gt_boxes.tensor, found.gt_classes, None, "object"
-        if truth is None or scores is None:
-            correct = torch.ones(len(boxes), dtype=torch.bool)
-            caption = f"{len(boxes)} {noun}{'' if len(boxes) == 1 else 's'}"
-            return cls(boxes, classes, scores, correct, caption)
-        answers = {"boxes": boxes, "scores": scores, "classes": classes}
-        matching = match_detections(**answers, gt_boxes=truth.boxes, gt_classes=truth.classes)
-        return cls(boxes, classes, scores, matching.correct, str(matching))
+        correct = torch.ones(len(boxes), dtype=torch.bool)
+        caption = f"{len(boxes)} {noun}{'' if len(boxes) == 1 else 's'}"
+        if truth is not None and scores is not None:
+            answers = {"boxes": boxes, "scores": scores, "classes": classes}
+            matching = match_detections(**answers, gt_boxes=truth.boxes, gt_classes=truth.classes)
+            correct, caption = matching.correct, str(matching)
+        return cls(boxes, classes, scores, correct, caption)
 
 
 def _check(

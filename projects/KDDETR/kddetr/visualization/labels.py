@@ -8,7 +8,7 @@ import numpy as np
 def place_labels(
     boxes: np.ndarray, sizes: np.ndarray, *, frame: tuple[float, float]
 ) -> list[tuple[float, float] | None]:
-    """Chooses a place for each label, in the order given.
+    """The upper left corner of each label, in the order given; None where it fits nowhere.
 
     A label is tried at 25 places around and inside its box. Of those where it overlaps no earlier
     label, it takes the place where it covers the least of all boxes; above the left corner is
@@ -18,9 +18,6 @@ def place_labels(
         boxes: (N, 4) ``xyxy``, the most important first.
         sizes: (N, 2) width and height of each label, same unit.
         frame: width and height of the picture, same unit.
-
-    Returns:
-        the upper left corner of each label; None where it fits nowhere.
     """
     taken = np.zeros((0, 4))
     places: list[tuple[float, float] | None] = []

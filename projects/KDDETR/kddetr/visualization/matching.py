@@ -31,33 +31,21 @@ class Matching:
 
 
 def match_detections(
-    *,
-    boxes: Tensor,
-    scores: Tensor,
-    classes: Tensor,
-    gt_boxes: Tensor,
-    gt_classes: Tensor,
-    min_iou: float = MATCH_IOU,
+    *, boxes: Tensor, scores: Tensor, classes: Tensor, gt_boxes: Tensor, gt_classes: Tensor
 ) -> Matching:
     """Matches each detection, best score first, to the object of its class with the highest IoU
-    among those that are not matched yet.
+    among those that are not matched yet, if that IoU is at least ``MATCH_IOU``.
 
-    Args:
-        boxes: (N, 4) ``xyxy`` pixels.
-        scores: (N,).
-        classes: (N,) integers.
-        gt_boxes: (M, 4) ``xyxy`` pixels.
-        gt_classes: (M,) integers.
-        min_iou: the least IoU of a match.
+    Boxes are (N, 4) and (M, 4) ``xyxy`` pixels, scores (N,), classes (N,) and (M,) integers.
     """
     iou = pairwise_iou(Boxes(boxes.float()), Boxes(gt_boxes.float()))
     iou = iou.masked_fill(classes[:, None] != gt_classes[None], -1.0).cpu()
     correct = torch.zeros(len(boxes), dtype=torch.bool)
     missed = torch.ones(len(gt_boxes), dtype=torch.bool)
-    if len(gt_boxes):
-        for i in scores.argsort(descending=True, stable=True).tolist():
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if missed.any():
             best = iou[i].masked_fill(~missed, -1.0).max(0)
-            if best.values >= min_iou:
+            if best.values >= MATCH_IOU:
                 correct[i] = True
                 missed[best.indices] = False
     return Matching(correct, missed)

@@ -17,7 +17,7 @@ OUTLINED = 12
 NARROWEST_PANEL, WIDEST_PANEL, TALLEST_PANEL, COLOUR_BAR = 2.3, 4.5, 6.0, 0.8
 
 
-@style.page_style()
+@style.page_style
 def points_over_image(
     image: np.ndarray,
     points: Queries,

@@ -39,9 +39,8 @@ PALETTE = (
 )
 
 
-def page_style():
-    """Decorator or context manager: draws with the settings above instead of the user's."""
-    return context(["default", SETTINGS])
+# A decorator or context manager: draws with the settings above instead of the user's.
+page_style = context(["default", SETTINGS])
 
 
 def save(figure: Figure, path: str | Path) -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from detectron2.layers import ShapeSpec, get_norm
+from detectron2.layers import get_norm
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
@@ -72,11 +72,12 @@ class TinyConvNet(Backbone):
     ) -> None:
         super().__init__()
         names = [f"stage{i}" for i in range(len(channels))]
-        self.names = list(out_features or names[-1:])
-        self.channels = dict(zip(names, channels, strict=True))
+        self._out_features = list(out_features or names[-1:])
+        self._out_feature_channels = dict(zip(names, channels, strict=True))
+        self._out_feature_strides = {name: 2 ** (i + 1) for i, name in enumerate(names)}
         self.stages = nn.ModuleDict()
         inputs = 3
-        for (name, width), count in zip(self.channels.items(), blocks, strict=True):
+        for (name, width), count in zip(self._out_feature_channels.items(), blocks, strict=True):
             down = nn.Sequential(
                 nn.Conv2d(inputs, width, 3, stride=2, padding=1, bias=False),
                 get_norm(norm, width),
@@ -92,11 +93,7 @@ class TinyConvNet(Backbone):
         for name, stage in self.stages.items():
             x = stage(x)
             features[name] = x
-        return {name: features[name] for name in self.names}
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        strides = {name: 2 ** (i + 1) for i, name in enumerate(self.channels)}
-        return {n: ShapeSpec(channels=self.channels[n], stride=strides[n]) for n in self.names}
+        return {name: features[name] for name in self._out_features}
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from .timm_backbone import TimmBackbone, timm_backbone
 
-PATCH = 4
 SIZES = {
     ("tiny", 7): "swin_tiny_patch4_window7_224",
     ("small", 7): "swin_small_patch4_window7_224",
@@ -39,12 +38,9 @@ def swin(
         size: ``tiny``, ``small``, ``base`` or ``large``: 96, 96, 128, 192 channels at stride 4.
         window: side of a window in tokens: 7 for weights trained at 224 pixels, 12 for those at 384
             (base and large).
-        out_features: names among res2 to res5, of strides 4 to 32.
-        freeze_at: 0 nothing, 1 the patch embedding, 2 also the first stage, and so on.
+        out_features, freeze_at, layer_norm, checkpoint_activations: see :func:`timm_backbone`.
         drop_path: probability of dropping a residual branch of the last block in training; it grows
             linearly from 0 at the first.
-        layer_norm: a LayerNorm on each feature, trained with the detector.
-        checkpoint_activations: compute each block again in the backward pass to save memory.
 
     Raises:
         ImportError: timm is not installed.
@@ -58,7 +54,7 @@ def swin(
         out_features=out_features,
         freeze_at=freeze_at,
         layer_norm=layer_norm,
-        divisor=PATCH,
+        divisor=4,  # the side of a patch
         checkpoint_activations=checkpoint_activations,
         options={
             "drop_path_rate": drop_path,
@@ -68,22 +64,17 @@ def swin(
     )
     for block in backbone.modules():
         if type(block).__name__ == "SwinTransformerBlock":
-            _pad_before_shifting(block)
+            block._attn = partial(_attend_padded, block)
     return backbone
 
 
-def _pad_before_shifting(block: nn.Module) -> None:
-    """Make a block of timm pad its input to whole windows before it shifts them.
+def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
+    """Window attention on a map (B, H, W, C) that is padded to whole windows before the shift.
 
     timm pads after shifting, but masks as if it had padded before, as the published code does:
     where the map is no multiple of the window, tokens of opposite borders would attend to each
     other.
     """
-    block._attn = partial(_attend_padded, block)
-
-
-def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
-    """Window attention on a map (B, H, W, C) that is padded to a multiple of the window's size."""
     height, width = x.shape[1:3]
     rows, columns = block.window_size
     x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))

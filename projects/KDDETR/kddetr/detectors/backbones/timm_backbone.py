@@ -6,7 +6,6 @@ weights come from a checkpoint, and nothing is downloaded.
 """
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -53,7 +52,12 @@ def timm_backbone(
         ValueError: timm has no such model; the model has no such feature; or it has no stages that
             ``freeze_at`` or ``checkpoint_activations`` could act on.
     """
-    timm = import_timm()
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            "This backbone is built by timm, which is not installed: pip install -e .[timm]"
+        ) from error
     if not timm.is_model(name):
         hint = did_you_mean(name, timm.list_models(), otherwise="see timm.list_models().", count=3)
         raise ValueError(f"timm has no model {name!r}; {hint}")
@@ -70,37 +74,25 @@ def timm_backbone(
     absent = [feature for feature in out_features if feature not in offered]
     if absent:
         raise ValueError(f"{name} has no {', '.join(absent)}; choose among {', '.join(offered)}.")
-    indices = tuple(sorted(offered[feature] for feature in out_features))
-    return TimmBackbone(
-        network=network(out_indices=indices),
-        out_features=out_features,
-        freeze_at=freeze_at,
-        frozen_norm=frozen_norm,
-        layer_norm=layer_norm,
-        divisor=divisor,
-        checkpoint_activations=checkpoint_activations,
-    )
+    built = network(out_indices=tuple(sorted(offered[feature] for feature in out_features)))
+    if checkpoint_activations:
+        _checkpoint(built)
+    return TimmBackbone(built, out_features, freeze_at, frozen_norm, layer_norm, divisor)
 
 
 class TimmBackbone(Backbone):
-    """A feature extractor of timm in Detectron2's form.
-
-    Args:
-        network: the result of ``timm.create_model(..., features_only=True)``.
-        out_features, freeze_at, frozen_norm, layer_norm, divisor, checkpoint_activations: as for
-            :func:`timm_backbone`.
+    """A ``network`` of ``timm.create_model(..., features_only=True)`` in Detectron2's form; for the
+    other arguments see :func:`timm_backbone`.
     """
 
     def __init__(
         self,
-        *,
         network: nn.Module,
         out_features: Sequence[str],
-        freeze_at: int = 0,
-        frozen_norm: bool = True,
-        layer_norm: bool = False,
-        divisor: int | None = None,
-        checkpoint_activations: bool = False,
+        freeze_at: int,
+        frozen_norm: bool,
+        layer_norm: bool,
+        divisor: int | None,
     ) -> None:
         super().__init__()
         infos = network.feature_info.get_dicts()  # one for each returned feature, in order
@@ -110,8 +102,6 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {n: infos[i]["reduction"] for n, i in self._place.items()}
         self._channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
         self._divisor = divisor or max(info["reduction"] for info in network.feature_info.info)
-        if checkpoint_activations:
-            _checkpoint(network)
         self._frozen = _modules_up_to(network, freeze_at)
         self.timm = freeze_batch_norms(network) if frozen_norm else network
         for child in self._frozen:
@@ -145,21 +135,6 @@ class TimmBackbone(Backbone):
         for child in self._frozen:
             self.timm[child].eval()
         return self
-
-
-def import_timm() -> ModuleType:
-    """The package timm.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            "This backbone is built by timm, which is not installed: pip install -e .[timm]"
-        ) from error
-    return timm
 
 
 def freeze_batch_norms(module: nn.Module) -> nn.Module:

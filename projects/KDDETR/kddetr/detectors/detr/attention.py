@@ -36,9 +36,6 @@ class GroupMask:
     Without ``attends_to`` each group is a block of its own, and attention runs block by block: the
     same numbers as one attention under an (N, N) mask, at less cost. With ``attends_to``
     (denoising) all queries are one block under a mask.
-
-    Args:
-        queries: see :class:`~kddetr.structures.Queries` for ``groups`` and ``attends_to``.
     """
 
     def __init__(self, queries: Queries) -> None:
@@ -56,15 +53,12 @@ class GroupMask:
         self.masks = [forbidden[group][:, group].to(queries.boxes.device)]
 
     def attend(self, attention: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """``attention(*tensors, attn_mask)`` of every block, joined.
+        """``attention(*tensors, attn_mask)`` of every block of (B, N, C) tensors, joined.
 
         Args:
             attention: maps (B, n, C) tensors of a block and its (n, n) bool mask, True where the
                 query of the row may *not* attend to that of the column, or None, to (B, n, C).
             tensors: (B, N, C) each.
-
-        Returns:
-            (B, N, C).
         """
         if len(self.sizes) == 1:
             return attention(*tensors, self.masks[0])
@@ -75,11 +69,6 @@ class GroupMask:
 class SelfAttention(nn.Module):
     """DETR's self-attention: q = k = x + position and v = x (encoder of DAB-DETR, decoder of
     Deformable DETR and DINO).
-
-    Args:
-        embed_dim: C.
-        num_heads: H.
-        dropout: of the attention weights.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -90,26 +79,19 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, position: Tensor, group_mask: GroupMask) -> Tensor:
         """(B, N, C) to (B, N, C), without the residual."""
+        return group_mask.attend(self.attend, x, position)
 
-        def attention(x: Tensor, position: Tensor, attn_mask: Tensor | None) -> Tensor:
-            return self.attend(x, position, attn_mask=attn_mask)
-
-        return group_mask.attend(attention, x, position)
-
-    def attend(self, x: Tensor, position: Tensor, **masks: Tensor | None) -> Tensor:
+    def attend(
+        self, x: Tensor, position: Tensor, attn_mask: Tensor | None = None, **masks: Tensor
+    ) -> Tensor:
         """(B, N, C) to (B, N, C) under the masks of ``torch.nn.MultiheadAttention``."""
         q = x + position
-        return self.multihead(q, q, x, need_weights=False, **masks)[0]
+        return self.multihead(q, q, x, need_weights=False, attn_mask=attn_mask, **masks)[0]
 
 
 class ConditionalSelfAttention(nn.Module):
     """DAB-DETR's self-attention among the queries: content and position are projected separately
     and added.
-
-    Args:
-        embed_dim: C.
-        num_heads: H.
-        dropout: of the attention weights.
     """
 
     def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -144,8 +126,7 @@ class ConditionalCrossAttention(nn.Module):
     al., ICCV 2021).
 
     Args:
-        embed_dim: C.
-        num_heads: H.
+        embed_dim, num_heads: C, H.
         first: whether it belongs to the first decoder layer. The content there starts from zero, so
             the positional embedding is added to the content of the query, and the position of a
             key to its content.
@@ -167,7 +148,14 @@ class ConditionalCrossAttention(nn.Module):
 
     def project_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Keys (B, H, S, 2C / H) and values (B, H, S, C / H), computed once per memory."""
-        return memory.cached(id(self), lambda: (self._keys(memory), self._values(memory)))
+
+        def make() -> tuple[Tensor, Tensor]:
+            k, position = self.key_content(memory.tokens), self.key_position(memory.position)
+            k = k + position if self.query_position is not None else k
+            value = split_heads(self.value(memory.tokens), self.num_heads)
+            return self._concatenate(k, position), value
+
+        return memory.cached(id(self), make)
 
     def forward(
         self,
@@ -189,13 +177,6 @@ class ConditionalCrossAttention(nn.Module):
         return self.output(
             merge_heads(F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout))
         )
-
-    def _keys(self, memory: Memory) -> Tensor:
-        k, position = self.key_content(memory.tokens), self.key_position(memory.position)
-        return self._concatenate(k + position if self.query_position is not None else k, position)
-
-    def _values(self, memory: Memory) -> Tensor:
-        return split_heads(self.value(memory.tokens), self.num_heads)
 
     def _concatenate(self, content: Tensor, position: Tensor) -> Tensor:
         """Join content and position head by head: two (B, N, C) to one (B, H, N, 2C / H)."""

@@ -6,13 +6,8 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_layer(layer: nn.Module, *inputs, recompute: bool) -> Tensor:
-    """``layer(*inputs)``, by activation checkpointing (Chen et al., 2016) where asked.
-
-    Args:
-        layer: the layer.
-        inputs: its inputs.
-        recompute: keep only the inputs for the backward pass and compute the layer again there. The
-            results and the random numbers are the same.
+    """``layer(*inputs)``. With ``recompute`` only the inputs are kept for the backward pass, where
+    the layer is computed again, with the same results and random numbers (Chen et al., 2016).
     """
     if recompute and torch.is_grad_enabled():
         return checkpoint(layer, *inputs, use_reentrant=False)

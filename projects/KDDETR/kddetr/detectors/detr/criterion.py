@@ -56,14 +56,12 @@ class SetCriterion(nn.Module):
         suffix: str = "",
     ) -> dict[str, Tensor]:
         """Scalar losses by name: ``loss_class`` of the last layer, ``loss_class_0`` of the first,
-        and so on.
-
-        Each is divided by the number of ground-truth boxes per process (averaged over the
-        processes, at least 1) and by ``repeats``.
+        and so on. Each is divided by the number of ground-truth boxes per process (averaged over
+        the processes, at least 1) and by ``repeats``.
 
         Args:
             predictions: (L, B, N, ...).
-            targets: ground truth of each image.
+            targets: of each image.
             matches: which query has to find which box; None: the matcher decides.
             repeats: the number of queries that have to find each box.
             suffix: added to each name, before the number of the layer.

@@ -4,9 +4,8 @@ from torch import nn
 
 from .attention import ConditionalCrossAttention, ConditionalSelfAttention
 from .criterion import SetCriterion
-from .decoder import AnchorPosition, Decoder, DecoderLayer
-from .encoder import DenseTokenAttention, Encoder, EncoderLayer
-from .heads import MLP, box_head, class_head
+from .decoder import AnchorPosition, DecoderLayer
+from .encoder import DenseTokenAttention
 from .matcher import HungarianMatcher
 from .queries import AnchorQueries
 from .settings import TransformerSettings, initialise, takes_settings
@@ -39,49 +38,19 @@ def dab_detr(
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
     """
     s = settings
-    encoder = Encoder(
-        layers=[
-            EncoderLayer(
-                attention=DenseTokenAttention(
-                    embed_dim=s.embed_dim, num_heads=s.num_heads, dropout=s.dropout
-                ),
-                feed_forward=s.feed_forward(),
-                embed_dim=s.embed_dim,
-                dropout=s.dropout,
-            )
-            for _ in range(s.encoder_layers)
-        ],
-        position_embedding=s.position_embedding(),
-        position_scale=MLP(s.embed_dim, s.embed_dim, s.embed_dim, layers=2),
-        embed_dim=s.embed_dim,
-        checkpoint_activations=s.checkpoint_activations,
-    )
+    encoder = s.encoder_with(lambda: DenseTokenAttention(**s.attention()), scale_position=True)
     layers = [
         DecoderLayer(
-            self_attention=ConditionalSelfAttention(
-                embed_dim=s.embed_dim, num_heads=s.num_heads, dropout=s.dropout
-            ),
-            cross_attention=ConditionalCrossAttention(
-                embed_dim=s.embed_dim, num_heads=s.num_heads, first=i == 0, dropout=s.dropout
-            ),
-            feed_forward=s.feed_forward(),
-            embed_dim=s.embed_dim,
-            dropout=s.dropout,
+            self_attention=ConditionalSelfAttention(**s.attention()),
+            cross_attention=ConditionalCrossAttention(**s.attention(), first=i == 0),
+            **s.around_attention(),
         )
         for i in range(s.decoder_layers)
     ]
     position = AnchorPosition(embed_dim=s.embed_dim, temperature=anchor_temperature, modulated=True)
     initialise(encoder, *layers, position)
-    decoder = Decoder(
-        layers=layers,
-        position=position,
-        class_heads=[class_head(s.embed_dim, num_classes)],
-        box_heads=[box_head(s.embed_dim)],
-        embed_dim=s.embed_dim,
-        norm=nn.LayerNorm(s.embed_dim),
-        look_forward_twice=True,
-        eps=s.eps,
-        checkpoint_activations=s.checkpoint_activations,
+    decoder = s.build_decoder(
+        layers, position, num_classes=num_classes, shared_heads=True, look_forward_twice=True
     )
     return DetectionTransformer(
         backbone=backbone,

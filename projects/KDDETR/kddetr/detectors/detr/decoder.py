@@ -1,10 +1,6 @@
 """The one decoder of all detection transformers here: it refines the box of each query layer by
 layer.
 
-The families choose: attention among the queries and to the image, how a box becomes a positional
-embedding, whether boxes are refined from layer to layer, which layers a box loss trains, a norm
-before the heads, and shared or separate heads.
-
 Shape letters: B images, N queries, L layers, K classes, C embedding width, M feature levels.
 """
 
@@ -72,14 +68,8 @@ class AnchorPosition(nn.Module):
     def forward(
         self, memory: Memory, queries: Queries, content: Tensor, boxes: Tensor, layer: int
     ) -> QueryGeometry:
-        """Embed the boxes that enter a layer.
-
-        Args:
-            memory: of B images.
-            queries: as they entered the decoder.
-            content: (B, N, C) content embeddings that enter the layer.
-            boxes: (B, N, 4) boxes that enter the layer.
-            layer: its index, from 0.
+        """Embed the (B, N, 4) boxes that enter a layer (counted from 0) with their (B, N, C)
+        content; ``queries`` are those that entered the decoder.
         """
         embedded = boxes
         if self.padded:
@@ -119,15 +109,8 @@ class DeformableCrossAttention(DeformableAttention):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the image and a feed-forward network, each with residual and
-    norm.
-
-    Args:
-        self_attention: among the queries.
-        cross_attention: from the queries to the image.
-        feed_forward: applied to each query by itself.
-        embed_dim: C.
-        dropout: of each residual branch.
+    """Self-attention of the queries, attention to the image and a feed-forward network, each with
+    dropout, residual and norm.
     """
 
     def __init__(
@@ -168,7 +151,7 @@ class Decoder(nn.Module):
     """Decoder layers with class and box heads; they answer any queries.
 
     Args:
-        layers: one :class:`DecoderLayer` for each of the L layers.
+        layers: L of them.
         position: a :class:`LearnedPosition` or an :class:`AnchorPosition`.
         class_heads, box_heads: one for all layers, or one for each layer.
         embed_dim: C.
@@ -179,9 +162,6 @@ class Decoder(nn.Module):
             section 3.5).
         eps: of :func:`~kddetr.boxes.inverse_sigmoid`.
         checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
-
-    Raises:
-        ValueError: the number of heads is neither 1 nor L.
     """
 
     def __init__(
@@ -199,12 +179,6 @@ class Decoder(nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
-        for name, heads in (("class_heads", class_heads), ("box_heads", box_heads)):
-            if len(heads) not in (1, len(layers)):
-                raise ValueError(
-                    f"There are {len(heads)} {name} for {len(layers)} layers: give 1 or"
-                    f" {len(layers)}."
-                )
         self.layers = nn.ModuleList(layers)
         self.position = position
         self.class_heads = nn.ModuleList(class_heads)

@@ -73,15 +73,13 @@ def _kernel(device_type: str) -> Callable[..., Tensor] | None:
     """The library's kernel for a type of device, or None; logs which implementation is used."""
     try:
         import torch_ms_deform_attn as library
-    except ImportError:
-        _log.info("Deformable attention on %s: plain PyTorch.", device_type)
-        return None
-    try:  # a library that was built without CUDA can be imported; only a call shows the difference
+
+        # A library that was built without CUDA can be imported; only a call shows the difference.
         one = torch.ones(1, 1, 1, 1, device=device_type)
         size = torch.ones(1, 2, dtype=torch.int64, device=device_type)
         centre = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
         library.ms_deform_attn(one, size, size[:, 0] * 0, centre, centre[..., 0])
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         _log.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
         return None
     _log.info(
@@ -98,9 +96,7 @@ class DeformableAttention(nn.Module):
     references and values.
 
     Args:
-        embed_dim: C, a multiple of ``num_heads``.
-        num_heads: H.
-        num_levels: M.
+        embed_dim, num_heads, num_levels: C, H, M.
         num_sampling_points: P, per head and level.
 
     Raises:
@@ -146,21 +142,18 @@ class DeformableAttention(nn.Module):
         return values.unflatten(-1, (self.num_heads, -1))
 
     def attend(self, queries: Tensor, references: Tensor, values: Tensor, shapes: Shapes) -> Tensor:
-        """Sample the values around the references.
+        """Sample the values of :meth:`project` around the references: (B, N, C), no residual.
 
         Args:
             queries: (B, N, C), from which sampling offsets and attention weights are predicted.
             references: (B, N, M, 2) points or (B, N, M, 4) ``cxcywh`` boxes, as fractions of each
                 level's padded map.
-            values: (B, S, H, D) of :meth:`project`.
+            values: (B, S, H, D).
             shapes: (height, width) of the levels.
-
-        Returns:
-            (B, N, C), without a residual.
         """
         samples = (self.num_levels, self.num_sampling_points)
-        offsets = self.sampling_offsets(queries).unflatten(-1, (self.num_heads, *samples, 2))
-        offsets = offsets.float()
+        offsets = self.sampling_offsets(queries).float()
+        offsets = offsets.unflatten(-1, (self.num_heads, *samples, 2))
         weights = self.attention_weights(queries).unflatten(-1, (self.num_heads, -1))
         weights = weights.softmax(-1).unflatten(-1, samples)
         centre = references[:, :, None, :, None, :2].float()

@@ -3,7 +3,7 @@
 from torch import nn
 
 from .criterion import SetCriterion
-from .decoder import AnchorPosition, Decoder, LearnedPosition
+from .decoder import AnchorPosition, LearnedPosition
 from .heads import box_head, class_head
 from .matcher import HungarianMatcher
 from .proposals import ProposalHead
@@ -51,22 +51,16 @@ def deformable_detr(
     encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim) if anchors else LearnedPosition()
     initialise(*encoder.layers, *layers, position)
-    head_sets = 1 if variant == "plain" else s.decoder_layers
-    # A query that is only a centre starts with a small box: sigmoid(-2) = 0.12.
-    first_bias = -2.0 if variant in ("plain", "refine") else 0.0
-    decoder = Decoder(
-        layers=layers,
-        position=position,
-        class_heads=[class_head(s.embed_dim, num_classes) for _ in range(head_sets)],
-        box_heads=[
-            box_head(s.embed_dim, size_bias=0.0 if i else first_bias) for i in range(head_sets)
-        ],
-        embed_dim=s.embed_dim,
-        norm=nn.LayerNorm(s.embed_dim) if anchors else None,
+    decoder = s.build_decoder(
+        layers,
+        position,
+        num_classes=num_classes,
+        shared_heads=variant == "plain",
+        norm=anchors,
+        # A query that is only a centre starts with a small box: sigmoid(-2) = 0.12.
+        size_bias=-2.0 if variant in ("plain", "refine") else 0.0,
         refine=variant != "plain",
         look_forward_twice=anchors,
-        eps=s.eps,
-        checkpoint_activations=s.checkpoint_activations,
     )
     neck = s.neck(backbone)
     if anchors:

@@ -75,24 +75,20 @@ class DenoisingQueries:
     def losses(
         self, predictions: Predictions, targets: Sequence[Target], criterion: SetCriterion
     ) -> dict[str, Tensor]:
-        """Losses of these queries, with the suffix ``_dn``; without any box they are 0.
-
-        Args:
-            predictions: (L, B, 2 * S * G, ...) at these queries.
-            targets: the ground truth from which the queries were made.
-            criterion: ground-truth losses.
+        """Losses at these queries, with the suffix ``_dn``: in every layer each positive slot has
+        to find its box among the targets of its image. Without any box they are 0.
         """
-        matches = self.matches(predictions.num_layers)
+        layers = predictions.num_layers
+        layer = torch.arange(layers, device=self.slot.device).repeat_interleave(len(self.slot))
+        repeated = (t.repeat(layers) for t in (self.image, self.slot, self.target))
         losses = criterion(
-            predictions, targets, matches=matches, repeats=self.num_groups, suffix="_dn"
+            predictions,
+            targets,
+            matches=Matches(layer, *repeated),
+            repeats=self.num_groups,
+            suffix="_dn",
         )
         return losses if len(self.slot) else zeroed(losses)
-
-    def matches(self, layers: int) -> Matches:
-        """The positive slots matched with their boxes, in every one of ``layers`` layers."""
-        layer = torch.arange(layers, device=self.slot.device)
-        repeated = (t.repeat(layers) for t in (self.image, self.slot, self.target))
-        return Matches(layer.repeat_interleave(len(self.slot)), *repeated)
 
 
 class ContrastiveDenoising(nn.Module):
@@ -191,14 +187,8 @@ class ContrastiveDenoising(nn.Module):
         )
 
     def move(self, boxes: Tensor, noise: Noise) -> Tensor:
-        """The boxes with their corners moved and then clipped to the image.
-
-        Args:
-            boxes: (T, 4) ``cxcywh`` in [0, 1].
-            noise: see :class:`Noise`.
-
-        Returns:
-            (2G, T, 4) ``cxcywh``. A width or height is negative where two corners changed places.
+        """The (T, 4) boxes with their corners moved and then clipped to the image: (2G, T, 4)
+        ``cxcywh``. A width or height is negative where two corners changed places.
         """
         distance = noise.part.clone()
         distance[1::2] += 1

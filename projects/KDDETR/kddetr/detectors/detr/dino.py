@@ -5,7 +5,7 @@ denoising, and box losses that look forward twice, on Deformable DETR's encoder 
 from torch import nn
 
 from .criterion import SetCriterion
-from .decoder import AnchorPosition, Decoder
+from .decoder import AnchorPosition
 from .denoising import ContrastiveDenoising
 from .heads import box_head, class_head
 from .matcher import HungarianMatcher
@@ -49,17 +49,12 @@ def dino(
     encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim, padded=True)
     initialise(*encoder.layers, *layers, position)
-    head_sets = 1 if shared_heads else s.decoder_layers
-    decoder = Decoder(
-        layers=layers,
-        position=position,
-        class_heads=[class_head(s.embed_dim, num_classes) for _ in range(head_sets)],
-        box_heads=[box_head(s.embed_dim) for _ in range(head_sets)],
-        embed_dim=s.embed_dim,
-        norm=nn.LayerNorm(s.embed_dim),
+    decoder = s.build_decoder(
+        layers,
+        position,
+        num_classes=num_classes,
+        shared_heads=shared_heads,
         look_forward_twice=True,
-        eps=s.eps,
-        checkpoint_activations=s.checkpoint_activations,
     )
     proposals = ProposalHead(
         embed_dim=s.embed_dim,

@@ -23,10 +23,8 @@ class TokenGeometry:
 
     Attributes:
         position: (B, S, C) positional embedding, which the layer adds to its queries.
-        padding: (B, S) bool, True where a token lies outside its image.
-        shapes: (H, W) of the levels.
-        references: (B, S, M, 2) centre of each token's cell on every level, see
-            :func:`cell_centres`.
+        padding, shapes: see :class:`Memory`.
+        references: (B, S, M, 2), see :func:`cell_centres`.
     """
 
     position: Tensor
@@ -36,14 +34,7 @@ class TokenGeometry:
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network, each with residual and norm.
-
-    Args:
-        attention: among the tokens.
-        feed_forward: applied to each token by itself.
-        embed_dim: C.
-        dropout: of each residual branch.
-    """
+    """Self-attention and a feed-forward network, each with dropout, residual and norm."""
 
     def __init__(
         self,
@@ -87,11 +78,11 @@ class Encoder(nn.Module):
     """Encoder layers, which turn feature levels into a :class:`Memory`.
 
     Args:
-        layers: the :class:`EncoderLayer` modules, in order.
+        layers: in order.
         position_embedding: maps the padding (B, H, W) of a level to (B, H, W, C).
         embed_dim: C.
-        position_scale: predicts from the tokens a factor for their positional embedding, the same
-            network for all layers (DAB-DETR); None: the embedding is not scaled.
+        scale_position: multiply the positional embedding by a factor that one network for all
+            layers predicts from the tokens (DAB-DETR).
         num_levels: M, where each level has a learned embedding (Deformable DETR, DINO); 0: no
             level embedding.
         checkpoint_activations: recompute the layers in the backward pass, see :func:`run_layer`.
@@ -103,26 +94,22 @@ class Encoder(nn.Module):
         layers: Sequence[EncoderLayer],
         position_embedding: Callable[[Tensor], Tensor],
         embed_dim: int,
-        position_scale: MLP | None = None,
+        scale_position: bool = False,
         num_levels: int = 0,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.position_embedding = position_embedding
-        self.position_scale = position_scale
+        scale = MLP(embed_dim, embed_dim, embed_dim, layers=2) if scale_position else None
+        self.position_scale = scale
         self.checkpoint_activations = checkpoint_activations
         self.level_embedding = (
             nn.Parameter(torch.randn(num_levels, embed_dim)) if num_levels else None
         )
 
     def forward(self, levels: FeatureLevels, image_sizes: Sequence[tuple[int, int]] = ()) -> Memory:
-        """Encode a batch of images.
-
-        Args:
-            levels: feature maps of the batch.
-            image_sizes: (h, w) in pixels of the unpadded images; only kept in the memory.
-        """
+        """Encode a batch of images, of which the memory keeps the unpadded sizes (h, w)."""
         x, padding = levels.flatten()
         position = torch.cat(
             [self.position_embedding(p).flatten(1, 2) for p in levels.paddings], dim=1
@@ -148,17 +135,11 @@ class Encoder(nn.Module):
 
 
 def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Tensor:
-    """The centre of every cell, in the coordinates of every level.
+    """The centre of every cell in the coordinates of every level: (B, S, M, 2) x, y as fractions of
+    the level's padded map, which can be above 1 for padding.
 
     The levels are padded by different parts of their size, so the same place in the image has
     different coordinates on them.
-
-    Args:
-        shapes: (H, W) of the M levels.
-        valid_ratios: (B, M, 2), see :class:`Memory`.
-
-    Returns:
-        (B, S, M, 2) x, y as fractions of each level's padded map; they can be above 1 for padding.
     """
     centres = []
     for level, (height, width) in enumerate(shapes):

@@ -4,6 +4,7 @@ Shape letters: K classes, C embedding width.
 """
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -13,27 +14,20 @@ PRIOR_PROBABILITY = 0.01  # of every class at the start of training
 class MLP(nn.Sequential):
     """Linear layers with a ReLU between every two of them.
 
-    Args:
-        in_dim, hidden_dim, out_dim: widths of the input, between the layers, and of the output.
-        layers: number of linear layers.
+    torchvision's MLP has a dropout after every ReLU, so its weights have other names.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, layers: int) -> None:
-        dims = [in_dim] + [hidden_dim] * (layers - 1) + [out_dim]
-        modules: list[nn.Module] = []
-        for i in range(layers):
-            if i:
-                modules.append(nn.ReLU())
-            modules.append(nn.Linear(dims[i], dims[i + 1]))
-        super().__init__(*modules)
+        widths = pairwise([in_dim, *[hidden_dim] * (layers - 1), out_dim])
+        modules = [m for i, o in widths for m in (nn.Linear(i, o), nn.ReLU())]
+        super().__init__(*modules[:-1])
 
 
 class FeedForward(nn.Module):
     """The feed-forward network of a transformer layer: it maps each token or query by itself.
 
     Args:
-        embed_dim: C.
-        feedforward_dim: width between the two linear layers.
+        embed_dim, feedforward_dim: widths outside and between the two linear layers.
         activation: "relu", or "prelu", which has one learned slope (DAB-DETR).
         dropout: after the activation.
 
@@ -68,22 +62,11 @@ def class_head(embed_dim: int, num_classes: int) -> nn.Linear:
 
 
 def box_head(embed_dim: int, *, size_bias: float = 0.0) -> MLP:
-    """An MLP from C to the offset of a box, in logits, from its reference; the offset starts at 0.
-
-    Args:
-        embed_dim: C.
-        size_bias: initial offset of width and height; -2 where the reference has no size (the first
-            head of a one-stage Deformable DETR).
+    """An MLP from C to the offset of a box, in logits, from its reference; the offset starts at 0,
+    that of width and height at ``size_bias``.
     """
     head = MLP(embed_dim, embed_dim, 4, layers=3)
     nn.init.zeros_(head[-1].weight)
     nn.init.zeros_(head[-1].bias)
     nn.init.constant_(head[-1].bias[2:], size_bias)
     return head
-
-
-def xavier_(module: nn.Module) -> None:
-    """Give every weight matrix in ``module`` Xavier-uniform initial values, in place."""
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)

@@ -40,11 +40,6 @@ class Matches:
     query: Tensor
     target: Tensor
 
-    def of(self, layer: int, image: int) -> tuple[Tensor, Tensor]:
-        """The query indices of one layer and image, ascending, and the box index of each."""
-        selected = (self.layer == layer) & (self.image == image)
-        return self.query[selected], self.target[selected]
-
 
 class HungarianMatcher:
     """The assignment with the lowest sum of class, L1 and GIoU costs, solved by scipy.
@@ -70,12 +65,7 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> Matches:
-        """Match the queries of every layer and image separately.
-
-        Args:
-            predictions: (L, B, N, K) logits and (L, B, N, 4) boxes.
-            targets: ground truth of each image.
-        """
+        """Match the queries of every layer and image separately."""
         costs = []
         for i, target in enumerate(targets):
             terms = self.costs(predictions.logits[:, i], predictions.boxes[:, i], target)

@@ -94,14 +94,7 @@ class FeatureLevels:
 
 
 def valid_extent(padding: Tensor) -> Tensor:
-    """The number of columns and of rows of a level that lie inside each image.
-
-    Args:
-        padding: (B, H, W) bool, True outside the image.
-
-    Returns:
-        (B, 2) float32.
-    """
+    """(B, H, W) padding to the columns and rows that lie inside each image, (B, 2) float32."""
     inside = ~padding
     return torch.stack([inside[:, 0].sum(1), inside[:, :, 0].sum(1)], dim=-1).float()
 
@@ -117,15 +110,12 @@ def cell_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]) -> FeatureLevels:
-    """One padded batch made from several batches, each with images of one size.
+    """One padded batch made from several batches, each with images of one size. Smaller images get
+    zeros to the right and below, which are marked as padding.
 
     Args:
         levels: the batches.
         order: for every batch, the index that each of its images gets in the padded batch.
-
-    Returns:
-        the images of all batches. Smaller ones have zeros to the right and below, which are marked
-        as padding.
     """
     if len(levels) == 1 and list(order[0]) == sorted(order[0]):
         return levels[0]

@@ -9,8 +9,7 @@ class FeatureProjection(nn.Module):
     """A 1 x 1 convolution for each feature, and strided 3 x 3 convolutions for extra levels.
 
     Args:
-        in_features: names of the backbone features to use, fine to coarse.
-        in_channels: number of channels of each feature.
+        in_features, in_channels: names of the backbone features to use, fine to coarse, and widths.
         embed_dim: C.
         extra_levels: number of coarser levels; the first one is computed from the last feature of
             the *backbone*, every other one from the level before it.

@@ -12,18 +12,11 @@ from torch import Tensor, nn
 
 
 def sine_features(phase: Tensor, features: int, temperature: float) -> Tensor:
-    """Sines and cosines of a phase at frequencies that fall geometrically.
-
-    Args:
-        phase: (...) in radians.
-        features: number of features, half of them sines and half cosines.
-        temperature: the ratio of the highest frequency to the lowest one is nearly this.
-
-    Returns:
-        (..., features): sin, cos, sin, cos, ...
+    """Sines and cosines of a phase (...) in radians, at frequencies that fall geometrically from 1
+    to nearly 1 / temperature: (..., features), in the order sin, cos, sin, cos, ...
     """
     index = torch.arange(features, dtype=torch.float32, device=phase.device)
-    period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / features)
+    period = temperature ** (2 * (index // 2) / features)
     angle = phase[..., None] / period
     return torch.stack([angle[..., 0::2].sin(), angle[..., 1::2].cos()], dim=-1).flatten(-2)
 
@@ -63,7 +56,7 @@ class ImageSineEmbedding(nn.Module):
 def box_sine_embedding(
     boxes: Tensor, features: int, *, y_first: bool, temperature: float = 10000.0
 ) -> Tensor:
-    """Sine embedding of boxes or points.
+    """Sine embedding of boxes or points, (..., 4 * features) or (..., 2 * features).
 
     Args:
         boxes: (..., 4) ``cxcywh`` or (..., 2) cx, cy in [0, 1].
@@ -71,9 +64,6 @@ def box_sine_embedding(
         y_first: the order of the coordinates is y, x, w, h (decoders of DAB-DETR and DINO);
             otherwise x, y, w, h (proposals of two-stage Deformable DETR).
         temperature: of :func:`sine_features`.
-
-    Returns:
-        (..., 4 * features) or (..., 2 * features).
     """
     order = [1, 0, 2, 3] if y_first else [0, 1, 2, 3]
     phase = boxes[..., order[: boxes.shape[-1]]].float() * (2 * math.pi)

@@ -43,10 +43,6 @@ class Proposals:
         """The rows of the selected tokens, (B, S, D) to (B, N, D)."""
         return values.gather(1, self.selected[..., None].expand(-1, -1, values.shape[-1]))
 
-    def of_all_tokens(self) -> Predictions:
-        """The predictions of all tokens, (1, B, S, ...)."""
-        return Predictions(self.logits[None], self.unactivated.sigmoid()[None])
-
     def of_selected_tokens(self) -> Predictions:
         """The predictions of the selected tokens, (1, B, N, ...)."""
         return Predictions(self.rows_of_selected(self.logits)[None], self.boxes[None])
@@ -57,8 +53,7 @@ class ProposalHead(nn.Module):
     al., Deformable DETR).
 
     Args:
-        embed_dim: C.
-        count: N.
+        embed_dim, count: C, N.
         class_head, box_head: of the tokens.
         class_agnostic: the score of a token is its first class logit, which is trained to say
             whether there is an object of any class (Deformable DETR). Otherwise the score is the
@@ -99,16 +94,15 @@ class ProposalHead(nn.Module):
     def predictions_and_targets(
         self, memory: Memory, targets: Sequence[Target]
     ) -> tuple[Predictions, Sequence[Target]]:
-        """The inputs of the criterion for the loss of the proposals.
-
-        Class-agnostic: the predictions of all tokens, and targets that are all of class 0.
-        Otherwise: the predictions of the selected tokens, and the targets unchanged.
+        """What the criterion compares: the predictions of the selected tokens and the targets, or,
+        if class-agnostic, the predictions of all tokens and targets that are all of class 0.
         """
         proposals = self(memory)
         if not self.class_agnostic:
             return proposals.of_selected_tokens(), targets
         objects = [Target(torch.zeros_like(t.labels), t.boxes) for t in targets]
-        return proposals.of_all_tokens(), objects
+        boxes = proposals.unactivated.sigmoid()
+        return Predictions(proposals.logits[None], boxes[None]), objects
 
     def features(self, memory: Memory, usable: Tensor) -> Tensor:
         """The input of the heads, (B, S, C), made from tokens that are 0 where not ``usable``."""
@@ -131,13 +125,8 @@ def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Ten
     """The box from which each token's proposal is predicted: centred on its cell, with a size that
     depends on the level.
 
-    Args:
-        shapes: (H, W) of the M levels.
-        padding: (B, S) bool, True where a token lies outside its image.
-
-    Returns:
-        (B, S, 4) logits of ``cxcywh``, +inf where the token is padding or a number of the box is
-        not in (0.01, 0.99).
+    It is given as (B, S, 4) logits of ``cxcywh``, +inf where the token is padding or a number of
+    the box is not in (0.01, 0.99). For shapes and padding see :class:`Memory`.
     """
     proposals = []
     sizes = [height * width for height, width in shapes]
@@ -145,9 +134,8 @@ def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Ten
     for level, ((height, width), outside) in enumerate(zip(shapes, paddings, strict=True)):
         extent = valid_extent(outside.view(-1, height, width))
         centre = cell_grid(height, width, padding.device) / extent[:, None]
-        proposals.append(
-            torch.cat([centre, torch.full_like(centre, BASE_SIZE * 2.0**level)], dim=-1)
-        )
+        size = torch.full_like(centre, BASE_SIZE * 2.0**level)
+        proposals.append(torch.cat([centre, size], dim=-1))
     boxes = torch.cat(proposals, dim=1)
     usable = ((boxes > MARGIN) & (boxes < 1 - MARGIN)).all(-1) & ~padding
     return torch.logit(boxes).masked_fill(~usable[..., None], math.inf)

@@ -1,8 +1,6 @@
 """Query sources: where a detection transformer's own queries come from, and how it makes others.
 
-A query source is a module that maps a memory to the detector's own queries. Its ``make`` gives
-queries of this kind at given boxes, its ``convert`` turns another detector's queries into this
-kind, and its ``random`` draws queries for a kind that is not made of boxes. The same rule holds for
+A query source is a module that maps a memory to the detector's own queries. The same rule holds for
 all kinds: boxes stay as they are, a learned content embedding goes with its box where the kind has
 one, and what is computed from a box is computed by the detector that is asked.
 
@@ -45,15 +43,15 @@ class QuerySource(nn.Module):
         raise NotImplementedError
 
     def convert(self, memory: Memory, points: Queries) -> Queries:
-        """Another detector's queries as queries of this kind, in the same groups."""
-        raise NotImplementedError
+        """The boxes of another detector's queries with embeddings of this kind, in the same groups;
+        a UsageError where the queries have no sizes.
+        """
+        points.require_sizes()
+        own = self.make(memory, points.boxes)
+        return replace(points, content=own.content, position=own.position)
 
     def random(self, memory: Memory, images: int, count: int) -> Queries:
-        """(B, count, ...) queries with random embeddings, for a kind that is not made of boxes.
-
-        Raises:
-            UsageError: this kind is made of boxes.
-        """
+        """(B, count, ...) queries with random embeddings; a UsageError for a kind made of boxes."""
         raise UsageError(MADE_OF_BOXES)
 
 
@@ -71,8 +69,7 @@ class AnchorQueries(QuerySource):
         super().__init__()
         self.anchors = nn.Parameter(torch.randn(count, 4))
         with torch.no_grad():
-            # Centres uniform over the image: detrex's default and an option of the authors'
-            # project.
+            # Centres uniform over the image: detrex's default, an option of the authors' project.
             self.anchors[:, :2] = inverse_sigmoid(torch.rand(count, 2))
             if size is not None:
                 self.anchors[:, 2:] = inverse_sigmoid(torch.tensor(size))
@@ -86,18 +83,10 @@ class AnchorQueries(QuerySource):
         """Boxes without embeddings."""
         return Queries(_for_all_images(boxes, memory))
 
-    def convert(self, memory: Memory, points: Queries) -> Queries:
-        """The boxes of the points, without their embeddings."""
-        return points.boxes_only()
-
 
 class EmbeddingQueries(QuerySource):
     """Learned content and positional embeddings; the reference point is a linear function of the
     latter (one-stage Deformable DETR).
-
-    Args:
-        count: N.
-        embed_dim: C.
     """
 
     def __init__(self, count: int, *, embed_dim: int) -> None:
@@ -113,11 +102,7 @@ class EmbeddingQueries(QuerySource):
         return self._queries(self.embedding.weight.expand(len(memory.tokens), -1, -1))
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
-        """Refused: a query of this kind is a learned embedding, which cannot be made from a box.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refused by a UsageError: a learned embedding cannot be made from a box."""
         raise UsageError(
             "A one-stage Deformable DETR makes its queries of learned embeddings and cannot be"
             " asked at a box: take general and specific points, or another teacher."
@@ -129,9 +114,7 @@ class EmbeddingQueries(QuerySource):
         return self._queries(_for_all_images(table, memory))
 
     def convert(self, memory: Memory, points: Queries) -> Queries:
-        """The embeddings of another one-stage Deformable DETR, with the centres that they had
-        there.
-        """
+        """The embeddings of another one-stage Deformable DETR, with the centres that they had."""
         if points.position is None or points.boxes.shape[-1] != 2:
             raise UsageError(
                 "These points are boxes, and a one-stage Deformable DETR makes its queries of"
@@ -148,10 +131,6 @@ class EmbeddingQueries(QuerySource):
 class ProposalQueries(QuerySource):
     """The best proposals; content and position are computed from the box (two-stage Deformable
     DETR).
-
-    Args:
-        proposals: see :class:`ProposalHead`.
-        embed_dim: C.
     """
 
     def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
@@ -173,20 +152,10 @@ class ProposalQueries(QuerySource):
         position, content = embedding.chunk(2, dim=-1)
         return Queries(boxes, content=content, position=position)
 
-    def convert(self, memory: Memory, points: Queries) -> Queries:
-        """The boxes of the points, with embeddings computed by this detector."""
-        points.require_sizes()
-        own = self.make(memory, points.boxes)
-        return replace(points, content=own.content, position=own.position)
-
 
 class MixedQueries(QuerySource):
     """The boxes of the best proposals with learned content: mixed query selection (DINO, section
     3.4).
-
-    Args:
-        proposals: see :class:`ProposalHead`.
-        embed_dim: C.
     """
 
     def __init__(self, proposals: ProposalHead, *, embed_dim: int) -> None:
@@ -196,9 +165,7 @@ class MixedQueries(QuerySource):
         nn.init.xavier_uniform_(self.content)
 
     def forward(self, memory: Memory) -> Queries:
-        """Boxes (B, N, 4), without a gradient, and content (B, N, C); the best proposal gets row
-        0.
-        """
+        """Boxes (B, N, 4), without a gradient, and content (B, N, C), row 0 for the best one."""
         boxes = self.proposals(memory).boxes.detach()
         content = self.content[None, : boxes.shape[1]]
         return Queries(boxes, content=_for_all_images(content, memory))
@@ -219,8 +186,7 @@ class MixedQueries(QuerySource):
         points.require_sizes()
         if points.content is not None and points.position is None:
             return points
-        own = self.make(memory, points.boxes)
-        return replace(points, content=own.content, position=None)
+        return super().convert(memory, points)
 
 
 def _for_all_images(values: Tensor, memory: Memory) -> Tensor:

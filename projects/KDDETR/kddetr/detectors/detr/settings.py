@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from .attention import SelfAttention
-from .decoder import DecoderLayer, DeformableCrossAttention
+from .decoder import Decoder, DecoderLayer, DeformableCrossAttention
 from .deformable_attention import DeformableAttention
 from .encoder import DeformableTokenAttention, Encoder, EncoderLayer
-from .heads import FeedForward, xavier_
+from .heads import FeedForward, box_head, class_head
 from .neck import FeatureProjection
 from .position_encoding import ImageSineEmbedding
 
@@ -50,19 +50,66 @@ class TransformerSettings:
     num_detections: int = 300
     checkpoint_activations: bool = False
 
-    def feed_forward(self) -> FeedForward:
-        """The feed-forward network of one layer."""
-        return FeedForward(
+    def attention(self) -> dict[str, Any]:
+        """The arguments of a dense attention."""
+        return {"embed_dim": self.embed_dim, "num_heads": self.num_heads, "dropout": self.dropout}
+
+    def around_attention(self) -> dict[str, Any]:
+        """The arguments of an encoder or decoder layer beside its attention."""
+        feed_forward = FeedForward(
             embed_dim=self.embed_dim,
             feedforward_dim=self.feedforward_dim,
             activation=self.activation,
             dropout=self.dropout,
         )
+        return {"feed_forward": feed_forward, "embed_dim": self.embed_dim, "dropout": self.dropout}
 
-    def position_embedding(self) -> ImageSineEmbedding:
-        """The sine embedding of image positions."""
-        return ImageSineEmbedding(
-            features=self.embed_dim // 2, temperature=self.temperature, offset=self.offset
+    def encoder_with(self, attention: Callable[[], nn.Module], **options: Any) -> Encoder:
+        """An encoder with new attention in each layer, not initialised yet: call
+        :func:`initialise`. The options are those of :class:`Encoder`.
+        """
+        return Encoder(
+            layers=[
+                EncoderLayer(attention=attention(), **self.around_attention())
+                for _ in range(self.encoder_layers)
+            ],
+            position_embedding=ImageSineEmbedding(
+                features=self.embed_dim // 2, temperature=self.temperature, offset=self.offset
+            ),
+            embed_dim=self.embed_dim,
+            checkpoint_activations=self.checkpoint_activations,
+            **options,
+        )
+
+    def build_decoder(
+        self,
+        layers: Sequence[DecoderLayer],
+        position: nn.Module,
+        *,
+        num_classes: int,
+        shared_heads: bool,
+        norm: bool = True,
+        size_bias: float = 0.0,
+        **options: Any,
+    ) -> Decoder:
+        """A decoder with its heads: one class head and one box head for all layers, or one for each
+        layer. ``size_bias`` is that of the first :func:`box_head`; for the rest see
+        :class:`Decoder`.
+        """
+        head_sets = 1 if shared_heads else len(layers)
+        return Decoder(
+            layers=layers,
+            position=position,
+            class_heads=[class_head(self.embed_dim, num_classes) for _ in range(head_sets)],
+            box_heads=[
+                box_head(self.embed_dim, size_bias=0.0 if i else size_bias)
+                for i in range(head_sets)
+            ],
+            embed_dim=self.embed_dim,
+            norm=nn.LayerNorm(self.embed_dim) if norm else None,
+            eps=self.eps,
+            checkpoint_activations=self.checkpoint_activations,
+            **options,
         )
 
     def projection(
@@ -104,46 +151,27 @@ class DeformableSettings(TransformerSettings):
         """An encoder with deformable self-attention over all levels, not initialised yet: call
         :func:`initialise`.
         """
-        layers = [
-            EncoderLayer(
-                attention=DeformableTokenAttention(**self._sampling()),
-                feed_forward=self.feed_forward(),
-                embed_dim=self.embed_dim,
-                dropout=self.dropout,
-            )
-            for _ in range(self.encoder_layers)
-        ]
-        return Encoder(
-            layers=layers,
-            position_embedding=self.position_embedding(),
-            num_levels=self._num_levels(),
-            embed_dim=self.embed_dim,
-            checkpoint_activations=self.checkpoint_activations,
+        sampling = self._sampling()
+        return self.encoder_with(
+            lambda: DeformableTokenAttention(**sampling), num_levels=sampling["num_levels"]
         )
 
     def build_decoder_layers(self) -> list[DecoderLayer]:
         """The layers of the decoder, not initialised yet: call :func:`initialise`."""
         return [
             DecoderLayer(
-                self_attention=SelfAttention(
-                    embed_dim=self.embed_dim, num_heads=self.num_heads, dropout=self.dropout
-                ),
+                self_attention=SelfAttention(**self.attention()),
                 cross_attention=DeformableCrossAttention(**self._sampling()),
-                feed_forward=self.feed_forward(),
-                embed_dim=self.embed_dim,
-                dropout=self.dropout,
+                **self.around_attention(),
             )
             for _ in range(self.decoder_layers)
         ]
-
-    def _num_levels(self) -> int:
-        return len(self.in_features) + self.extra_levels
 
     def _sampling(self) -> dict[str, int]:
         return {
             "embed_dim": self.embed_dim,
             "num_heads": self.num_heads,
-            "num_levels": self._num_levels(),
+            "num_levels": len(self.in_features) + self.extra_levels,
             "num_sampling_points": self.num_sampling_points,
         }
 
@@ -151,23 +179,19 @@ class DeformableSettings(TransformerSettings):
 def initialise(*modules: nn.Module) -> None:
     """Xavier-uniform weights, except for deformable attention, which has its own initial values."""
     for module in modules:
-        xavier_(module)
+        for parameter in module.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
         for part in module.modules():
             if isinstance(part, DeformableAttention):
                 part.reset_parameters()
 
 
 def takes_settings(kind: type[TransformerSettings], **defaults: Any) -> Callable[..., Any]:
-    """A decorator that lets a builder take the fields of a settings class as keyword arguments;
-    they are documented at that class.
+    """A decorator that lets a builder take the fields of a settings class as keyword arguments.
 
-    Args:
-        kind: the settings class; the builder gets an instance of it as its first argument.
-        defaults: values that differ from those of the class for this builder.
-
-    Returns:
-        the decorator. The decorated builder takes keyword arguments only, and ``inspect.signature``
-        shows them all.
+    The builder gets an instance of the class, with other ``defaults``, as its first argument. The
+    decorated builder takes keyword arguments only, and ``inspect.signature`` shows them all.
     """
 
     def decorate(builder: Callable[..., Any]) -> Callable[..., Any]:

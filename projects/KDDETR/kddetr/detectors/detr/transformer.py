@@ -144,13 +144,8 @@ class DetectionTransformer(nn.Module):
         paddings: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]] = (),
     ) -> Memory:
-        """The memory of backbone features that are already padded to one batch.
-
-        Args:
-            features: (B, C_i, H_i, W_i) by name.
-            paddings: (B, H, W) bool for every level of the neck, including the extra levels; True
-                outside the image.
-            image_sizes: (h, w) in pixels of the unpadded images.
+        """The memory of backbone features (B, C_i, H_i, W_i) by name that are already padded to one
+        batch, with (B, H, W) paddings, True outside the image, for every level of the neck.
         """
         return self.encoder(FeatureLevels(self.neck(features), paddings), image_sizes)
 
@@ -189,10 +184,6 @@ class DetectionTransformer(nn.Module):
     def target_losses(self, memory: Memory, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses of the detector's own queries; those of the denoising queries have the suffix
         ``_dn``, those of the proposals ``_enc``.
-
-        Args:
-            memory: of B images.
-            targets: ground truth of each image.
         """
         own = self.queries(memory)
         if self.training and self.denoising is not None and self.denoising.number:
@@ -211,10 +202,7 @@ class DetectionTransformer(nn.Module):
     def detections(
         self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
     ) -> list[Instances]:
-        """Detections of the last layer in pixels of the unpadded network inputs.
-
-        See :func:`select_detections`.
-        """
+        """Detections of the last layer, see :func:`select_detections`."""
         return select_detections(
             predictions.logits[-1], predictions.boxes[-1], image_sizes, count=self.num_detections
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
-from ...structures import Predictions, Queries
+from ...structures import Queries
 from ..batch import (
     MADE_OF_BOXES,
     BatchMemory,
@@ -24,7 +24,8 @@ class StockDetector(nn.Module):
 
     It takes RGB images, like all detectors here, and brings their channels into the order that
     ``stock`` takes. It has no weights of its own: the weights of ``stock`` are trained, saved and
-    loaded. A subclass implements :meth:`encode`, :meth:`queries`, :meth:`decode` and
+    loaded. A subclass implements ``encode``, ``queries`` (the model's best boxes, before detections
+    are selected) and ``decode`` of :class:`~kddetr.structures.Detector`, :meth:`check_stock` and
     :meth:`stock_losses`.
 
     Its memory is a :class:`BatchMemory` with the attribute ``images``, an ImageList whose
@@ -37,16 +38,26 @@ class StockDetector(nn.Module):
             value of its attribute ``input_format``.
 
     Raises:
-        UsageError: the order of the channels is not known.
+        UsageError: the model is of another kind, see :meth:`check_stock`, or the order of the
+            channels is not known.
     """
 
     query_parts: Mapping[str, int] = {}
 
-    def __init__(self, stock: nn.Module, *, num_queries: int, input_format: str | None) -> None:
+    def __init__(
+        self, stock: nn.Module, *, num_queries: int = 300, input_format: str | None = None
+    ) -> None:
+        self.check_stock(stock)
         super().__init__()
         self.stock = stock
         self.num_queries = num_queries
-        self.takes_bgr = _takes_bgr(stock, input_format)
+        order = input_format or getattr(stock, "input_format", None)
+        if order not in ("RGB", "BGR"):
+            raise UsageError(
+                f"The order of the channels that a {type(stock).__name__} takes is not known"
+                f" ({order!r}): set input_format to RGB or BGR."
+            )
+        self.takes_bgr = order == "BGR"
 
     @property
     def num_classes(self) -> int:
@@ -58,27 +69,16 @@ class StockDetector(nn.Module):
         """Where the weights are."""
         return self.stock.pixel_mean.device
 
-    def encode(self, inputs: list[dict[str, Any]]) -> BatchMemory:
-        """Everything that is computed once per image."""
-        raise NotImplementedError
-
-    def queries(self, memory: BatchMemory) -> Queries:
-        """The model's best boxes, before detections are selected."""
-        raise NotImplementedError
-
-    def decode(self, memory: BatchMemory, queries: Queries) -> Predictions:
-        """The predictions at the boxes of the queries, (L, B, N, ...)."""
+    @staticmethod
+    def check_stock(stock: nn.Module) -> None:
+        """Raise a UsageError where the model is not of the kind that the class wraps."""
         raise NotImplementedError
 
     def stock_losses(
         self, memory: BatchMemory, inputs: list[dict[str, Any]], truth: list[Instances]
     ) -> dict[str, Tensor]:
-        """The losses that the model itself computes.
-
-        Args:
-            memory: of B labelled images.
-            inputs: of the same images.
-            truth: ground truth of the same images, on the model's device.
+        """The losses that the model itself computes for labelled images, whose ground truth is on
+        the model's device.
         """
         raise NotImplementedError
 
@@ -93,11 +93,7 @@ class StockDetector(nn.Module):
         return Queries(boxes.to(self.device).expand(len(memory), -1, -1))
 
     def random_queries(self, memory: BatchMemory, images: int, count: int) -> Queries:
-        """Refused: the queries are boxes, without embeddings that could be drawn.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refused by a UsageError: the queries are boxes, without embeddings to draw."""
         raise UsageError(MADE_OF_BOXES)
 
     def convert_queries(self, memory: BatchMemory, points: Queries) -> Queries:
@@ -119,33 +115,20 @@ class StockDetector(nn.Module):
         return self.stock_losses(memory, inputs, truth)
 
     def check_truth(self, instances: Instances) -> None:
-        """Check that the model can learn the ground truth of an image.
-
-        Raises:
-            UsageError: a box has a class that the model does not have.
-        """
+        """Raise a UsageError where a box has a class that the model does not have."""
         check_classes(instances, self.num_classes)
 
     def in_stock_format(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """RGB images with their channels in the order that the model takes.
-
-        Raises:
-            UsageError: an image is not a (3, H, W) tensor with pixels.
+        """RGB images with their channels in the order that the model takes; a UsageError where an
+        image is not a (3, H, W) tensor with pixels.
         """
         check_images(inputs)
         return [x | {"image": x["image"].flip(0)} for x in inputs] if self.takes_bgr else inputs
 
 
 def check_forward(stock: nn.Module, base: type[nn.Module], instead: str) -> None:
-    """Check that a model trains like its base class in Detectron2, whose training this wraps.
-
-    Args:
-        stock: the model.
-        base: the class whose ``forward`` it must have.
-        instead: the models to take otherwise, for the message.
-
-    Raises:
-        UsageError: the model has a ``forward`` of its own.
+    """Raise a UsageError where a model does not train by the ``forward`` of its base class in
+    Detectron2, which this wraps. ``instead`` names the models to take in the message.
     """
     if type(stock).forward is not base.forward:
         raise UsageError(
@@ -155,15 +138,10 @@ def check_forward(stock: nn.Module, base: type[nn.Module], instead: str) -> None
 
 
 def box_queries(boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Queries:
-    """Queries at boxes in pixels, without a gradient.
+    """Queries at (n, 4) boxes ``xyxy`` in pixels of each image (h, w), without a gradient.
 
-    Args:
-        boxes: (n, 4) ``xyxy`` in pixels for each image; n may differ between the images.
-        sizes: (h, w) of the unpadded images.
-
-    Returns:
-        (B, N, 4) boxes, where N is the largest n and at least 1. An image with fewer boxes gets the
-        box of the whole image for the rest.
+    N is the largest n and at least 1. An image with fewer boxes gets the box of the whole image for
+    the rest.
     """
     count = max(1, *map(len, boxes))
     padded = torch.tensor([0.5, 0.5, 1.0, 1.0], device=boxes[0].device)
@@ -176,11 +154,7 @@ def box_queries(boxes: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Qu
 
 
 def finite(boxes: Tensor) -> Tensor:
-    """The boxes in float32, without a gradient.
-
-    Raises:
-        UsageError: a number is infinite or NaN.
-    """
+    """The boxes in float32, without a gradient; a UsageError where a number is not finite."""
     boxes = boxes.detach().float()
     if not torch.isfinite(boxes).all():
         raise UsageError(
@@ -193,13 +167,3 @@ def finite(boxes: Tensor) -> Tensor:
 def box_scale(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(B, 1, 4) factors w, h, w, h from boxes in [0, 1] to pixels of images (h, w)."""
     return like.new_tensor([[[w, h, w, h]] for h, w in sizes])
-
-
-def _takes_bgr(stock: nn.Module, input_format: str | None) -> bool:
-    order = input_format or getattr(stock, "input_format", None)
-    if order not in ("RGB", "BGR"):
-        raise UsageError(
-            f"The order of the channels that a {type(stock).__name__} takes is not known"
-            f" ({order!r}): set input_format to RGB or BGR."
-        )
-    return order == "BGR"

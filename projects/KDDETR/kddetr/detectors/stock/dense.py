@@ -72,14 +72,7 @@ class Level:
     cells: Tensor
 
     def nearest(self, centres: Tensor) -> Tensor:
-        """The cell of the unpadded image nearest to each centre.
-
-        Args:
-            centres: (B, N, 2) x, y in pixels.
-
-        Returns:
-            (B, N, 2) column and row.
-        """
+        """(B, N, 2) centres x, y in pixels to column and row of the image's nearest cell."""
         index = (centres / self.stride - self.offset).round().clamp(min=0)
         return torch.minimum(index.long(), self.cells[:, None] - 1)
 
@@ -113,12 +106,8 @@ class DenseQueryDetector(StockDetector):
     trains the centerness, whose target is the position of the cell in its object and not the class.
     Away from the centre of an object the class branch itself learns to predict background.
 
-    Args:
-        stock: the model.
-        num_queries: the number of its boxes with the highest scores, without non-maximum
-            suppression, that are its own queries.
-        input_format: "RGB" or "BGR", the order of the channels that ``stock`` takes; None: the
-            value of its attribute ``input_format``, which an FCOS does not have.
+    Its own queries are the boxes with the highest scores, without non-maximum suppression. For the
+    arguments see :class:`StockDetector`; an FCOS has no attribute ``input_format``.
 
     Raises:
         UsageError: the model is neither a RetinaNet nor an FCOS, has a forward or anchors of its
@@ -128,12 +117,27 @@ class DenseQueryDetector(StockDetector):
     def __init__(
         self, stock: nn.Module, *, num_queries: int = 300, input_format: str | None = None
     ) -> None:
-        _check_kind(stock)
         super().__init__(stock, num_queries=num_queries, input_format=input_format)
         # The stock model has it as a plain number, which is not part of a checkpoint. This copy is
         # saved with the weights, so that a resumed run continues with it. 0: there is none yet.
         normalizer = getattr(stock, "loss_normalizer", 0)
         self.register_buffer("loss_normalizer", torch.tensor(normalizer, dtype=torch.float64))
+
+    @staticmethod
+    def check_stock(stock: nn.Module) -> None:
+        name = type(stock).__name__
+        if not isinstance(stock, RetinaNet | FCOS):
+            raise UsageError(
+                f"For a {name} it is not known which prediction is responsible for a box: take a"
+                " RetinaNet or FCOS, or an R-CNN."
+            )
+        check_forward(stock, DenseDetector, "a RetinaNet or FCOS")
+        if not isinstance(stock.anchor_generator, DefaultAnchorGenerator):
+            raise UsageError(
+                f"The anchors of this {name} come from a {type(stock.anchor_generator).__name__}:"
+                " take Detectron2's DefaultAnchorGenerator, where the anchors of a cell share one"
+                " centre."
+            )
 
     def encode(self, inputs: list[dict[str, Any]]) -> DenseMemory:
         """The dense predictions for raw images."""
@@ -177,7 +181,8 @@ class DenseQueryDetector(StockDetector):
         anchors = torch.stack(anchors, dim=2)  # (B, N, L, A, 4)
         choose = reaching_level if isinstance(self.stock, FCOS) else best_overlap
         level, anchor = choose(boxes, anchors)
-        image, query = _indices(level)
+        image = torch.arange(len(level), device=level.device)[:, None]
+        query = torch.arange(level.shape[1], device=level.device)
 
         def chosen(maps: Sequence[Tensor], width: int) -> Tensor:
             """(B, N, width): the outputs of each query's level, anchor and cell."""
@@ -199,9 +204,6 @@ class DenseQueryDetector(StockDetector):
 
         They are divided by a running mean of the number of positive anchors, in which unlabelled
         images do not count.
-
-        Raises:
-            UsageError: a box has a class that the model does not have.
         """
         self._restore_normalizer()
         losses = super().losses(memory, inputs)
@@ -257,14 +259,11 @@ class DenseQueryDetector(StockDetector):
 
 
 def best_overlap(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """RetinaNet: the anchor with the highest IoU with each box.
+    """RetinaNet: level and number, (B, N) each, of the anchor with the highest IoU with each box.
 
     Args:
         boxes: (B, N, 4) ``cxcywh`` in pixels.
         anchors: (B, N, L, A, 4) ``xyxy`` in pixels, the candidates for each box.
-
-    Returns:
-        level and number of the anchor, (B, N) each.
     """
     overlap = box_iou(boxes[:, :, None], xyxy_to_cxcywh(anchors.flatten(2, 3)))
     best = overlap.argmax(-1)
@@ -275,14 +274,8 @@ def reaching_level(boxes: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """FCOS: the first level that reaches from a cell at the box's centre to its farthest side.
 
     A level reaches up to 8 strides, the last one any distance. (In FCOS's matching a level also has
-    a lower bound of 4 strides, which is the upper bound of the level before.)
-
-    Args:
-        boxes: (B, N, 4) ``cxcywh`` in pixels.
-        anchors: (B, N, L, 1, 4) ``xyxy`` in pixels, squares as wide as the stride.
-
-    Returns:
-        level and number of the anchor, which is 0, (B, N) each.
+    a lower bound of 4 strides, which is the upper bound of the level before.) Arguments and result
+    are those of :func:`best_overlap`, with one anchor per cell, a square as wide as the stride.
     """
     half = boxes[..., 2:].amax(-1) / 2
     strides = anchors[..., 0, 2] - anchors[..., 0, 0]
@@ -304,12 +297,6 @@ def _by_anchor(maps: Tensor, width: int) -> Tensor:
     return maps.unflatten(1, (-1, width)).permute(0, 3, 4, 1, 2).flatten(1, 3)
 
 
-def _indices(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the image (B, 1) and of the query (1, N) for every entry of a (B, N) tensor."""
-    images, queries = (torch.arange(n, device=like.device) for n in like.shape)
-    return images[:, None], queries[None]
-
-
 def _object_outside(truth: Instances) -> Instances:
     """The ground truth of an image without objects, as one object without area outside the image.
 
@@ -320,18 +307,3 @@ def _object_outside(truth: Instances) -> Instances:
     outside.gt_boxes = Boxes(truth.gt_boxes.tensor.new_full((1, 4), -1e4))
     outside.gt_classes = truth.gt_classes.new_zeros(1)
     return outside
-
-
-def _check_kind(stock: nn.Module) -> None:
-    name = type(stock).__name__
-    if not isinstance(stock, RetinaNet | FCOS):
-        raise UsageError(
-            f"For a {name} it is not known which prediction is responsible for a box: take a"
-            " RetinaNet or FCOS, or an R-CNN."
-        )
-    check_forward(stock, DenseDetector, "a RetinaNet or FCOS")
-    if not isinstance(stock.anchor_generator, DefaultAnchorGenerator):
-        raise UsageError(
-            f"The anchors of this {name} come from a {type(stock.anchor_generator).__name__}: take"
-            " Detectron2's DefaultAnchorGenerator, where the anchors of a cell share one centre."
-        )

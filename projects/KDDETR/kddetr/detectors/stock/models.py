@@ -157,8 +157,7 @@ def _with_calls(node: Any) -> None:
         # A dataclass, which omegaconf keeps as a node of its type; in release 0.6 a named tuple.
         if ShapeSpec in (type(value), OmegaConf.get_type(value)):
             sizes = {k: getattr(value, k) for k in ("channels", "height", "width", "stride")}
-            given = {k: v for k, v in sizes.items() if v is not None}
-            node[key] = LazyCall(ShapeSpec)(**given)
+            node[key] = LazyCall(ShapeSpec)(**{k: v for k, v in sizes.items() if v is not None})
         elif OmegaConf.is_config(value):
             _with_calls(value)
 
@@ -166,16 +165,15 @@ def _with_calls(node: Any) -> None:
 def _override(cfg: CfgNode | DictConfig, name: str, overrides: list[Any]) -> None:
     if len(overrides) % 2:
         raise UsageError(f"overrides must be KEY, VALUE, KEY, VALUE, ..., not {overrides}.")
-    pairs = list(zip(overrides[::2], overrides[1::2]))
     if isinstance(cfg, CfgNode):
-        values = [OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for _, v in pairs]
-        flat = [x for (key, _), value in zip(pairs, values) for x in (key, value)]
         try:
-            cfg.merge_from_list(flat)
+            cfg.merge_from_list(
+                [OmegaConf.to_container(x) if OmegaConf.is_config(x) else x for x in overrides]
+            )
         except (AssertionError, KeyError, ValueError) as error:
             raise UsageError(f"overrides of {name}: {str(error).strip(chr(34))}.") from error
         return
-    for key, value in pairs:
+    for key, value in zip(overrides[::2], overrides[1::2]):
         group, _, last = str(key).rpartition(".")
         node = OmegaConf.select(cfg, group) if group else None
         # A call may take arguments that the file does not set.

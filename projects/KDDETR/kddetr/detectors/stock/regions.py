@@ -56,7 +56,7 @@ class RegionMemory(BatchMemory):
 
 
 def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:
-    """A predictor's scores as logits of the foreground classes, before a sigmoid.
+    """A predictor's scores as (R, K) logits of the foreground classes, before a sigmoid.
 
     This is where the softmax with background of an R-CNN meets the sigmoid of the transformers:
 
@@ -71,9 +71,6 @@ def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:
         scores: (R, K + 1), background last.
         sigmoid: the predictor was trained with a sigmoid (``use_sigmoid_ce``). Then the scores are
             such logits already, and the last column has no meaning.
-
-    Returns:
-        (R, K).
     """
     scores = scores.float()
     return scores[:, :-1] if sigmoid else scores[:, :-1] - scores[:, -1:]
@@ -87,22 +84,24 @@ class RegionDetector(StockDetector):
     The last layer is the last stage, as in training; at inference the model averages the scores of
     its stages.
 
-    Args:
-        stock: the model.
-        num_queries: the number of its best proposals that are its own queries.
-        input_format: "RGB" or "BGR", the order of the channels that ``stock`` takes; None: the
-            value of its attribute ``input_format``.
+    Its own queries are the best proposals. For the arguments see :class:`StockDetector`.
 
     Raises:
         UsageError: the model has other ROI heads or a forward of its own, or the order of its
             channels is not known.
     """
 
-    def __init__(
-        self, stock: nn.Module, *, num_queries: int = 300, input_format: str | None = None
-    ) -> None:
-        _check_heads(stock)
-        super().__init__(stock, num_queries=num_queries, input_format=input_format)
+    @staticmethod
+    def check_stock(stock: nn.Module) -> None:
+        heads = getattr(stock, "roi_heads", None)
+        if not isinstance(heads, StandardROIHeads | Res5ROIHeads) or isinstance(heads, RROIHeads):
+            other = "no ROI heads" if heads is None else type(heads).__name__
+            raise UsageError(
+                f"A {type(stock).__name__} has {other}, but only Detectron2's StandardROIHeads,"
+                " CascadeROIHeads and Res5ROIHeads can be asked at regions: take a Faster, Mask,"
+                " Keypoint or Cascade R-CNN."
+            )
+        check_forward(stock, GeneralizedRCNN, "a GeneralizedRCNN")
 
     @property
     def num_classes(self) -> int:
@@ -142,11 +141,8 @@ class RegionDetector(StockDetector):
             stages = [(heads.box_predictor, heads.box_predictor(features), regions)]
         shape = queries.boxes.shape[:2]
         layers = [_predictions(*stage, sizes, shape) for stage in stages]
-        class_boxes = None
-        if layers[0].class_boxes is not None:
-            class_boxes = torch.cat([layer.class_boxes for layer in layers])
-        logits, boxes = (torch.cat([getattr(x, n) for x in layers]) for n in ("logits", "boxes"))
-        return Predictions(logits, boxes, class_boxes)
+        parts = zip(*((x.logits, x.boxes, x.class_boxes) for x in layers), strict=True)
+        return Predictions(*(None if part[0] is None else torch.cat(part) for part in parts))
 
     def stock_losses(
         self, memory: RegionMemory, inputs: list[dict[str, Any]], truth: list[Instances]
@@ -208,11 +204,8 @@ class RegionDetector(StockDetector):
         return [x["proposals"].to(self.device) for x in inputs]
 
     def check_truth(self, instances: Instances) -> None:
-        """Check that the model can learn the ground truth of an image.
-
-        Raises:
-            UsageError: a box has a class that the model does not have, or the masks or keypoints
-                that the model learns are missing.
+        """Raise a UsageError where a box has a class that the model does not have, or the masks or
+        keypoints that the model learns are missing.
         """
         super().check_truth(instances)
         heads = self.stock.roi_heads
@@ -227,26 +220,15 @@ class RegionDetector(StockDetector):
 
 
 def pixel_regions(boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Boxes]:
-    """The regions of query boxes, ``xyxy`` in pixels, inside their images.
-
-    Args:
-        boxes: (B, N, 4) ``cxcywh`` in [0, 1].
-        sizes: (h, w) of the B images.
-
-    Raises:
-        UsageError: a box is not finite.
-    """
+    """(B, N, 4) query boxes as regions ``xyxy`` in pixels, inside the B images (h, w)."""
     corners = cxcywh_to_xyxy(finite(boxes))
     corners = corners * box_scale(sizes, corners)
     return [inside(c, size) for c, size in zip(corners, sizes, strict=True)]
 
 
 def inside(boxes: Tensor, size: tuple[int, int]) -> Boxes:
-    """The parts of boxes that lie in an image; a side shorter than ``EMPTY`` becomes one pixel.
-
-    Args:
-        boxes: (N, 4) ``xyxy`` in pixels.
-        size: (h, w) of the image.
+    """The parts of (N, 4) boxes ``xyxy`` in pixels that lie in an image (h, w); a side shorter than
+    ``EMPTY`` becomes one pixel.
     """
     limit = boxes.new_tensor([size[1], size[0]])
     low, high = (torch.minimum(t.clamp(min=0), limit) for t in (boxes[:, :2], boxes[:, 2:]))
@@ -271,14 +253,8 @@ def _predictions(
     sizes: Sequence[tuple[int, int]],
     shape: tuple[int, int],
 ) -> Predictions:
-    """One stage's output as (1, B, N, ...), with gradients through scores and deltas.
-
-    Args:
-        predictor: the stage's FastRCNNOutputLayers.
-        output: its scores (R, K + 1) and deltas, (R, 4) or (R, 4 * K).
-        regions: that the deltas move, ``xyxy`` in pixels.
-        sizes: (h, w) of the images.
-        shape: B, N, with R = B * N.
+    """One stage's scores (B * N, K + 1) and deltas (B * N, 4) or (B * N, 4 * K) of its regions as
+    (1, B, N, ...), with gradients through scores and deltas.
     """
     scores, deltas = output
     sigmoid = getattr(predictor, "use_sigmoid_ce", False)  # Detectron2 after 0.6
@@ -289,14 +265,3 @@ def _predictions(
     if boxes.shape[3] == 1:
         return Predictions(logits, boxes[:, :, :, 0])
     return Predictions(logits, boxes[:, :, :, 0], boxes).of_classes(logits.argmax(-1))
-
-
-def _check_heads(stock: nn.Module) -> None:
-    name, heads = type(stock).__name__, getattr(stock, "roi_heads", None)
-    if not isinstance(heads, StandardROIHeads | Res5ROIHeads) or isinstance(heads, RROIHeads):
-        other = "no ROI heads" if heads is None else type(heads).__name__
-        raise UsageError(
-            f"A {name} has {other}, but only Detectron2's StandardROIHeads, CascadeROIHeads and"
-            " Res5ROIHeads can be asked at regions: take a Faster, Mask, Keypoint or Cascade R-CNN."
-        )
-    check_forward(stock, GeneralizedRCNN, "a GeneralizedRCNN")
