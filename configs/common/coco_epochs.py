@@ -1,7 +1,7 @@
-"""The length of a training on COCO: here, and nowhere else, epochs and batch become iterations.
+"""Converts epochs and batch size to iterations for COCO.
 
-Another batch is an override, dataloader.train.total_batch_size=64; the iterations and the rate of
-the config are then scaled to it, see kddetr/engine/scaling.py.
+To use another batch size, override it: dataloader.train.total_batch_size=64. The iterations and the
+learning rate of the config are then scaled to it, see kddetr/engine/scaling.py.
 """
 
 import math

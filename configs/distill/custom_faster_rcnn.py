@@ -6,10 +6,11 @@ of your own.
         dataloader.train.dataset.json_file=TRAIN.json dataloader.train.dataset.image_root=IMAGES \
         dataloader.test.dataset.json_file=VAL.json dataloader.test.dataset.image_root=IMAGES
 
-The teacher may have more classes than the data; those of the data are found by their names. A
-teacher with the classes of COCO: model.teacher.detector.model.num_classes=80
-model.teacher.classes=coco_2017_val. In place of coco_2017_val it may be the JSON file that the
-teacher was trained with. For its checkpoint see custom_dino.py.
+The teacher may have more classes than the data; those of the data are found by their names. For a
+teacher with COCO's classes add model.teacher.detector.model.num_classes=80
+model.teacher.classes=coco_2017_val. For another teacher replace coco_2017_val by the JSON file that
+the teacher was trained with, and 80 by its number of classes. For the teacher's checkpoint see
+custom_dino.py, and write model.teacher.detector.model where that file has model.teacher.model.
 
 Another student is set by model.student.name=Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, and values of
 its file are changed by model.student.overrides=[MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE,256]. The

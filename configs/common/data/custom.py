@@ -1,4 +1,4 @@
-r"""Your own data in COCO's JSON format, with COCO's augmentation.
+r"""Your own data in COCO's JSON format, with DETR's augmentation.
 
     python train_net.py --config-file CONFIG.py \
         dataloader.train.dataset.json_file=my/train.json \

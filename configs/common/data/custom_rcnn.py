@@ -1,6 +1,7 @@
 """Your own data as in custom.py, with Detectron2's augmentation.
 
-Images without boxes are kept, unlike in coco_rcnn.py, because they show the model your background.
+Images without boxes are kept, unlike in coco_rcnn.py, because the model learns your background
+from them.
 """
 
 from .coco_rcnn import dataloader as _rcnn
