@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from detectron2.utils.file_io import PathManager
 from safetensors.torch import save_file
 from torch import nn
 
@@ -140,6 +141,16 @@ def test_damaged_files(tmp_path, weights):
     last.write_bytes(flipped)
     with pytest.raises(CheckpointError, match=r"model_0000009\.pth is damaged"):
         read_checkpoint(str(last))
+
+
+@pytest.mark.parametrize("mode", ["w", "wb", "a", "r+b", "x"])
+def test_bundled_files_are_only_read(tmp_path, monkeypatch, mode):
+    (tmp_path / "x.pth").write_bytes(b"bundled")
+    monkeypatch.setattr("kddetr.checkpoint.assets.FOLDER", tmp_path)
+    with pytest.raises(OSError, match=r"kddetr://x\.pth is a file of the package"):
+        PathManager.open("kddetr://x.pth", mode)
+    with PathManager.open("kddetr://x.pth", "rb") as file:
+        assert file.read() == b"bundled"
 
 
 def test_missing_file(tmp_path, weights):

@@ -206,7 +206,7 @@ def test_arrays_of_no_numbers(tmp_path, suffix, odd):
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({0: torch.ones(1)}, r"0 \(a name that is no text\)"),
+        ({0: torch.ones(1)}, r"0 \(a name that is not a string\)"),
         ({"a": torch.ones(1), "b": "text"}, r"b \(str\)"),
         ({"a": torch.eye(2).to_sparse()}, r"a \(a sparse tensor\)"),
         ({"a": torch.ones(2, device="meta")}, r"a \(a tensor without its numbers\)"),

@@ -33,6 +33,8 @@ def test_a_good_data_set_passes_and_its_classes_are_known(paths):
 def test_an_unknown_name_is_refused_with_close_names():
     with pytest.raises(DatasetError, match="did you mean coco_2017_val "):
         check_dataset("coco_2017_vall")
+    with pytest.raises(DatasetError, match=r"'qqqqqqqq'; check the spelling\. Your own"):
+        check_dataset("qqqqqqqq")
     with pytest.raises(DatasetError, match="No data set is named"):
         check_dataset([])
 

@@ -33,16 +33,16 @@ pytestmark = pytest.mark.usefixtures("forget")
         (put("annotations", "iscrowd", "0"), "iscrowd must be 0 or 1, not '0'"),
         (lambda d: d["annotations"].append(None), "annotation None is not an object"),
         (remove("images", "file_name"), "image 0 has no 'file_name'"),
-        (put("images", "file_name", None), "image 0: file_name must be a text, not None"),
+        (put("images", "file_name", None), "image 0: file_name must be a string, not None"),
         (put("images", "width", "40"), "image 0: width must be a positive number of pixels"),
         (put("images", "height", 0), "image 0: height must be a positive number of pixels"),
         (put("images", "id", 1), "image id 1 twice"),
-        (put("images", "id", "x"), "the ids of images must be all numbers or all texts"),
-        (put("images", "id", [1]), r"image \[1\]: an id must be a number or a text"),
+        (put("images", "id", "x"), "the ids of images must be all numbers or all strings"),
+        (put("images", "id", [1]), r"image \[1\]: an id must be a number or a string"),
         (lambda d: d.update(images=["0.png"]), "image '0.png' is not an object"),
         (lambda d: d.update(images=[], annotations=[]), "lists no image"),
         (remove("categories", "id"), "category .* has no 'id'"),
-        (put("categories", "id", "x"), "the ids of categories must be all numbers or all texts"),
+        (put("categories", "id", "x"), "the ids of categories must be all numbers or all strings"),
         (put("categories", "id", 3), "category id 3 twice"),
         (lambda d: d.update(categories=["late"]), "category 'late' is not an object"),
         (lambda d: d.pop("categories"), "has no list 'categories'"),
@@ -63,8 +63,8 @@ def test_an_invalid_entry_is_named_by_the_reader_and_by_the_check(paths, edit, c
         (remove("annotations", "iscrowd"), "annotation 1 has no 'iscrowd'"),
         (put("annotations", "id", 0), "other than 0"),
         (put("annotations", "id", 2), "id of its own"),
-        (put("annotations", "area", "12"), "annotation 1.* area .* positive number"),
-        (put("annotations", "area", float("nan")), "annotation 1.* area .* positive number"),
+        (put("annotations", "area", "12"), "annotation 1.* area .* finite number, 0 or"),
+        (put("annotations", "area", float("nan")), "annotation 1.* area .* finite number"),
         (every("annotations", id=lambda e: str(e["id"])), "annotation '1'.* id .* whole number"),
         (every("annotations", id=lambda e: e["id"] + 0.0), "annotation 1.0.* id .* whole number"),
         (every("annotations", id=lambda e: -e["id"]), "number them from 1"),
@@ -73,7 +73,7 @@ def test_an_invalid_entry_is_named_by_the_reader_and_by_the_check(paths, edit, c
     ],
 )
 def test_what_cocos_metric_would_misread_is_refused_for_evaluation(paths, edit, change, sentence):
-    """Its fast implementation gives AP 0 for ids that are texts, fractions or negative."""
+    """Its fast implementation gives AP 0 for ids that are strings, fractions or negative."""
     edit(change)
     load_coco_format(**paths)
     check_dataset(paths["json_file"])
@@ -81,7 +81,7 @@ def test_what_cocos_metric_would_misread_is_refused_for_evaluation(paths, edit, 
         check_dataset(paths["json_file"], for_evaluation=True)
 
 
-def test_ids_may_be_texts_where_nothing_is_evaluated(paths, edit):
+def test_ids_may_be_strings_where_nothing_is_evaluated(paths, edit):
     edit(every("images", id=lambda e: str(e["id"])))
     edit(every("annotations", image_id=lambda e: str(e["image_id"])))
     assert [len(r["annotations"]) for r in load_coco_format(**paths)] == [2, 2, 0]

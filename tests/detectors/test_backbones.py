@@ -187,7 +187,7 @@ def test_swin_in_training(swin_pair):
     assert not torch.equal(twin.eval()(image)["res4"], model.eval()(image)["res4"])
     model.train()(image)["res4"].square().sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
-    with pytest.raises(ValueError, match="huge with window 7; choose of tiny with 7"):
+    with pytest.raises(ValueError, match="huge with window 7; choose one of size=tiny window=7"):
         swin(size="huge")
 
 

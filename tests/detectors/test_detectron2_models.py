@@ -142,7 +142,7 @@ def test_names_of_other_models_are_refused_with_a_reason(name, words):
 
 
 def test_other_modules_are_refused():
-    with pytest.raises(UsageError, match="A Linear cannot be asked at boxes"):
+    with pytest.raises(UsageError, match="A Linear cannot predict at given boxes"):
         detectron2_detector(torch.nn.Linear(2, 2))
 
 

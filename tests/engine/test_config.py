@@ -135,6 +135,9 @@ def test_missing_files_and_files_of_detectron2(tmp_path):
     zoo = write(tmp_path, '_BASE_: "../Base.yaml"\nMODEL:\n  WEIGHTS: x.pkl\n', "zoo.yaml")
     with pytest.raises(ConfigError, match="start from a file under configs"):
         load_config(zoo)
+    for text in ("", "{}", "- train\n", "train\n"):
+        with pytest.raises(ConfigError, match=r"empty\.yaml holds no config; name a \.py file"):
+            load_config(write(tmp_path, text, "empty.yaml"))
     code = write(tmp_path, "train: !!python/object/apply:os.getcwd []\n", "code.yaml")
     with pytest.raises(ConfigError, match="plain YAML"):
         load_config(code)

@@ -61,7 +61,9 @@ def test_the_rate_drops_at_fractions_of_the_run():
     assert warm == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1, 0.1, 0.1])
     with pytest.raises(ValueError, match="fractions"):
         step_schedule(10, [7])
-    with pytest.raises(ValueError, match="warm-up of 10"):
+    with pytest.raises(ValueError, match="milestones is not set: call set_iterations"):
+        step_schedule(10, None)
+    with pytest.raises(ValueError, match=r"warm-up of 10 .* between 0 and 9"):
         step_schedule(10, [0.5], warmup_iters=10)
 
 

@@ -227,7 +227,9 @@ def test_the_classes_of_the_data_must_be_the_wanted_ones(cached):
         check_model(cfg, model)
         MetadataCatalog.pop(name)
         MetadataCatalog.get(name).set(thing_classes=sorted(WANTED))
-        words = r"answers for 3 \(fish, cat, bird\), but .*_data' are 3 \(bird, cat, fish\)"
+        words = (
+            r"selects these classes: 3 \(fish, cat, bird\), but .*_data' are 3 \(bird, cat, fish\)"
+        )
         with pytest.raises(ConfigError, match=words):
             check_model(cfg, model)
         check_model(cfg, distiller(teacher_of(3)))  # a teacher without class names is accepted

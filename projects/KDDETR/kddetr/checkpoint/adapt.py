@@ -56,9 +56,9 @@ def adapted(
             :func:`~kddetr.checkpoint.settings.stated_settings`.
 
     Raises:
-        CheckpointError: a published file with missing or strange names, of another detector or with
-            another backbone; a file of another width, or whose weights need other settings than the
-            model's; a backbone that was trained on other pixels, see :func:`check_pretraining`;
+        CheckpointError: a published file with missing or unknown names, of another detector or with
+            another backbone; a file of another embed_dim, or whose weights need other settings than
+            the model's; a backbone that was trained on other pixels, see :func:`check_pretraining`;
             ``strict`` and other classes, layers, queries or levels.
     """
     check_pixels(state, model, source, strict=strict)
@@ -143,7 +143,7 @@ def _check_backbone(state: State, own: State, source: str, *, refuse: bool) -> N
 
 
 def _check_sizes(state: State, own: State, source: str, *, strict: bool) -> None:
-    """Refuse another width, and with ``strict`` any other size, which is a warning otherwise."""
+    """Refuse another embed_dim; refuse any other size with ``strict``, and warn of it otherwise."""
     ours = sizes(own)
     for option, count in sizes(state).items():
         if not (count and ours[option]) or count == ours[option]:
@@ -165,7 +165,7 @@ def sizes(state: State) -> dict[str, int]:
         "encoder_layers": count_parts(state, "encoder.layers"),
         "decoder_layers": count_parts(state, "decoder.layers"),
         "num_queries": max(queries),
-        "len(in_features) + extra_levels": rows(state, _LEVELS),
+        "feature levels (len(in_features) + extra_levels)": rows(state, _LEVELS),
         "num_classes": count_classes(state),
     }
 
@@ -186,7 +186,7 @@ def _fit_heads(state: State, own: State, source: str) -> tuple[State, str]:
 
 
 def _check_names(state: State, own: State, source: str, found: Converted) -> None:
-    """Refuse a published file of which a part is missing, or has a strange name.
+    """Refuse a published file of which a part is missing, or has an unknown name.
 
     What only one of the two has because it has more layers or levels is no such part.
     """
@@ -202,7 +202,8 @@ def _check_names(state: State, own: State, source: str, found: Converted) -> Non
     ]
     if problems := counted(missing, left_over):
         raise CheckpointError(
-            f"{source} looks like {found.origin}, but its names differ: {'; '.join(problems)}."
+            f"{source} looks like {found.origin}, but its names differ: {'; '.join(problems)};"
+            " take the file as its authors published it."
         )
 
 

@@ -1,8 +1,8 @@
 """Arrays of numbers in pickles, rebuilt by safe stand-ins for numpy's functions.
 
-numpy trusts a pickle: bytes that the file declares to be objects are followed as addresses, and a
-flag that it sets on a type changes that type for the whole process. The stand-ins accept only types
-of numbers, check lengths, and pass to numpy only values that numpy itself has just made.
+numpy does not check a pickle: bytes that the file declares to be objects are followed as addresses,
+and a flag that it sets on a type changes that type for the whole process. The stand-ins accept only
+types of numbers, check lengths, and pass to numpy only values that numpy itself has just made.
 """
 
 import collections
@@ -37,7 +37,7 @@ class _Type:
     def __setstate__(self, state: tuple) -> None:
         _, order, *rest = state
         if order not in ("<", ">", "=", "|") or tuple(rest) != _PLAIN:
-            raise ValueError("an array with a type of its own")
+            raise ValueError("an array with a structured type")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -84,7 +84,7 @@ class _Function:
 
 def _reconstruct(kind: type, *_: Any) -> _Array:
     if kind is not _Array:
-        raise ValueError("an array of a class of its own")
+        raise ValueError("an array of a subclass of ndarray")
     return _Array()
 
 
@@ -100,7 +100,7 @@ def _scalar(kind: _Type, raw: bytes) -> np.generic:
 
 def _encode(value: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise ValueError("bytes in a strange encoding")
+        raise ValueError("bytes in an unknown encoding")
     return value.encode("latin1")
 
 

@@ -1,5 +1,6 @@
 """Files that come with the package, as ``kddetr://name`` wherever Detectron2 takes a path."""
 
+import io
 from pathlib import Path
 
 from detectron2.utils.file_io import PathManager
@@ -15,7 +16,7 @@ def asset(path: str) -> Path:
 
 
 class _AssetHandler(PathHandler):
-    """Lets Detectron2's path manager read bundled files; it cannot write them."""
+    """Lets Detectron2's path manager read bundled files; opening one to write is an OSError."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
@@ -24,6 +25,11 @@ class _AssetHandler(PathHandler):
         return str(asset(path))
 
     def _open(self, path: str, mode: str = "r", **kwargs):
+        if mode not in ("r", "rt", "rb"):
+            raise io.UnsupportedOperation(
+                f"{path} is a file of the package and can only be read, not opened with mode"
+                f" {mode!r}: write to a path of your own."
+            )
         return open(asset(path), mode)
 
 

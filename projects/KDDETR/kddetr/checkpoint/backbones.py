@@ -60,11 +60,11 @@ def own_names(bare: State, source: str) -> dict[str, torch.Tensor]:
     bare = {name: value for name, value in bare.items() if not _CLASSIFIER.search(name)}
     if is_swin(bare):
         return swin_names(bare)
-    strange = [name for name in bare if not detectron2_names({name: bare[name]})]
-    if strange:
+    unknown = [name for name in bare if not detectron2_names({name: bare[name]})]
+    if unknown:
         raise CheckpointError(
-            f"The backbone in {source} is neither a ResNet nor a Swin; {len(strange)} of its"
-            f" {len(bare)} weights have unknown names: {grouped(strange)}."
+            f"The backbone in {source} is neither a ResNet nor a Swin; {len(unknown)} of its"
+            f" {len(bare)} weights have unknown names: {grouped(unknown)}."
         )
     return detectron2_names(bare)
 
@@ -139,10 +139,11 @@ def described(state: State) -> str:
     blocks, _ = _blocks(state)
     if any(blocks):
         return f"a ResNet of {'-'.join(map(str, blocks))} blocks"
+    other = "a backbone of another kind"
     if patches := rows(state, "backbone.timm.patch_embed.proj.weight"):
         deep = any(name.startswith("backbone.timm.layers_2.blocks.6.") for name in state)
-        return "a Swin-S" if deep and patches == 96 else _SWINS.get(patches, "another backbone")
-    return "another backbone" if any(name.startswith("backbone.") for name in state) else ""
+        return "a Swin-S" if deep and patches == 96 else _SWINS.get(patches, other)
+    return other if any(name.startswith("backbone.") for name in state) else ""
 
 
 def same_backbone(state: State, own: State) -> bool:

@@ -24,9 +24,10 @@ _log = logging.getLogger(__name__)
 
 
 class WrapperState:
-    """The weights of a training wrapper outside its detector, e.g. a projection between two widths.
+    """The weights of a training wrapper outside its detector.
 
-    They are needed to resume and do not belong to the detector, so they are saved beside it.
+    An example is a projection between embeddings of two sizes. Such weights are needed to
+    resume and do not belong to the detector, so they are saved beside it.
     """
 
     def __init__(self, model: nn.Module):
@@ -147,7 +148,8 @@ class Checkpointer(DetectionCheckpointer):
         """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.
 
         Raises:
-            CheckpointError: the last checkpoint is not whole, does not fit, or is not noted.
+            CheckpointError: the last checkpoint is not whole, does not fit, or is not recorded in
+                last_checkpoint.
         """
         last = self.last_checkpoint() if resume else ""
         if not last:
@@ -165,7 +167,7 @@ class Checkpointer(DetectionCheckpointer):
         """The file that resuming starts from, empty when the folder holds no checkpoint at all.
 
         Raises:
-            CheckpointError: there are checkpoints but none is noted as the last one.
+            CheckpointError: there are checkpoints but none is recorded in last_checkpoint.
         """
         note = Path(self.save_dir, "last_checkpoint")
         if note.is_file() and (name := note.read_text().strip()):

@@ -1,7 +1,7 @@
 """Comparing weights with a model, and copying them into it.
 
-Detectron2 logs what did not fit and continues; here a file of which nothing fits, or not all of it
-where all has to, is an error that lists the names.
+Detectron2 only logs what did not fit. Here it is an error, with the names, if nothing fits, or with
+``strict`` if anything does not.
 """
 
 import re
@@ -95,7 +95,8 @@ def load_weights(model: nn.Module, state: State, *, strict: bool, source: str) -
     if strict and not coverage.complete:
         raise CheckpointError(
             f"{source} does not fit the {type(model).__name__}, and all of it has to: "
-            f"{coverage.describe()}."
+            f"{coverage.describe()}; take the config that the file was trained with, or another "
+            "file."
         )
     fitting = OrderedDict((key, state[key]) for key in coverage.loaded)
     fitting._metadata = getattr(state, "_metadata", None)

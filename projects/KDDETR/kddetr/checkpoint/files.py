@@ -35,7 +35,7 @@ _NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 # Types that a ``.pth`` may hold besides tensors: training options, numpy's numbers and arrays.
 _SAFE: list[Any] = [argparse.Namespace]
 _SAFE += [(value, ".".join(key)) for key, value in STAND_INS.items()]
-# With what PyTorch's files before 1.6 begin, after the two bytes of the pickle's protocol.
+# How files of PyTorch before 1.6 begin, after the two bytes of the pickle's protocol.
 _BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
 
 State = Mapping[str, torch.Tensor]  # weights by their names
@@ -117,7 +117,9 @@ def weights_of(
     keys = _AVERAGED if averaged else CONTAINERS
     container = next((key for key in keys if isinstance(data.get(key), dict)), None)
     if averaged and container is None:
-        raise CheckpointError(f"The checkpoint {source} holds no moving average of its weights.")
+        raise CheckpointError(
+            f"The checkpoint {source} holds no moving average of its weights; leave out --ema."
+        )
     state = data if container is None else data[container]
     metadata = getattr(state, "_metadata", None)
     state = {
@@ -137,7 +139,8 @@ def weights_of(
         known = ", ".join(CONTAINERS)
         raise CheckpointError(
             f"The checkpoint {source} holds no weights under any of the names {known}: its entries"
-            f" are {', '.join(map(shown, list(data)[:8]))}."
+            f" are {', '.join(map(shown, list(data)[:8]))}; save it with"
+            " torch.save({'model': model.state_dict()}, ...)."
         )
     while all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
@@ -151,7 +154,7 @@ def weights_of(
 def _no_weight(name: Any, value: Any) -> str:
     """Why an entry cannot be loaded as a weight; empty if it can."""
     if not isinstance(name, str):
-        return "a name that is no text"
+        return "a name that is not a string"
     if isinstance(value, np.ndarray):
         return "" if is_number(value.dtype) else f"an array of {value.dtype}"
     if not isinstance(value, torch.Tensor):
@@ -209,7 +212,10 @@ def local_file(path: str) -> str:
     except CheckpointError:
         raise
     except (OSError, ValueError, LookupError, RuntimeError) as error:  # the last by catalogues
-        raise CheckpointError(f"The checkpoint {path} cannot be fetched: {error}.") from error
+        raise CheckpointError(
+            f"The checkpoint {path} cannot be fetched: {str(error).rstrip('.')}; check the address"
+            " and the connection, or name a local copy."
+        ) from error
     if os.path.isdir(file):
         inside = [os.path.join(file, name) for name in _IN_A_FOLDER]
         file = next(filter(os.path.isfile, inside), file)
@@ -236,7 +242,10 @@ def _advice(file: str) -> str:
     best = (numbered or others)[-1]
     if not numbered:
         return f"{best} beside it is whole: name that one instead."
-    return f"{best} beside it is whole: to resume from it, write its name into last_checkpoint."
+    return (
+        f"{best} beside it is whole: name that one, or to resume write its name into"
+        " last_checkpoint."
+    )
 
 
 def _refusal(path: str, file: str, error: Exception) -> str:

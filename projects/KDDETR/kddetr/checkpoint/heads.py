@@ -30,7 +30,9 @@ def rows(state: State, name: str) -> int:
 
 
 def count_parts(names: Iterable[str], place: str) -> int:
-    """How many numbered parts a place has, e.g. ``decoder.layers``; 100 and more are no numbers."""
+    """How many numbered parts a place has, e.g. ``decoder.layers``; numbers above 99 are
+    ignored.
+    """
     part = re.compile(rf"{re.escape(place)}\.(\d{{1,2}})\.")
     return max((int(match[1]) + 1 for match in filter(None, map(part.match, names))), default=0)
 
@@ -69,7 +71,7 @@ def _layers(names: Iterable[str]) -> dict[str, set[int]]:
 
 
 def spread(state: State, count: int) -> dict[str, torch.Tensor]:
-    """Heads that only one layer has become those of ``count`` layers; the tensors are shared."""
+    """Copy heads that only one layer has to ``count`` layers; the copies share their tensors."""
     layers, spread_out = _layers(state), dict(state)
     for name, value in state.items():
         match = _HEAD.fullmatch(name)

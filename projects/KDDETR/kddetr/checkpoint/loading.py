@@ -1,7 +1,7 @@
 """Loading a file of weights into a model: read, recognised, renamed, compared, copied.
 
 A teacher that was loaded in part still predicts something, and a student would learn it; so
-:func:`load_pretrained` accepts only a file that fits to the last name.
+:func:`load_pretrained` accepts only a file that fits completely.
 """
 
 import logging
@@ -62,13 +62,13 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
         ``model``, in evaluation mode; none of its parameters requires a gradient.
 
     Raises:
-        CheckpointError: no file is named, it cannot be read, or it does not fit to the last weight;
-            the message lists the names.
+        CheckpointError: no file is named, it cannot be read, or it does not fit completely; the
+            message lists the names.
     """
     if not checkpoint:
         raise CheckpointError(
-            f"A pretrained {type(model).__name__} needs a checkpoint, and none was named; set "
-            "model.teacher.checkpoint=FILE (a teacher with random weights has nothing to teach)."
+            f"A pretrained {type(model).__name__} needs a checkpoint, and none was named; name its "
+            "file with the argument checkpoint (in a config model.teacher.checkpoint=FILE)."
         )
     coverage, _ = load_file(weight_owner(model), checkpoint, strict=True)
     _log.info("pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe())

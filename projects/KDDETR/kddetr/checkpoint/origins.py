@@ -1,9 +1,9 @@
-"""Published detectors: how a file is recognised and renamed, and which settings its weights need.
+r"""Published detectors: how a file is recognised and renamed, and which settings its weights need.
 
 A rule has three columns: where it applies (``-``: at the start of a name, ``L``: inside any layer,
 ``E``: inside those of the encoder, ``D``: of the decoder), the author's words as a regular
-expression in which a dot stands for itself, and this project's words. Groups are counted from 2.
-All rules of an origin are applied to every name, in order.
+expression in which a dot stands for itself, and this project's words. Group 1 is the place, so the
+groups of the expression start at \2. All rules of an origin are applied to every name, in order.
 """
 
 import re
@@ -24,7 +24,8 @@ def _rules(table: str) -> Rules:
     )
 
 
-# Everything outside the layers, whoever wrote it. Here the ReLUs of an MLP are counted too.
+# Everything outside the layers, for all authors. Here an MLP's ReLUs have numbers too, so layers.1
+# becomes .2.
 _OUTSIDE = _rules(r"""
 - input_proj(?:ection)?.(weight|bias)                     neck.levels.0.0.\2
 - (?:input_proj|neck.convs).(\d+).(?:0|conv)              neck.levels.\2.0
@@ -153,7 +154,7 @@ D encoder_attn                          cross_attention
 
 
 _D, _P, _T = "DAB-DETR", "Deformable DETR", "two-stage Deformable DETR"
-# With what the names of their configs in configs/detectors begin.
+# The beginnings of the names of their configs in configs/detectors.
 CONFIGS = {_D: "dab_detr", _P: "deformable_detr", _T: "deformable_detr_two_stage", "DINO": "dino"}
 
 
@@ -177,14 +178,14 @@ class Origin:
     Args:
         detector: what it is.
         author: who wrote the file.
-        tells: names, separated by spaces, that only such a file has together.
+        identifying_names: names, separated by spaces, that only such a file has together.
         rules: from the file's names to this project's.
         recipes: the settings that its weights may need, the usual ones first.
     """
 
     detector: str
     author: str
-    tells: str
+    identifying_names: str
     rules: Rules = field(repr=False)
     recipes: tuple[Recipe, ...]
 
@@ -224,20 +225,20 @@ def _deformable(eps: float) -> tuple[Recipe, ...]:
 
 
 _A, _X, _H = "its authors' project", "detrex", "Hugging Face"
-_DAB_TELLS = "refpoint_embed.weight input_proj.weight"
+_DAB_NAMES = "refpoint_embed.weight input_proj.weight"
 _REFERENCE, _TRANS = "transformer.reference_points.weight", "transformer.pos_trans.weight"
 _CONTENT, _LEVEL = "transformer.tgt_embed.weight", "transformer.level_embed"
 _HF_PLAIN = "model.reference_points.weight model.query_position_embeddings.weight"
 _DINO_REX = (_recipe(10000.0, -0.5, 1e-3, "12ep"), _recipe(20.0, 0.0, 1e-3, "24ep"))
 
 # By their names, in the order in which a file is tried. The student of the published KD-DETR code
-# carries its teacher's anchors along. Hugging Face's DAB-DETR computes with an eps of 1e-5 what its
-# authors trained with 1e-3, so either serves.
+# also contains its teacher's anchors. Hugging Face's DAB-DETR computes with an eps of 1e-5 what its
+# authors trained with 1e-3, so both values of eps are accepted.
 ORIGINS = {
     str(origin): origin
     for origin in (
-        Origin(_D, "the KD-DETR project", f"{_DAB_TELLS} aux_refpoints", _DAB_OFFICIAL, _dab(1e-3)),
-        Origin(_D, _A, _DAB_TELLS, _DAB_OFFICIAL, _dab(1e-3)),
+        Origin(_D, "the KD-DETR project", f"{_DAB_NAMES} aux_refpoints", _DAB_OFFICIAL, _dab(1e-3)),
+        Origin(_D, _A, _DAB_NAMES, _DAB_OFFICIAL, _dab(1e-3)),
         Origin(_D, _X, "anchor_box_embed.weight input_proj.weight", _DAB_DETREX, _dab(1e-3)),
         Origin(
             _D,

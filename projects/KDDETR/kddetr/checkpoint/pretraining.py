@@ -1,8 +1,8 @@
-"""Pixels that the weights in a file were trained on, compared with those that the model feeds them.
+"""Pixels that weights were trained on, compared with those that the model passes to them.
 
 ImageNet files come in two kinds. Caffe's (MSRA's, Detectron's) were trained on BGR pixels from 0 to
 255 minus their mean, torchvision's on RGB pixels that are divided by their standard deviation, too.
-Each fits a model made for the other to the last name, and computes useless features there.
+Each fits a model made for the other in every name and shape, and computes useless features there.
 """
 
 import logging
@@ -71,7 +71,7 @@ def check_pretraining(state: State, model: nn.Module, source: str) -> None:
         message = f"{source} was trained on {file} and the model takes {wanted}; {advice}"
         if sure:
             raise CheckpointError(f"{message}.")
-        _log.warning("%s, if the file is torchvision's as its names are.", message)
+        _log.warning("%s. This holds if the file is torchvision's, as its names suggest.", message)
     if None not in (early, found := _early_stride(model)) and early != found:
         _log.warning(
             "%s has the stride of its bottlenecks in the %s convolution and the model in the %s: it"
@@ -94,7 +94,7 @@ def check_pixels(state: State, model: nn.Module, source: str, *, strict: bool) -
         return
     message = f"{source} was trained with {', '.join(different)}"
     if strict:
-        raise CheckpointError(f"{message}; set the model's to the file's.")
+        raise CheckpointError(f"{message}; set the file's values in the model's config.")
     _log.warning("%s: its features will be wrong until they are trained again.", message)
 
 
@@ -102,7 +102,7 @@ def _caffe2(state: State) -> tuple[Pixels, bool]:
     """(the pixels of such a network, whether its stride is in the 1x1 convolution).
 
     ResNeXts are Caffe2's own and came with divided pixels as well as without; networks with group
-    norm are younger than MSRA's, too.
+    norm have the stride in the 3x3 convolution.
     """
     first, second = (state.get(f"res2_0_branch2{letter}_w") for letter in "ab")
     convolutions = second is not None and first.ndim == second.ndim == 4

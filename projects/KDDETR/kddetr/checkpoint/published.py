@@ -67,7 +67,7 @@ class Converted:
 def converted(state: State, source: str) -> Converted | None:
     """A published detector's weights under this project's names.
 
-    That all of them are there is only seen in a comparison with a model, see :func:`adapted`. The
+    Whether weights are missing shows only in the comparison with a model, see :func:`adapted`. The
     tensors are those of ``state``, except for the few that are put together from parts. Heads that
     are equal in all layers are taken once.
 
@@ -78,7 +78,11 @@ def converted(state: State, source: str) -> Converted | None:
         CheckpointError: two names of one weight have different values, query, key and value have
             different shapes, or the backbone is neither a ResNet nor a Swin.
     """
-    fitting = (origin for origin in ORIGINS.values() if set(origin.tells.split()) <= state.keys())
+    fitting = (
+        origin
+        for origin in ORIGINS.values()
+        if set(origin.identifying_names.split()) <= state.keys()
+    )
     origin = next(fitting, None)
     if origin is None:
         return None
@@ -135,7 +139,7 @@ def _merged(state: State, names: Mapping[str, str], source: str) -> dict[str, to
             first = next(name for name in state if names[name] == ours)
             raise CheckpointError(
                 f"{source} holds {first} and {theirs}, two names of one weight, with different"
-                " values: it is no file of a whole model."
+                " values: take a complete file of the model."
             )
     return merged
 
@@ -156,7 +160,7 @@ def _joined(state: State) -> dict[str, torch.Tensor]:
             shapes = ", ".join(str(list(part.shape)) for part in parts)
             raise CheckpointError(
                 f"Query, key and value of {name} should be three weights of one shape, and the file"
-                f" has {shapes}: it is no file of a whole model."
+                f" has {shapes}: take a complete file of the model."
             )
         joined[name] = torch.cat(parts)
     return joined

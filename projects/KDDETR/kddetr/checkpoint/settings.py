@@ -76,8 +76,8 @@ def check_settings(
     if fitting is not None and not heads:
         if fitting is not recipes[0] and fitting.mark and not _is_marked(fitting, source):
             _log.warning(
-                "%s is %s, of which there are weights for two settings: the model has %s (files"
-                " named %s), others need %s.",
+                "%s is %s, of which there are weights for several settings: the model has %s (files"
+                " named %s); for other files set %s.",
                 *(source, what, overrides(_changes(recipes[0].settings, fitting))),
                 *(fitting.mark, overrides(_changes(own, recipes[0]))),
             )

@@ -49,7 +49,9 @@ def check_dataset(
     boxes = []
     for name in names:
         if name not in DatasetCatalog.list():
-            hint = did_you_mean(str(name), DatasetCatalog.list(), otherwise="", count=3)
+            hint = did_you_mean(
+                str(name), DatasetCatalog.list(), otherwise="check the spelling.", count=3
+            )
             raise DatasetError(
                 f"No data set is registered as {name!r}; {hint} Your own COCO-format data needs no "
                 "registered name: see configs/common/data/custom.py."
@@ -112,7 +114,7 @@ def _check_registered(name: str, for_training: bool, for_evaluation: bool) -> in
     document = read_coco_json(json_file)
     if not document["images"]:
         raise DatasetError(
-            f"Data set {name!r}: {json_file} lists no image, and an empty data set cannot be used."
+            f"Data set {name!r}: {json_file} lists no image; name a file that lists images."
         )
     records, classes, id_map = coco_records(
         document, json_file=str(json_file), image_root=str(image_root or "")

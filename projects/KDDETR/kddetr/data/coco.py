@@ -39,7 +39,7 @@ def load_coco_format(
     name = register_coco_format(name=name, json_file=json_file, image_root=image_root)
     records = DatasetCatalog.get(name)
     if not records:
-        raise DatasetError(f"{json_file} lists no image: an empty data set cannot be used.")
+        raise DatasetError(f"{json_file} lists no image: name a file that lists images.")
     return records if labeled else without_annotations(records)
 
 
@@ -55,8 +55,10 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
     if not json_file or not image_root:
         what = "json_file" if not json_file else "image_root"
         raise DatasetError(
-            f"The data set has no {what}: name your COCO-format file and image folder, for example "
-            "dataloader.train.dataset.json_file=FILE dataloader.train.dataset.image_root=FOLDER"
+            f"The data set has no {what}: name your COCO-format file and image folder, for "
+            "training with dataloader.train.dataset.json_file=FILE "
+            "dataloader.train.dataset.image_root=FOLDER and for testing with "
+            "dataloader.test.dataset.json_file=FILE dataloader.test.dataset.image_root=FOLDER."
         )
     name = name or json_file
     if name in DatasetCatalog.list():
@@ -123,7 +125,10 @@ def read_coco_json(json_file: str | os.PathLike) -> dict:
     document = document if isinstance(document, dict) else {}
     for key in ("images", "categories", "annotations"):
         if not isinstance(document.get(key, [] if key == "annotations" else None), list):
-            raise DatasetError(f"{path} is not in COCO's detection format: it has no list {key!r}.")
+            raise DatasetError(
+                f"{path} has no list {key!r}: export it in COCO's detection format (images, "
+                "annotations, categories)."
+            )
     return document
 
 

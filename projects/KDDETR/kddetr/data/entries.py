@@ -17,12 +17,16 @@ def check_ids(entries: Sequence[dict], kind: str, kinds: str, json_file: str) ->
         _require(entry, ("id",), kind, json_file)
         value = entry["id"]
         if not isinstance(value, int | float | str):
-            raise DatasetError(f"{json_file}: {kind} {value!r}: an id must be a number or a text.")
+            raise DatasetError(
+                f"{json_file}: {kind} {value!r}: an id must be a number or a string."
+            )
         if value in seen:
-            raise DatasetError(f"{json_file} lists the {kind} id {value} twice.")
+            raise DatasetError(
+                f"{json_file} lists the {kind} id {value} twice: give each its own id."
+            )
         seen.add(value)
     if len({isinstance(value, str) for value in seen}) > 1:
-        raise DatasetError(f"{json_file}: the ids of {kinds} must be all numbers or all texts.")
+        raise DatasetError(f"{json_file}: the ids of {kinds} must be all numbers or all strings.")
 
 
 def check_image(image: dict, json_file: str) -> None:
@@ -30,7 +34,7 @@ def check_image(image: dict, json_file: str) -> None:
     _require(image, ("file_name",), "image", json_file)
     where = f"{json_file}, image {image['id']}:"
     if not isinstance(image["file_name"], str):
-        raise DatasetError(f"{where} file_name must be a text, not {image['file_name']!r}.")
+        raise DatasetError(f"{where} file_name must be a string, not {image['file_name']!r}.")
     for key in ("height", "width"):
         value = image.get(key)
         if value is not None and not (_is_number(value) and 0 < value < math.inf):
@@ -81,7 +85,7 @@ def check_for_metric(document: dict, json_file: str) -> None:
         if not (_is_number(area) and 0 <= area < math.inf):
             raise DatasetError(
                 f"{json_file}: for evaluation, annotation {note['id']}: the area must be a "
-                f"positive number, not {area!r}."
+                f"finite number, 0 or more, not {area!r}."
             )
     ids = {note["id"] for note in notes}
     if len(ids) < len(notes) or (ids and min(ids) < 1):

@@ -90,7 +90,7 @@ class Stream:
         The global random generators are left as they were.
 
         Raises:
-            ValueError: the mapper rejects every image.
+            DatasetError: the mapper returns None for every image.
         """
         size = len(self.records)
         epoch, offset = divmod(position, size)
@@ -100,7 +100,9 @@ class Stream:
                 mapped = self.mapper(self.records[(index + step) % size])
                 if mapped is not None:
                     return mapped
-        raise ValueError(f"The mapper rejected every one of the {size} images of the data set.")
+        raise DatasetError(
+            f"The mapper returned None for all {size} images of the data set: correct the mapper."
+        )
 
     def positions(self, iteration: int, rank: int, world_size: int) -> range:
         """The positions that process ``rank`` loads for ``iteration``."""
@@ -200,7 +202,7 @@ def _stream(
 ) -> Stream:
     kind, size = ("unlabelled" if number else "training"), len(records)
     if size == 0:
-        raise DatasetError(f"The {kind} data set is empty: there is no image to train on.")
+        raise DatasetError(f"The {kind} data set is empty: name a file that lists images.")
     if per_batch > size:
         raise DatasetError(
             f"A batch takes {per_batch} {kind} images, but the data set has only {size}: lower "

@@ -1,8 +1,7 @@
 """The mapper that turns a dataset dict into a detector's input: an RGB image and its boxes.
 
-Detectron2's own mapper has no second list of augmentations, as DETR needs it, keeps boxes that an
-augmentation moved out of the image as empty boxes, and does not distinguish an image without boxes
-from an image without labels.
+Detectron2's own mapper lacks the second list of augmentations that DETR needs. In training it has
+no option to ignore labels, and it turns a box of negative size into a valid one.
 """
 
 import struct
@@ -117,10 +116,15 @@ def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
                 # A copy, because torch warns of arrays that it cannot write to.
                 return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
     except FileNotFoundError as error:
-        raise DatasetError(f"The image {file_name} does not exist.") from error
+        raise DatasetError(
+            f"The image {file_name} does not exist: correct the file name in the data set."
+        ) from error
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         reason = str(error).split("\n")[0]
-        raise DatasetError(f"The image {file_name} is truncated or broken: {reason}.") from error
+        raise DatasetError(
+            f"The image {file_name} is truncated or broken ({reason}): replace the file, or remove "
+            "it from the data set."
+        ) from error
     raise DatasetError(
         f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
     )
@@ -149,7 +153,9 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not np.isfinite(boxes).all():
-        raise DatasetError(f"The image {record['file_name']} has a box that is not finite.")
+        raise DatasetError(
+            f"The image {record['file_name']} has a box that is not finite: correct the annotation."
+        )
     # Checked before the transforms, which would reorder the corners of a box of negative size.
     sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     boxes = transforms.apply_box(boxes)

@@ -39,7 +39,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: ``key=value`` strings in hydra's grammar; ``+key=value`` adds a key on purpose.
 
     Raises:
-        ConfigError: the file is missing, is a Detectron2 YAML config, or a key or value is wrong.
+        ConfigError: the file is missing or empty, is a Detectron2 YAML config, or a key or value
+            is wrong.
     """
     file = _existing(path)
     is_saved = file.suffix in (".yaml", ".yml")
@@ -106,7 +107,7 @@ def _existing(path: str) -> Path:
     if not file.is_file():
         names = [other.name for other in file.parent.glob("*.py")]
         hint = did_you_mean(file.name, names, otherwise="check the path.", count=3)
-        raise ConfigError(f"The config file {path} does not exist in its folder; {hint}")
+        raise ConfigError(f"The config file {path} does not exist; {hint}")
     if file.suffix not in (".py", ".yaml", ".yml"):
         raise ConfigError(
             f"The config file {path} must be a Python file or the config.yaml of a run."
@@ -121,7 +122,8 @@ def _load_python(file: Path) -> DictConfig:
         if error.name not in MODULES:
             raise
         raise ConfigError(
-            f"{file}: the module {error.name} is now called {MODULES[error.name]}."
+            f"{file}: the module {error.name} is now called {MODULES[error.name]}: import it"
+            " from there."
         ) from error
     name_by_file(cfg, str(file))
     return cfg
@@ -138,9 +140,14 @@ def _load_saved(file: Path) -> DictConfig:
             tree = yaml.safe_load(stream)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"The config file {file} cannot be read as plain YAML: {str(error).splitlines()[0]}."
+            f"The config file {file} cannot be read as plain YAML ({str(error).splitlines()[0]});"
+            " correct it, or use the original .py config."
         ) from error
-    if not isinstance(tree, dict) or "_BASE_" in tree or any(str(key).isupper() for key in tree):
+    if not isinstance(tree, dict) or not tree:
+        raise ConfigError(
+            f"{file} holds no config; name a .py file under configs/ or the config.yaml of a run."
+        )
+    if "_BASE_" in tree or any(str(key).isupper() for key in tree):
         raise ConfigError(
             f"{file} is a Detectron2 YAML (CfgNode) config, and this project is configured in"
             " Python: start from a file under configs/ and name that model's weights with"

@@ -115,7 +115,8 @@ class CocoEvaluator(COCOEvaluator):
     def _derive_coco_results(
         self, coco_eval: Any, iou_type: str, class_names: list[str] | None = None
     ) -> dict[str, float]:
-        if coco_eval is None:  # no detection, which COCO's metric can evaluate, but not load
+        if coco_eval is None:
+            # No detections: COCOeval can evaluate them, but COCO.loadRes cannot load them.
             nothing = COCO()
             nothing.dataset = {**self._coco_api.dataset, "annotations": []}
             nothing.createIndex()

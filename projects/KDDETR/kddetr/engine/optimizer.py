@@ -46,7 +46,8 @@ def parameter_groups(
         raise ValueError(
             f"lr_factors names {', '.join(idle)}, which occurs in no parameter's name of the"
             f" {type(model).__name__}; its parts are"
-            f" {', '.join(sorted({n.split('.')[0] for n in names}))}."
+            f" {', '.join(sorted({n.split('.')[0] for n in names}))}; correct the name, or remove"
+            " it from lr_factors."
         )
     groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in model.named_parameters():  # a shared parameter once
@@ -64,5 +65,8 @@ def parameter_groups(
         group = groups.setdefault(tuple(options.items()), {"params": [], **options})
         group["params"].append(parameter)
     if not groups:
-        raise ValueError(f"The {type(model).__name__} has no trainable parameter.")
+        raise ValueError(
+            f"The {type(model).__name__} has no trainable parameter; lower freeze_at, or set"
+            " requires_grad."
+        )
     return list(groups.values())

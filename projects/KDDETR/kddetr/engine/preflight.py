@@ -155,14 +155,15 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
         if len(classes) != num_classes:
             raise ConfigError(
                 f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
-                f" '{name}' has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...): the"
-                " two numbers must be equal."
+                f" '{name}' has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...): set"
+                f" num_classes={len(classes)} in the config (for a distilled student"
+                " model.student.num_classes)."
             )
         if wanted and wanted != list(classes):
             raise ConfigError(
-                f"The teacher's Vocabulary answers for {listed(wanted)}, but the classes of the"
-                f" data set '{name}' are {listed(classes)}: set its argument wanted to these, in"
-                " this order."
+                f"The teacher's Vocabulary selects these classes: {listed(wanted)}, but the classes"
+                f" of the data set '{name}' are {listed(classes)}: set its argument wanted to"
+                " these, in this order."
             )
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from ..renamed import current_name
 from .calls import call_parameters
 
-# Arguments that have only another name; a callable that takes the new name and not the old one.
+# Arguments that were only renamed. An entry applies to a callable that takes the new name and not
+# the old one.
 ARGUMENTS = {
     "width": "embed_dim",
     "heads": "num_heads",

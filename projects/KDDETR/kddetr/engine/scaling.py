@@ -2,8 +2,8 @@
 
 ``train.batch_scaling.reference`` is the batch size that the numbers of a config are for. Where
 ``dataloader.train.total_batch_size`` differs from it, the iterations are multiplied by
-reference / batch, so that as many images are seen, and ``optimizer.lr`` is multiplied by a power of
-batch / reference.
+reference / batch, so that the run processes the same number of images, and ``optimizer.lr`` is
+multiplied by a power of batch / reference.
 """
 
 import math

@@ -21,7 +21,7 @@ class _Steps(ParamScheduler):
 
 def step_schedule(
     max_iter: int,
-    milestones: Sequence[float] = (0.8,),
+    milestones: Sequence[float] | None = (0.8,),
     gamma: float = 0.1,
     warmup_iters: int = 0,
     warmup_factor: float = 0.001,
@@ -31,14 +31,20 @@ def step_schedule(
     Args:
         max_iter: length of the run, in iterations.
         milestones: increasing fractions of the run in (0, 1); 40/50 is a drop after 40 of 50
-            epochs.
+            epochs. None stands for a value that is not set, which is refused.
         gamma: factor at each milestone.
         warmup_iters: iterations of linear warm-up; 0: none.
         warmup_factor: factor on the rate at the first iteration of the warm-up.
 
     Raises:
-        ValueError: milestones are not increasing fractions, or the warm-up is as long as the run.
+        ValueError: milestones are not set or not increasing fractions, or the warm-up is as long as
+            the run.
     """
+    if milestones is None:
+        raise ValueError(
+            "milestones is not set: call set_iterations (coco_iterations.py) or set"
+            " lr_multiplier.milestones=[0.8]."
+        )
     milestones = list(milestones)
     if milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones):
         raise ValueError(
@@ -70,6 +76,6 @@ def _warmed_up(
     if not 0 < iters < max_iter:
         raise ValueError(
             f"A warm-up of {iters} iterations does not fit into a run of {max_iter}: set"
-            " lr_multiplier.warmup_iters."
+            f" lr_multiplier.warmup_iters between 0 and {max_iter - 1}."
         )
     return WarmupParamScheduler(schedule, factor, iters / max_iter)

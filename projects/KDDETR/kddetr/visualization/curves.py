@@ -1,4 +1,4 @@
-"""AP of several runs against iterations and against time: a distilled iteration takes longer."""
+"""AP of runs against iterations and time; both, because a distilled iteration takes longer."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle

@@ -129,8 +129,10 @@ class _Cell:
         correct = torch.ones(len(boxes), dtype=torch.bool)
         caption = f"{len(boxes)} {noun}{'' if len(boxes) == 1 else 's'}"
         if truth is not None and scores is not None:
-            answers = {"boxes": boxes, "scores": scores, "classes": classes}
-            matching = match_detections(**answers, gt_boxes=truth.boxes, gt_classes=truth.classes)
+            detections = {"boxes": boxes, "scores": scores, "classes": classes}
+            matching = match_detections(
+                **detections, gt_boxes=truth.boxes, gt_classes=truth.classes
+            )
             correct, caption = matching.correct, str(matching)
         return cls(boxes, classes, scores, correct, caption)
 

@@ -11,7 +11,7 @@ def place_labels(
     """The upper left corner of each label, in the order given; None where it fits nowhere.
 
     A label is tried at 25 places around and inside its box. Of those where it overlaps no earlier
-    label, it takes the place where it covers the least of all boxes; above the left corner is
+    label, it takes the place where it covers the smallest area of boxes; above the left corner is
     preferred among equals.
 
     Args:

@@ -54,7 +54,10 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def wrap(text: str, width: float, size: float = TEXT_SIZE) -> str:
-    """Text in lines of about ``width`` inches at a size in points; an estimate, rather short."""
+    """Text in lines of about ``width`` inches at a size in points.
+
+    The width is estimated; lines come out rather short.
+    """
     return textwrap.fill(text, max(int(width * 72 / (0.62 * size)), 8))
 
 

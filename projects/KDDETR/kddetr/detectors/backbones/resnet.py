@@ -16,15 +16,15 @@ def resnet(
     norm: str = "FrozenBN",
     dilation: bool = False,
 ) -> ResNet:
-    """A ResNet for torchvision's ImageNet weights: stride on the 3 x 3, RGB, batch norm frozen.
+    """A ResNet for torchvision's weights: RGB, stride in the 3 x 3 convolution, batch norm frozen.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
         out_features: names among res2 to res5.
         freeze_at: 1 freezes the stem (detrex), 2 also res2 (the authors' projects), 0 nothing.
         norm: Detectron2's name of a norm.
-        dilation: res5 has stride 16 instead of 32 and dilated convolutions ("DC5"); the weights are
-            the same.
+        dilation: res5 has stride 16 instead of 32 and dilated convolutions ("DC5"); names
+            and shapes of the weights stay the same.
 
     Raises:
         ValueError: ``dilation`` of a depth below 50, whose blocks have none.
@@ -97,7 +97,7 @@ class TinyConvNet(Backbone):
 
 
 class ResidualBlock(nn.Module):
-    """Two normed 3 x 3 convolutions around an identity."""
+    """Two 3 x 3 convolutions with norms, and a skip connection around them."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()

@@ -47,8 +47,10 @@ def swin(
         ValueError: no weights of that size and window are published.
     """
     if (size, window) not in SIZES:
-        known = ", ".join(f"{name} with {side}" for name, side in SIZES)
-        raise ValueError(f"No Swin is published as {size} with window {window}; choose of {known}.")
+        known = ", ".join(f"size={name} window={side}" for name, side in SIZES)
+        raise ValueError(
+            f"No Swin is published as {size} with window {window}; choose one of {known}."
+        )
     backbone = timm_backbone(
         name=SIZES[size, window],
         out_features=out_features,

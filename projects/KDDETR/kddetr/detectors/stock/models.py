@@ -1,4 +1,4 @@
-"""Detectron2's detectors, built or by the name of their file in the model zoo, as detectors of this
+"""Detectron2's detectors, given built or by their name in the model zoo, as detectors of this
 project.
 """
 
@@ -41,7 +41,7 @@ def detectron2_detector(
         no weights except those of ``model``.
 
     Raises:
-        UsageError: the model cannot be asked at boxes; the message says why.
+        UsageError: the model cannot predict at given boxes; the message says why.
     """
     for kind, reason in _NO_DETECTORS.items():
         if isinstance(model, kind):
@@ -53,8 +53,8 @@ def detectron2_detector(
         return DenseQueryDetector(model, num_queries=num_queries, input_format=input_format)
     if not isinstance(model, GeneralizedRCNN):
         raise UsageError(
-            f"A {type(model).__name__} cannot be asked at boxes: take a Faster or Cascade R-CNN, a"
-            " RetinaNet or an FCOS of Detectron2, or a class with the methods of"
+            f"A {type(model).__name__} cannot predict at given boxes: take a Faster or Cascade"
+            " R-CNN, a RetinaNet or an FCOS of Detectron2, or a class with the methods of"
             " kddetr.structures.Detector."
         )
     return RegionDetector(model, num_queries=num_queries, input_format=input_format)
@@ -87,7 +87,7 @@ def model_zoo_detector(
 
     Raises:
         UsageError: there is no such file (the message gives names that are close) or no such key,
-            or the model cannot be asked at boxes.
+            or the model cannot predict at given boxes.
     """
     cfg = zoo_config(name, boxes_only=boxes_only)
     _override(cfg, name, list(overrides))
@@ -98,11 +98,17 @@ def model_zoo_detector(
         model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     else:
         if "model" not in cfg:
-            raise UsageError(f"The file {name} of Detectron2's model zoo defines no model.")
+            raise UsageError(
+                f"The file {name} of Detectron2's model zoo defines no model; take a file under"
+                " COCO-Detection/."
+            )
         if num_classes is not None:
             node = cfg.model.get("roi_heads", cfg.model)
             if "num_classes" not in node:
-                raise UsageError(f"The model of {name} has no num_classes: it is not a detector.")
+                raise UsageError(
+                    f"The model of {name} has no num_classes, because it is not a detector; take a"
+                    " file under COCO-Detection/."
+                )
             node.num_classes = num_classes
         try:
             model = instantiate(cfg.model)
@@ -171,12 +177,16 @@ def _override(cfg: CfgNode | DictConfig, name: str, overrides: list[Any]) -> Non
                 [OmegaConf.to_container(x) if OmegaConf.is_config(x) else x for x in overrides]
             )
         except (AssertionError, KeyError, ValueError) as error:
-            raise UsageError(f"overrides of {name}: {str(error).strip(chr(34))}.") from error
+            raise UsageError(
+                f"overrides of {name}: {str(error).strip(chr(34))}; see the keys of that file."
+            ) from error
         return
     for key, value in zip(overrides[::2], overrides[1::2]):
         group, _, last = str(key).rpartition(".")
         node = OmegaConf.select(cfg, group) if group else None
         # A call may take arguments that the file does not set.
         if not isinstance(node, DictConfig) or not (last in node or "_target_" in node):
-            raise UsageError(f"overrides of {name}: there is no key {key}.")
+            raise UsageError(
+                f"overrides of {name}: there is no key {key}; see the keys of that file."
+            )
         OmegaConf.update(cfg, key, value, merge=False)
