@@ -72,7 +72,7 @@ def test_a_one_stage_deformable_detr_teaches_by_its_answers_alone(teacher):
     assert all(torch.isfinite(value) for value in losses.values())
     assert {"kd_general/class", "kd_specific/class"} < losses.keys()
     for sampler in (StudentSampler(), NearbySampler()):
-        with pytest.raises(UsageError, match="cannot be asked at a box"):
+        with pytest.raises(UsageError, match="cannot make a query at a box"):
             step(pair(teacher, sampler=sampler, query_placement=AtAnswers()))
     with pytest.raises(UsageError, match="of the same kind"):
         tiny_distiller(tiny_detector(teacher), tiny_detector(), query_placement=AtAnswers())

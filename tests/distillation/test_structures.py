@@ -35,7 +35,9 @@ def test_queries_are_made_at_boxes_and_have_no_random_embeddings(family):
 @pytest.mark.parametrize("family", EMBEDDINGS)
 def test_learned_embeddings_are_drawn_and_cannot_be_made_at_boxes(family):
     asked = encoded(family)
-    with pytest.raises(UsageError, match=r"one-stage Deformable DETR .* cannot be asked at a box"):
+    with pytest.raises(
+        UsageError, match=r"one-stage Deformable DETR .* cannot make a query at a box"
+    ):
         asked.make_queries(torch.rand(1, 5, 4))
     shared, own = asked.random_queries(1, 5), asked.random_queries(2, 5)
     for queries in (shared, own):
@@ -53,7 +55,7 @@ def test_the_former_name_fresh_queries_still_works():
     assert torch.equal(found.boxes, asked.make_queries(boxes).boxes)
     with (
         pytest.warns(FutureWarning, match="now called make_queries"),
-        pytest.raises(UsageError, match="cannot be asked at a box"),
+        pytest.raises(UsageError, match="cannot make a query at a box"),
     ):
         encoded("deformable_detr").fresh_queries(boxes)
 

@@ -88,7 +88,7 @@ class Environment:
         return {normalise(name): version for name, version in reversed(found) if name}
 
     def constraints(self) -> Path:
-        """Write this moment's constraints: the tested pins, for what the environment has not got.
+        """Write today's constraints: the tested pins of packages that the environment lacks.
 
         What is there already stays, unless setup.cfg's bounds rule it out. torch and torchvision
         are held where they are in any case: everything compiled depends on that exact pair.

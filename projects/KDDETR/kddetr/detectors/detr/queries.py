@@ -104,8 +104,8 @@ class EmbeddingQueries(QuerySource):
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Refused by a UsageError: a learned embedding cannot be made from a box."""
         raise UsageError(
-            "A one-stage Deformable DETR makes its queries of learned embeddings and cannot be"
-            " asked at a box: take general and specific points, or another teacher."
+            "A one-stage Deformable DETR makes its queries of learned embeddings and cannot make a"
+            " query at a box: take general and specific points, or another teacher."
         )
 
     def random(self, memory: Memory, images: int, count: int) -> Queries:

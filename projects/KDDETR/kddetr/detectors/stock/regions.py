@@ -98,8 +98,8 @@ class RegionDetector(StockDetector):
             other = "no ROI heads" if heads is None else type(heads).__name__
             raise UsageError(
                 f"A {type(stock).__name__} has {other}, but only Detectron2's StandardROIHeads,"
-                " CascadeROIHeads and Res5ROIHeads can be asked at regions: take a Faster, Mask,"
-                " Keypoint or Cascade R-CNN."
+                " CascadeROIHeads and Res5ROIHeads can predict at given regions: take a Faster,"
+                " Mask, Keypoint or Cascade R-CNN."
             )
         check_forward(stock, GeneralizedRCNN, "a GeneralizedRCNN")
 
