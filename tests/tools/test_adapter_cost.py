@@ -94,7 +94,7 @@ def test_teacher_and_student_are_asked_at_all_points(points, at_answers):
     assert any(p.grad is not None and p.grad.any() for p in student.parameters())
 
 
-# A query of a one-stage Deformable DETR is not a box, so it cannot be made at general points.
+# The queries of a one-stage Deformable DETR are not boxes: none can be made at general points.
 BOX_FAMILIES = [f for f in FAMILIES if f not in ("deformable_detr_plain", "deformable_detr")]
 
 
