@@ -118,6 +118,8 @@ class _Cell:
 
     @classmethod
     def of(cls, instances: Instances, threshold: float, truth: "_Cell | None" = None) -> "_Cell":
+        """Detections with at least the score ``threshold``, matched with the cell of the ground
+        truth if it is given; or the ground truth itself."""
         found = instances.to("cpu")
         if found.has("pred_boxes"):
             found = found[found.scores >= threshold]
