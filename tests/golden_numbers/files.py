@@ -113,6 +113,20 @@ class Golden:
         """Boxes in pixels: equal to 1e-2 absolute."""
         self.check(key, actual, atol=PIXELS)
 
+    def check_logits_of_boxes(self, key: str, boxes: torch.Tensor) -> None:
+        """Boxes in [0, 1] against recorded logits: equal to 1e-5 absolute after the sigmoid, and
+        before it where the logit is below 3.
+
+        The logit of a number p changes by 1 / (p (1 - p)) times as much as p does. At p = 0.999,
+        where denoising clamps its boxes, the rounding of p alone, 6e-8, is 6e-5 in the logit. Below
+        a logit of 3 it is at most 1.3e-6.
+        """
+        expected = self[key]
+        torch.testing.assert_close(
+            boxes, expected.sigmoid(), atol=ATOL, rtol=0, msg=lambda m: f"{key}: {m}"
+        )
+        self.check(key, torch.logit(boxes), where=expected.abs() < 3)
+
     def check_matches(self, prefix: str, matches: Matches, layer: int, images: int) -> None:
         """Indices of the matched queries and boxes of every image in a layer, exactly."""
         for i in range(images):

@@ -155,7 +155,7 @@ def test_denoising(run):
         assert "out/dn_query_label" not in z
         return
     z.check("out/dn_query_label", denoising.queries.content)
-    z.check("out/dn_query_bbox", torch.logit(denoising.queries.boxes))
+    z.check_logits_of_boxes("out/dn_query_bbox", denoising.queries.boxes)
     z.check("out/dn_attn_mask", GroupMask(run.queries).masks[0])
     assert set(denoising.queries.groups.values()) == {int(z["out/dn_single_padding"])}
 

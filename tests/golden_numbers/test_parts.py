@@ -153,7 +153,7 @@ def test_denoising_queries():
         assert made.num_groups == groups
         assert set(made.queries.groups.values()) == {int(z[f"out/{name}/single_padding"])}
         z.check(f"out/{name}/query_label", made.queries.content)
-        z.check(f"out/{name}/query_bbox_unact", torch.logit(made.queries.boxes))
+        z.check_logits_of_boxes(f"out/{name}/query_bbox_unact", made.queries.boxes)
         own = torch.rand(len(targets), z.config["queries"], 4)
         content = torch.zeros(*own.shape[:2], z.config["d_model"])
         (attn_mask,) = GroupMask(made.join(Queries(own, content=content))).masks
