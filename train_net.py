@@ -24,11 +24,13 @@ from kddetr.checkpoint import Checkpointer
 from kddetr.engine import (
     Trainer,
     check_config,
+    check_evaluated,
     check_launch,
     check_model,
     check_output_dir,
     launch,
     load_config,
+    record_classes,
     require_sections,
     resolve_device,
     under_torchrun,
@@ -63,6 +65,7 @@ def run(args: argparse.Namespace) -> dict:
 
 def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Train, from the beginning or from the last checkpoint."""
+    record_classes(cfg)  # the saved config has them
     shown = copy.copy(args)
     shown.config_file = ""  # default_setup saves the whole config; the file need not be logged too
     default_setup(cfg, shown)
@@ -77,7 +80,8 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     check_model(cfg, model)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     last = checkpointer.last_checkpoint() if args.resume else ""
-    checkpointer.load(last or cfg.train.init_checkpoint, strict=True)
+    file = last or cfg.train.init_checkpoint
+    check_evaluated(cfg, checkpointer.load(file, strict=True), file)
     return Trainer.test(cfg, model)
 
 

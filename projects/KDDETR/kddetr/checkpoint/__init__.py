@@ -6,14 +6,17 @@ from .adapt import adapted
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState
+from .classes import AssumedClasses, write_card
 from .coverage import load_weights
-from .files import atomic_write, local_file, read_checkpoint, weights_of, whole_checkpoints
+from .files import atomic_write, local_file, read_checkpoint, whole_checkpoints
+from .layouts import weights_of
 from .loading import deployable, load_pretrained, weight_owner
 from .published import converted
 from .swin_names import is_swin, swin_names
 from .zoo import zoo_address
 
 __all__ = [
+    "AssumedClasses",
     "CheckpointError",
     "Checkpointer",
     "WrapperState",
@@ -33,6 +36,7 @@ __all__ = [
     "weight_owner",
     "weights_of",
     "whole_checkpoints",
+    "write_card",
     "zoo_address",
 ]
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .inert import OBJECTS
+
 _NUMBERS = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248]|c8|c16)")
 _PLAIN = (None, None, None, -1, -1, 0)  # no subarray, names, fields, sizes or flags of its own
 
@@ -132,6 +134,6 @@ class ArrayUnpickler(pickle._Unpickler):
         """What a name in the file stands for; only listed names are allowed."""
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
-        if (module, name) in STAND_INS:
-            return STAND_INS[module, name]
+        if stand_in := STAND_INS.get((module, name)) or OBJECTS.get((module, name)):
+            return stand_in
         raise pickle.UnpicklingError(f"not allowed: {module}.{name}")

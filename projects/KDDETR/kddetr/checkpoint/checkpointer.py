@@ -6,6 +6,7 @@ What is saved is the detector alone: the file of a distilled student is a plain 
 import copy
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CheckpointError
-from .files import CONTAINERS, atomic_write, read_checkpoint, whole_checkpoints
-from .loading import load_file, weight_owner
+from .classes import CLASSES, write_card
+from .files import atomic_write, read_checkpoint, whole_checkpoints
+from .layouts import is_container
+from .loading import deployable, load_file, weight_owner
 from .settings import SETTINGS
 
 _log = logging.getLogger(__name__)
@@ -72,6 +75,8 @@ class Checkpointer(DetectionCheckpointer):
         model: the model that is trained or evaluated, wrapped or not.
         save_dir, checkpointables: as in Detectron2.
         save_to_disk: defaults to the main process only.
+        classes: the names of the model's classes, in order, to save with its weights: in the file,
+            or, where the file is Detectron2's, in a card beside it.
     """
 
     def __init__(
@@ -80,10 +85,15 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         save_to_disk: bool | None = None,
+        classes: Sequence[str] = (),
         **checkpointables: Any,
     ):
         super().__init__(
             weight_owner(model), save_dir, save_to_disk=save_to_disk, **checkpointables
+        )
+        self._classes = list(classes)
+        self._is_stock = type(weight_owner(model)).__module__.startswith("detectron2.") or (
+            weight_owner(model) is not deployable(model)
         )
 
     def save(self, name: str, **extra: Any) -> None:
@@ -102,6 +112,10 @@ class Checkpointer(DetectionCheckpointer):
             data[SETTINGS] = dict(settings)
         path = os.path.join(self.save_dir, f"{name}.pth")
         os.makedirs(self.save_dir, exist_ok=True)
+        if self._is_stock:
+            write_card(path, self._classes)
+        elif self._classes:
+            data[CLASSES] = self._classes
         _log.info("Saving checkpoint to %s", path)
         atomic_write(path, lambda stream: torch.save(data | extra, stream))
 
@@ -122,7 +136,7 @@ class Checkpointer(DetectionCheckpointer):
             strict: whether the file has to fit the model completely.
 
         Returns:
-            What else the file holds.
+            What else the file holds; under ``classes`` the names of its classes, where known.
 
         Raises:
             CheckpointError: see :func:`load_file`.
@@ -140,7 +154,8 @@ class Checkpointer(DetectionCheckpointer):
         return {
             key: value
             for key, value in data.items()
-            if key not in (*CONTAINERS, SETTINGS)
+            if not is_container(key)
+            and key != SETTINGS
             and not isinstance(value, torch.Tensor | np.ndarray)
         }
 

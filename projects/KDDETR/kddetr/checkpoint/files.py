@@ -5,7 +5,6 @@ here are unpickled. A write happens completely or not at all.
 """
 
 import argparse
-import collections
 import contextlib
 import os
 import pickle
@@ -16,25 +15,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
 from ..errors import CheckpointError, did_you_mean
-from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError, is_number
+from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError
+from .formats import INDEX, check_whole, folder_advice, read_parts, what_else
+from .inert import OBJECTS, plain
 
-# Keys under which the usual layouts have the weights, in order of preference.
-CONTAINERS = ("model", "ema_model", "ema_state", "state_dict", "model_state", "blobs")
-_AVERAGED = ("ema_model", "ema_state")
 _IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
 _SAVE = "where it was made, save the weights alone: torch.save({'model': model.state_dict()}, ...)"
 _ZIP = b"PK"
-_NOT_WEIGHTS = re.compile(r"(^|\.)(total_params|total_ops)$")
 
-# Types that a ``.pth`` may hold besides tensors: training options, numpy's numbers and arrays.
+# Types that a ``.pth`` may hold besides tensors: training options, numpy's numbers and arrays, and
+# objects that mean nothing here.
 _SAFE: list[Any] = [argparse.Namespace]
-_SAFE += [(value, ".".join(key)) for key, value in STAND_INS.items()]
+_SAFE += [(value, ".".join(key)) for key, value in (OBJECTS | STAND_INS).items()]
 # How files of PyTorch before 1.6 begin, after the two bytes of the pickle's protocol.
 _BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
 
@@ -55,6 +52,15 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             could rebuild.
     """
     file = local_file(path)
+    if file.endswith(INDEX):
+        return read_parts(file, _read)
+    check_whole(path, file)
+    return _read(path)
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The content of one file."""
+    file = local_file(path)
     if os.path.getsize(file) == 0:
         raise CheckpointError(f"The checkpoint {path} is empty (0 bytes); {_advice(file)}")
     with open(file, "rb") as stream:
@@ -62,7 +68,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     if beginning.startswith(_ZIP) and not zipfile.is_zipfile(file):
         raise CheckpointError(f"The checkpoint {path} is cut off before its end; {_advice(file)}")
     try:
-        data = _unpickled(file, beginning)
+        data = plain(_unpickled(file, beginning))
     except NotNumbersError as error:
         raise CheckpointError(
             f"The checkpoint {path} was not read, because it holds {error}, and only numbers are"
@@ -71,6 +77,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal(path, file, error)) from error
     except Exception as error:  # damaged bytes have been seen to raise nearly every kind
+        if other := what_else(file):
+            raise CheckpointError(f"The checkpoint {path} is {other}.") from error
         words = shown(error) or type(error).__name__
         raise CheckpointError(
             f"The checkpoint {path} is damaged ({words}); {_advice(file)}"
@@ -97,79 +105,6 @@ def _unpickled(file: str, beginning: bytes) -> Any:
         # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
-
-
-def weights_of(
-    data: dict[str, Any], source: str, *, averaged: bool = False
-) -> dict[str, torch.Tensor]:
-    """The state dict in a checkpoint: all of it, or what it has under a key of :data:`CONTAINERS`.
-
-    A leading ``module.`` is removed from all names, numpy arrays become tensors.
-
-    Args:
-        data: what ``read_checkpoint`` returned.
-        source: the file's name, for messages.
-        averaged: take the moving average (``ema_model``, ``ema_state``), not the model beside it.
-
-    Raises:
-        CheckpointError: there are no weights, or one of them is not an array of numbers.
-    """
-    keys = _AVERAGED if averaged else CONTAINERS
-    container = next((key for key in keys if isinstance(data.get(key), dict)), None)
-    if averaged and container is None:
-        raise CheckpointError(
-            f"The checkpoint {source} holds no moving average of its weights; leave out --ema."
-        )
-    state = data if container is None else data[container]
-    metadata = getattr(state, "_metadata", None)
-    state = {
-        k: v for k, v in state.items() if not _NOT_WEIGHTS.search(str(k)) and k != "__author__"
-    }
-    problems = [
-        f"{shown(key)} ({words})"
-        for key, value in state.items()
-        if (words := _no_weight(key, value))
-    ]
-    if problems and container is not None:
-        raise CheckpointError(
-            f"The checkpoint {source} holds entries that are no weights under {container}: "
-            f"{', '.join(problems[:8])}; save model.state_dict() there."
-        )
-    if problems or not state:
-        known = ", ".join(CONTAINERS)
-        raise CheckpointError(
-            f"The checkpoint {source} holds no weights under any of the names {known}: its entries"
-            f" are {', '.join(map(shown, list(data)[:8]))}; save it with"
-            " torch.save({'model': model.state_dict()}, ...)."
-        )
-    while all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-        metadata = None
-    tensors = collections.OrderedDict((key, _tensor(value)) for key, value in state.items())
-    if isinstance(metadata, dict) and all(isinstance(entry, dict) for entry in metadata.values()):
-        tensors._metadata = metadata  # version numbers that modules read when they are loaded
-    return tensors
-
-
-def _no_weight(name: Any, value: Any) -> str:
-    """Why an entry cannot be loaded as a weight; empty if it can."""
-    if not isinstance(name, str):
-        return "a name that is not a string"
-    if isinstance(value, np.ndarray):
-        return "" if is_number(value.dtype) else f"an array of {value.dtype}"
-    if not isinstance(value, torch.Tensor):
-        return type(value).__name__
-    if value.is_meta:
-        return "a tensor without its numbers"
-    if value.layout != torch.strided or value.is_nested:
-        return "a sparse tensor"
-    return "a quantized tensor" if value.is_quantized else ""
-
-
-def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
-    if isinstance(value, np.ndarray):
-        value = np.ascontiguousarray(value, value.dtype.newbyteorder("=")).reshape(value.shape)
-    return torch.as_tensor(value)
 
 
 def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
@@ -217,12 +152,13 @@ def local_file(path: str) -> str:
             " and the connection, or name a local copy."
         ) from error
     if os.path.isdir(file):
-        inside = [os.path.join(file, name) for name in _IN_A_FOLDER]
+        names = (*_IN_A_FOLDER, *(name + INDEX for name in _IN_A_FOLDER))
+        inside = [os.path.join(file, name) for name in names]
         file = next(filter(os.path.isfile, inside), file)
         if os.path.isdir(file):
             raise CheckpointError(
                 f"The checkpoint {path} is a folder without {' and without '.join(_IN_A_FOLDER)};"
-                " name a file."
+                f" {folder_advice(file)}"
             )
     if os.path.isfile(file):
         return file
@@ -255,6 +191,8 @@ def _refusal(path: str, file: str, error: Exception) -> str:
         # PyTorch's message names only the first.
         with torch.serialization.safe_globals(_SAFE), contextlib.suppress(Exception):
             needed = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    if other := what_else(file):
+        return f"The checkpoint {path} is {other}."
     if not needed:
         return f"The checkpoint {path} is damaged or no checkpoint at all; {_advice(file)}"
     names = shown(", ".join(sorted(set(needed))))

@@ -5,6 +5,7 @@ A teacher that was loaded in part still predicts something, and a student would 
 """
 
 import logging
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -12,8 +13,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..errors import CheckpointError
 from .adapt import adapted
+from .backbones import backbone_weights
+from .caffe2_names import is_caffe2
+from .classes import CLASSES, assumed_classes, classes_in
 from .coverage import Coverage, load_weights
-from .files import read_checkpoint, weights_of
+from .files import State, read_checkpoint
+from .layouts import weights_of
+from .prefixes import without_prefix
+from .published import origin_of
 from .settings import stated_settings
 
 _log = logging.getLogger(__name__)
@@ -40,15 +47,29 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
     """Load a checkpoint of any known kind into a module, see :func:`weight_owner`.
 
     Returns:
-        How much of the model the file covers, and all that it holds.
+        How much of the model the file covers, and all that it holds; under ``classes`` the names of
+        its classes, where they are known.
 
     Raises:
-        CheckpointError: see :func:`read_checkpoint`, :func:`adapted` and :func:`load_weights`.
+        CheckpointError: see :func:`read_checkpoint`, :func:`weights_of`, :func:`adapted` and
+            :func:`load_weights`.
     """
     data = read_checkpoint(path)
-    state, stated = weights_of(data, path), stated_settings(data)
-    state = adapted(state, model, path, strict=strict, stated=stated)
-    return load_weights(model, state, strict=strict, source=path), data
+    named, stated = weights_of(data, path), stated_settings(data)
+    named = without_prefix(named, partial(_fitting, model=model), path)
+    state = adapted(named, model, path, strict=strict, stated=stated)
+    coverage = load_weights(model, state, strict=strict, source=path)
+    classes = classes_in(data, path) or assumed_classes(named, state)
+    data.pop(CLASSES, None)
+    return coverage, data | ({CLASSES: classes} if classes else {})
+
+
+def _fitting(state: State, model: nn.Module) -> int:
+    """How many of the weights a model has by these names; 1 where they are known by others."""
+    found = len(state.keys() & model.state_dict().keys())
+    return found or int(
+        is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
+    )
 
 
 def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
@@ -59,7 +80,8 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
         checkpoint: its file, this project's own or a published one of the same detector.
 
     Returns:
-        ``model``, in evaluation mode; none of its parameters requires a gradient.
+        ``model``, in evaluation mode; none of its parameters requires a gradient. Its attribute
+        ``trained_classes`` has the class names of the file, empty where they are not known.
 
     Raises:
         CheckpointError: no file is named, it cannot be read, or it does not fit completely; the
@@ -70,6 +92,7 @@ def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:
             f"A pretrained {type(model).__name__} needs a checkpoint, and none was named; name its "
             "file with the argument checkpoint (in a config model.teacher.checkpoint=FILE)."
         )
-    coverage, _ = load_file(weight_owner(model), checkpoint, strict=True)
+    coverage, data = load_file(weight_owner(model), checkpoint, strict=True)
+    model.trained_classes = data.get(CLASSES, ())
     _log.info("pretrained %s from %s: %s", type(model).__name__, checkpoint, coverage.describe())
     return model.eval().requires_grad_(False)

@@ -64,6 +64,14 @@ class Converted:
         return f"{self.origin}, {self.classes} classes, {heads}"
 
 
+def origin_of(state: State) -> Origin | None:
+    """Whose published detector a file is of, by the names of its weights; None: of nobody known."""
+    for origin in ORIGINS.values():
+        if set(origin.identifying_names.split()) <= state.keys():
+            return origin
+    return None
+
+
 def converted(state: State, source: str) -> Converted | None:
     """A published detector's weights under this project's names.
 
@@ -78,12 +86,7 @@ def converted(state: State, source: str) -> Converted | None:
         CheckpointError: two names of one weight have different values, query, key and value have
             different shapes, or the backbone is neither a ResNet nor a Swin.
     """
-    fitting = (
-        origin
-        for origin in ORIGINS.values()
-        if set(origin.identifying_names.split()) <= state.keys()
-    )
-    origin = next(fitting, None)
+    origin = origin_of(state)
     if origin is None:
         return None
     rest, bare = {}, {}

@@ -3,6 +3,7 @@
 from ..errors import DatasetError
 from ..renamed import explain_old_names
 from .checks import check_dataset, check_same_classes, dataset_names
+from .class_names import class_difference, class_names, registered_classes
 from .coco import (
     load_coco_format,
     load_image_folder,
@@ -20,11 +21,14 @@ __all__ = [
     "build_train_loader",
     "check_dataset",
     "check_same_classes",
+    "class_difference",
+    "class_names",
     "dataset_names",
     "load_coco_format",
     "load_image_folder",
     "read_image",
     "register_coco_format",
+    "registered_classes",
     "without_annotations",
 ]
 

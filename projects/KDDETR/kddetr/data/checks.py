@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
 
 from ..errors import DatasetError, did_you_mean
+from .class_names import class_difference
 from .coco import (
     check_paths,
     coco_records,
@@ -68,11 +69,10 @@ def check_same_classes(names: Sequence[str]) -> None:
     known = {n: list(classes) for n, classes in known.items() if classes}
     for name, classes in known.items():
         first = next(iter(known))
-        if classes != known[first]:
+        if difference := class_difference(known[first], classes):
             raise DatasetError(
-                f"Data sets {first!r} and {name!r} have different classes ({len(known[first])}: "
-                f"{', '.join(known[first][:3])}, ... and {len(classes)}: "
-                f"{', '.join(classes[:3])}, ...): give both files the same categories."
+                f"Data sets {first!r} and {name!r} have different classes: {difference}; give both"
+                " files the same categories."
             )
 
 

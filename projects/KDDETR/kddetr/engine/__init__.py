@@ -3,6 +3,7 @@ evaluation.
 """
 
 from ..errors import ConfigError
+from .classes import check_evaluated, check_model, record_classes
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
 from .evaluation import CocoEvaluator, coco_backend
@@ -10,7 +11,7 @@ from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
 from .overrides import apply_overrides
-from .preflight import check_config, check_launch, check_model, check_output_dir, resolve_device
+from .preflight import check_config, check_launch, check_output_dir, resolve_device
 from .schedule import cosine_schedule, step_schedule
 from .seeding import seed_everything
 from .trainer import Trainer
@@ -25,6 +26,7 @@ __all__ = [
     "apply_overrides",
     "build",
     "check_config",
+    "check_evaluated",
     "check_launch",
     "check_model",
     "check_output_dir",
@@ -33,6 +35,7 @@ __all__ = [
     "launch",
     "load_config",
     "parameter_groups",
+    "record_classes",
     "require_sections",
     "resolve_device",
     "seed_everything",

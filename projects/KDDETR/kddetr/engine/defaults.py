@@ -70,6 +70,8 @@ class TrainSection:
     output_dir: str = "output"
     # Weights to start from (a detector, or an ImageNet backbone), or to evaluate.
     init_checkpoint: str | None = ""
+    # The detector's class names in order; null: those of the data. A run writes them here.
+    classes: list[str] | None = None
     max_iter: int = 90000
     batch_scaling: BatchScaling = field(default_factory=BatchScaling)
     seed: int = 0

@@ -13,7 +13,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from ..checkpoint import Checkpointer, atomic_write
+from ..checkpoint import Checkpointer, atomic_write, write_card
 from ..errors import did_you_mean
 
 _log = logging.getLogger(__name__)
@@ -150,9 +150,15 @@ class EvalHook(HookBase):
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which here also counts and deletes the checkpoints saved before a
-    resume.
+    """Detectron2's hook, which here also counts and deletes the checkpoints saved before a resume,
+    each with the card beside it.
     """
+
+    def step(self, iteration: int, **kwargs: Any) -> None:
+        before = set(self.recent_checkpoints)
+        super().step(iteration, **kwargs)
+        for deleted in before - set(self.recent_checkpoints):
+            write_card(deleted, ())
 
     def before_train(self) -> None:
         super().before_train()

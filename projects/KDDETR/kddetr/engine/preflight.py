@@ -1,7 +1,6 @@
-"""Checks before training or evaluation starts: devices, files, data sets and classes.
+"""Checks before training or evaluation starts: devices, files and data sets.
 
-:func:`check_config` needs no model; :func:`check_model` is for the model before its first
-iteration.
+They need no model; :func:`kddetr.engine.check_model` is for the model before its first iteration.
 """
 
 import logging
@@ -9,14 +8,11 @@ import os
 from typing import Any
 
 import torch
-from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
-from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
+from ..checkpoint import local_file, whole_checkpoints
 from ..data import check_dataset, check_same_classes, dataset_names
 from ..errors import CheckpointError, ConfigError
-from ..teachers import Vocabulary, listed
 from .calls import walk
 
 _log = logging.getLogger(__name__)
@@ -124,55 +120,6 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         check_dataset(tested, for_evaluation=True)
     if training and labeled:
         check_same_classes([*labeled, *tested])
-
-
-def check_model(cfg: DictConfig, model: nn.Module) -> None:
-    """Check that the classes of the detector, and of its teacher, are those of its data.
-
-    Many detectors train without an error with one class too few, and never detect the last class.
-    Where a teacher is in a :class:`~kddetr.teachers.Vocabulary`, the names that it selects must be
-    those of the data, in the same order.
-
-    Raises:
-        ConfigError: the numbers or the names of the classes differ.
-    """
-    detector = deployable(model)
-    amp = cfg.train.amp
-    if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
-        _log.warning(
-            "In bfloat16 Detectron2 rounds the corners of regions to 8 significant bits, by up to 4"
-            " pixels on a large image: float32, or float16 on CUDA, is more exact for a detector"
-            " with ROI heads."
-        )
-    num_classes = getattr(detector, "num_classes", None)
-    if num_classes is None:
-        return
-    wanted = _wanted_classes(model)
-    for name in dict.fromkeys([*_labeled(cfg), *_tested(cfg)]):
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if classes is None:
-            continue
-        if len(classes) != num_classes:
-            raise ConfigError(
-                f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
-                f" '{name}' has {len(classes)} classes ({', '.join(list(classes)[:5])}, ...): set"
-                f" num_classes={len(classes)} in the config (for a distilled student"
-                " model.student.num_classes)."
-            )
-        if wanted and wanted != list(classes):
-            raise ConfigError(
-                f"The teacher's Vocabulary selects these classes: {listed(wanted)}, but the classes"
-                f" of the data set '{name}' are {listed(classes)}: set its argument wanted to"
-                " these, in this order."
-            )
-
-
-def _wanted_classes(model: nn.Module) -> list[str]:
-    """The class names that the Vocabulary of a teacher selects; empty without a Vocabulary."""
-    teacher = getattr(model, "teacher", None)
-    while teacher is not None and not isinstance(teacher, Vocabulary):
-        teacher = getattr(teacher, "detector", None)  # the detector in another wrapper
-    return teacher.wanted if teacher is not None else []
 
 
 def check_output_dir(folder: str) -> None:

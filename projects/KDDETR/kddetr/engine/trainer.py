@@ -20,10 +20,11 @@ from torch import nn
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
+from .classes import check_model, check_start, record_classes
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
-from .preflight import check_config, check_model, resolve_device
+from .preflight import check_config, resolve_device
 from .seeding import seed_everything
 from .step import StepTrainer
 from .writers import build_writers
@@ -69,7 +70,11 @@ class Trainer(DefaultTrainer):
             norm_type=clip.norm_type,
         )
         self.checkpointer = Checkpointer(
-            model, cfg.train.output_dir, trainer=weakref.proxy(self), wrapper=WrapperState(model)
+            model,
+            cfg.train.output_dir,
+            classes=record_classes(cfg),
+            trainer=weakref.proxy(self),
+            wrapper=WrapperState(model),
         )
         self._best = None
         if cfg.train.best_metric and self._can_evaluate and comm.is_main_process():
@@ -87,7 +92,9 @@ class Trainer(DefaultTrainer):
             CheckpointError: the file is damaged, or does not fit the model.
         """
         last = self.checkpointer.last_checkpoint() if resume else ""
-        self.checkpointer.resume_or_load(self.cfg.train.init_checkpoint, resume=resume)
+        file = self.cfg.train.init_checkpoint
+        loaded = self.checkpointer.resume_or_load(file, resume=resume)
+        check_start(self.cfg, loaded, last or file, resumed=bool(last))
         if not last:
             if resume:
                 _log.warning(

@@ -8,19 +8,14 @@ Shape letters: L decoder layers, B images, N queries, K wanted classes.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..data.coco import coco_records, read_coco_json
+from ..data.class_names import Classes, class_difference, class_names, listed
 from ..errors import UsageError, did_you_mean
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper
-
-Classes = str | Sequence[str]
-
 
 class Vocabulary(TeacherWrapper):
     """A detector that predicts only the wanted ones of its classes, in their order.
@@ -41,8 +36,8 @@ class Vocabulary(TeacherWrapper):
 
     Raises:
         UsageError: the detector does not have a wanted class, a class is listed twice, a list is
-            empty, ``classes`` has another length than the detector's list, or a string is neither
-            a data set nor a file.
+            empty, ``classes`` has another length than the detector's list or another order than
+            in the detector's file, or a string is neither a data set nor a file.
         DatasetError: the data set or the file cannot be read.
     """
 
@@ -56,16 +51,33 @@ class Vocabulary(TeacherWrapper):
                 f" Vocabulary's classes are {listed(self.classes)}: give the list of classes that"
                 " the detector was trained with."
             )
+        self._check_order(detector)
         order = {name: i for i, name in enumerate(self.classes)}
         if missing := [name for name in self.wanted if name not in order]:
             raise UsageError(
                 f"The {type(detector).__name__} has no class {_missing(missing, self.classes)}; its"
-                f" classes are {listed(self.classes)} and the wanted ones are"
-                f" {listed(self.wanted)}: spell the same class alike in both lists, and leave out"
-                " of wanted what the detector cannot detect."
+                f" classes are {listed(self.classes)}: spell the same class alike in both lists, and"
+                " leave out of wanted what the detector cannot detect."
             )
         rows = torch.tensor([order[name] for name in self.wanted])
         self.register_buffer("rows", rows, persistent=False)
+
+    def _check_order(self, detector: QueryableDetector) -> None:
+        """Refuse ``classes`` in which a name has another place than in the detector's file.
+
+        Names that the file does not have are accepted: they are another spelling of its names.
+        """
+        trained = list(trained_classes(detector))
+        spelled = [
+            there if there not in self.classes and here not in trained else here
+            for there, here in zip(trained, self.classes, strict=False)
+        ]
+        if difference := class_difference(trained, spelled, "its file", "that list"):
+            raise UsageError(
+                f"The Vocabulary's classes are not those that the {type(detector).__name__} was"
+                f" trained with: {difference}; give the file's classes in their order, each in the"
+                " data's spelling."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -86,44 +98,13 @@ class Vocabulary(TeacherWrapper):
         return Predictions(logits, answers.boxes, boxes).of_classes(logits.argmax(-1))
 
 
-def class_names(source: Classes) -> list[str]:
-    """The class names of a list, a registered data set or a COCO-format JSON file.
-
-    Raises:
-        UsageError: ``source`` is none of these, or the data set has no names for its classes.
-        DatasetError: the data set or the file cannot be read.
+def trained_classes(detector: Any) -> Sequence[str]:
+    """The class names in the file that a detector, or the one inside of wrappers, was loaded from;
+    empty where the file has none. See :func:`kddetr.checkpoint.load_pretrained`.
     """
-    if not isinstance(source, str):
-        return [str(name) for name in source]
-    if source in DatasetCatalog.list():
-        names = MetadataCatalog.get(source).get("thing_classes")
-        if not names:
-            DatasetCatalog.get(source)  # reading a COCO file registers its class names
-            names = MetadataCatalog.get(source).get("thing_classes")
-        if not names:
-            raise UsageError(
-                f"The data set {source!r} has no names for its classes: give a list of the names"
-                " instead."
-            )
-        return list(names)
-    path = Path(source).expanduser()
-    if path.suffix == ".json" or path.is_file():
-        categories = read_coco_json(path)["categories"]
-        document = {"images": [], "categories": categories}
-        return coco_records(document, json_file=source, image_root="")[1]
-    other = "or give a list of the class names."
-    hint = did_you_mean(source, DatasetCatalog.list(), otherwise=other, count=3)
-    raise UsageError(
-        f"{source!r} is neither a registered data set nor a COCO-format JSON file; {hint}"
-    )
-
-
-def listed(names: Sequence[str]) -> str:
-    """How many names there are, and which: ``3 (cat, dog, horse)``; of more than 100 the first
-    50.
-    """
-    some = list(names) if len(names) <= 100 else [*names[:50], f"and {len(names) - 50} more"]
-    return f"{len(names)} ({', '.join(some)})"
+    while not hasattr(detector, "trained_classes") and hasattr(detector, "detector"):
+        detector = detector.detector
+    return getattr(detector, "trained_classes", ())
 
 
 def _distinct(argument: str, source: Classes) -> list[str]:

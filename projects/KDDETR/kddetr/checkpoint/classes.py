@@ -1,0 +1,84 @@
+"""The class names that a detector was trained with: in its checkpoint, or in a card beside it.
+
+A card is a small JSON file, ``model_final.json`` for ``model_final.pth``, with ``{"classes":
+[...]}``. The file of a Detectron2 model has one, because the file itself stays Detectron2's.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+from .files import State, atomic_write, local_file
+from .heads import count_classes
+from .published import origin_of
+
+_log = logging.getLogger(__name__)
+
+CLASSES = "classes"  # where this project's own checkpoints have them
+_LARGEST_CARD = 2**24  # bytes; a JSON file above that is something else
+
+
+class AssumedClasses(tuple[str, ...]):
+    """COCO's names for a published detector, whose file has no names.
+
+    Their spelling is one of several, so that another list means other classes only where most of it
+    differs.
+    """
+
+
+def classes_in(data: Mapping[str, Any], path: str) -> tuple[str, ...]:
+    """The class names that a file, or the card beside it, states in order; empty without any.
+
+    Args:
+        data: what ``read_checkpoint`` returned.
+        path: where it was read from.
+    """
+    return _names(data.get(CLASSES)) or _names(_card_content(_card(local_file(path))))
+
+
+def assumed_classes(state: State, fitted: State) -> tuple[str, ...]:
+    """COCO's 80 names, where weights are those of a published detector of 80 classes; else empty.
+
+    Args:
+        state: the weights by the names in the file.
+        fitted: the same under the names of a model.
+    """
+    if origin_of(state) is None or count_classes(fitted) != 80:
+        return ()
+    return AssumedClasses(entry["name"] for entry in COCO_CATEGORIES if entry["isthing"])
+
+
+def write_card(path: str, classes: Sequence[str]) -> None:
+    """Write the card of the checkpoint ``path``, or without names delete that of an earlier one."""
+    card = _card(path)
+    if not classes:
+        card.unlink(missing_ok=True)
+        return
+    text = json.dumps({CLASSES: list(classes)}, ensure_ascii=False, indent=1)
+    atomic_write(str(card), lambda stream: stream.write(text.encode()))
+
+
+def _card(file: str) -> Path:
+    return Path(file).with_suffix(".json")
+
+
+def _card_content(card: Path) -> Any:
+    if not card.is_file() or os.path.getsize(card) > _LARGEST_CARD:
+        return None
+    try:
+        content = json.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        _log.warning("%s cannot be read, so the names of the classes are not compared.", card)
+        return None
+    return content.get(CLASSES) if isinstance(content, dict) else None
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """A list of names as a tuple; empty where it is anything else."""
+    is_list = isinstance(value, list | tuple)
+    return tuple(value) if is_list and all(isinstance(name, str) for name in value) else ()
