@@ -28,11 +28,14 @@ from kddetr.checkpoint import (
 )
 from kddetr.checkpoint.adapt import sizes
 from kddetr.checkpoint.backbones import depth_of, own_names
+from kddetr.checkpoint.classes import CLASSES, assumed_classes, classes_in
 from kddetr.checkpoint.coverage import compare, grouped
 from kddetr.checkpoint.files import State
 from kddetr.checkpoint.heads import count_classes, count_parts, rows
+from kddetr.checkpoint.layouts import averages
 from kddetr.checkpoint.origins import Recipe
-from kddetr.checkpoint.published import Converted
+from kddetr.checkpoint.prefixes import without_prefix
+from kddetr.checkpoint.published import Converted, origin_of
 from kddetr.checkpoint.settings import SETTINGS, overrides, recipes_of, stated_settings
 from kddetr.detectors import dab_detr, deformable_detr, dino, resnet
 from kddetr.errors import exit_on_user_error
@@ -48,9 +51,10 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
     """Write the converted file and print what it was, what it is and what config it needs."""
     _check_target(target, force)
     data = read_checkpoint(source)
-    state = weights_of(data, source, averaged=averaged)
+    state = weights_of(data, source, averaged=averaged, say=note)
+    state = without_prefix(state, is_known, source, say=note)
     stated, recipes = stated_settings(data), []
-    found = converted(state, source)
+    found, named = converted(state, source), state
     if found is not None:
         print(f"recognised: {found}")
         recipes = recipes_of(found.origin, stated, source)
@@ -66,16 +70,32 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
             f"{source} is not recognised; its {len(state)} weights are {grouped(list(state))}."
             f" {_OF_TIMM}"
         )
-    write(target, state, stated)
+    write(target, state, stated, classes_in(data, source) or assumed_classes(named, state))
     if found is not None:
         print(
             f"config: {config(found, recipes[0])} with {' '.join(needed(found, recipes[0], state))}"
         )
         for other in recipes[1:]:
             name = f" named {other.mark}" if other.mark else ""
-            print(f"note: files{name} may need {overrides(other.settings)} instead")
-    if not averaged and data.keys() & {"ema_model", "ema_state"} and "model" in data:
-        print("note: the file also holds a moving average of its weights; --ema converts that")
+            note(f"files{name} may need {overrides(other.settings)} instead")
+    if not averaged and averages(data):
+        note("the file also holds a moving average of its weights; --ema converts that")
+
+
+def note(words: str) -> None:
+    """Print something that the user may want to know."""
+    print(f"note: {words}")
+
+
+def is_known(state: State) -> bool:
+    """Whether the names of weights are those of a file that is converted."""
+    own = any(name.startswith("decoder.class_heads.") for name in state)
+    return own or origin_of(state) is not None or is_backbone(state)
+
+
+def is_backbone(state: State) -> bool:
+    """Whether the names of weights are those of a ResNet or Swin alone."""
+    return bool({"layer1.0.conv1.weight", "stem.conv1.weight"} & state.keys()) or is_swin(state)
 
 
 def fitted(
@@ -134,7 +154,7 @@ def backbone(state: State, source: str) -> State | None:
     Raises:
         CheckpointError: it is that of a ResNet with strange or missing parts.
     """
-    if not ({"layer1.0.conv1.weight", "stem.conv1.weight"} & state.keys() or is_swin(state)):
+    if not is_backbone(state):
         return None
     try:
         bare = own_names(state, source)
@@ -180,14 +200,19 @@ def needed(found: Converted, recipe: Recipe, state: State) -> list[str]:
     return found_overrides
 
 
-def write(target: str, state: State, settings: Sequence[Mapping[str, float]]) -> None:
-    """Write weights, beside them the settings that they may need, and print how many they are."""
+def write(
+    target: str, state: State, settings: Sequence[Mapping[str, float]], names: Sequence[str]
+) -> None:
+    """Write weights, beside them the settings that they may need and the names of their classes,
+    and print how many they are.
+    """
     # Of a view, the whole file that it lies in would be written.
     whole = {
         name: value if value.untyped_storage().nbytes() == value.nbytes else value.clone()
         for name, value in state.items()
     }
     data = {"model": whole} | ({SETTINGS: [dict(one) for one in settings]} if settings else {})
+    data |= {CLASSES: list(names)} if names else {}
     atomic_write(target, lambda stream: torch.save(data, stream))
     numbers = sum(value.numel() for value in state.values())
     classes = count_classes(state)

@@ -12,8 +12,7 @@ from omegaconf import OmegaConf
 from kddetr.checkpoint import load_pretrained
 from kddetr.data import DatasetError
 from kddetr.detectors import RegionDetector
-from kddetr.engine import ConfigError, build, train_defaults
-from kddetr.engine.preflight import check_model
+from kddetr.engine import ConfigError, build, check_model, train_defaults
 from kddetr.errors import UsageError
 from kddetr.structures import QueryableDetector
 from kddetr.teachers import CachedEncoder, Vocabulary, class_names
@@ -177,7 +176,7 @@ def test_names_of_a_data_set_or_a_file(coco_file, data_set):
         (
             KNOWN,
             ["cat", "zebra"],
-            r"no class 'zebra'; .*5 \(cat, dog, horse, bird, fish\).*2 \(cat, zebra",
+            r"no class 'zebra'; .*5 \(cat, dog, horse, bird, fish\)",
         ),
         (
             KNOWN,
@@ -203,8 +202,8 @@ def test_long_lists_are_shortened_in_messages():
     with pytest.raises(UsageError) as error:
         Vocabulary(detector=detector, classes=known, wanted=wanted)
     message = str(error.value)
-    assert "1203 (class 0, " in message and "class 49, and 1153 more)" in message
-    assert "and not 290 other wanted ones" in message and len(message) < 3000
+    assert "1203 (class 0, " in message and "class 9, and 1193 more)" in message
+    assert "and not 290 other wanted ones" in message and len(message) < 1000
 
 
 def test_a_broken_or_missing_file_is_named(tmp_path):
@@ -228,7 +227,8 @@ def test_the_classes_of_the_data_must_be_the_wanted_ones(cached):
         MetadataCatalog.pop(name)
         MetadataCatalog.get(name).set(thing_classes=sorted(WANTED))
         words = (
-            r"selects these classes: 3 \(fish, cat, bird\), but .*_data' are 3 \(bird, cat, fish\)"
+            "selects other classes than .*_data': the same 3 classes in another order: class 0 is"
+            " 'fish' in wanted and 'bird' in the data"
         )
         with pytest.raises(ConfigError, match=words):
             check_model(cfg, model)
