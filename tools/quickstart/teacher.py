@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of
+from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of, write_card
 from kddetr.engine import load_config
 from kddetr.quickstart import make_quickstart_data, quickstart_root
 from runs import ROOT, Run, program, run_all, shown
@@ -26,8 +26,10 @@ def main() -> None:
     train = load_config(str(ROOT / CONFIG)).train
     run = Run("teacher", CONFIG, ROOT / train.output_dir, train.max_iter)
     run_all([run])
-    weights = weights_of(read_checkpoint(str(run.checkpoint)), str(run.checkpoint))
+    data = read_checkpoint(str(run.checkpoint))
+    weights, classes = weights_of(data, str(run.checkpoint)), data["classes"]
     atomic_write(str(to), lambda stream: torch.save({"model": dict(weights)}, stream))
+    write_card(str(to), classes)
     print(
         f"{shown(to)}: {to.stat().st_size / 2**20:.1f} MiB, AP {run.evaluations()[-1][1][1]:.1f} on"
         " the validation images"

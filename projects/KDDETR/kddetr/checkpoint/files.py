@@ -104,6 +104,7 @@ def _unpickled(file: str, beginning: bytes) -> Any:
     with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
         # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
 
 

@@ -6,7 +6,6 @@ object. From those of omegaconf, :func:`plain` makes ordinary lists, dictionarie
 the others mean nothing here.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 
@@ -23,24 +22,21 @@ class Inert:
         return dict, ()  # saved again, it is an empty dictionary
 
 
-class _Mapping(dict):
-    """In place of a defaultdict, whose missing entries nothing makes."""
-
-    def __init__(self, *_: Any) -> None:
-        super().__init__()
+class _Plain:
+    """In place of a container that is a kind of dictionary or list: makes an ordinary one."""
 
     def __setstate__(self, state: Any) -> None:
-        raise ValueError("a dictionary with attributes of its own")
+        raise ValueError("a container with attributes of its own")
 
 
-class _List(list):
-    """In place of a deque, of any length."""
+class _Dictionary(_Plain):
+    def __new__(cls, *_: Any) -> dict:  # type: ignore[misc]
+        return {}
 
-    def __init__(self, values: Iterable = (), *_: Any) -> None:
-        super().__init__(values)
 
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("a list with attributes of its own")
+class _List(_Plain):
+    def __new__(cls, values: Any = (), *_: Any) -> list:  # type: ignore[misc]
+        return list(values)
 
 
 _INERT = {
@@ -66,8 +62,11 @@ _INERT = {
 OBJECTS: dict[tuple[str, str], type] = {
     (module, name): Inert for module, names in _INERT.items() for name in names.split()
 }
-OBJECTS["collections", "defaultdict"] = _Mapping
+OBJECTS["collections", "defaultdict"] = _Dictionary
 OBJECTS["collections", "deque"] = _List
+for _module in ("lightning", "pytorch_lightning", "lightning_fabric"):
+    for _place in ("utilities.parsing", "utilities.data", "fabric.utilities.data"):
+        OBJECTS[f"{_module}.{_place}", "AttributeDict"] = _Dictionary
 
 
 def plain(value: Any, seen: set[int] | None = None) -> Any:

@@ -47,14 +47,14 @@ def without_prefix(
 
 def _candidates(state: State) -> Iterator[tuple[State, str]]:
     """The weights under shorter and shorter names, and what was removed."""
-    removed, left_out = "", ""
+    inserted, removed, left_out = "", "", ""
     current = {_INSERTED.sub("", name): value for name, value in state.items()}
     if current.keys() != state.keys():
         if len(current) < len(state):
             return  # two names would become one
         words = {word for name in state for word in _INSERTED.findall(name)}
-        removed = " and ".join(sorted(words))
-        yield current, _line(removed, left_out)
+        inserted = " and ".join(sorted(words))
+        yield current, _line(inserted, left_out)
     for _ in range(6):
         tops = {name.partition(".")[0] for name in current}
         top = next((one for one in _DETECTOR if one in tops), "") if len(tops) > 1 else min(tops)
@@ -66,9 +66,9 @@ def _candidates(state: State) -> Iterator[tuple[State, str]]:
             return  # a weight is called like the prefix itself
         if beside:
             left_out = f", and {shown(' and '.join(sorted(beside)))} beside it left out"
-        removed = f"{removed} and {top}." if removed else f"{top}."
+        removed += f"{top}."
         current = inside
-        yield current, _line(removed, left_out)
+        yield current, _line(" and ".join(filter(None, (removed, inserted))), left_out)
 
 
 def _line(removed: str, left_out: str) -> str:
