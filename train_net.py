@@ -77,11 +77,11 @@ def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
 def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Evaluate train.init_checkpoint, or with --resume the last checkpoint."""
     model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
-    check_model(cfg, model)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     last = checkpointer.last_checkpoint() if args.resume else ""
     file = last or cfg.train.init_checkpoint
     check_evaluated(cfg, checkpointer.load(file, strict=True), file)
+    check_model(cfg, model)
     return Trainer.test(cfg, model)
 
 

@@ -1,4 +1,4 @@
-"""Class names travel with the weights: in the file, or beside a Detectron2 model's file in a card."""
+"""Class names travel with the weights: in the file, or in a card beside a Detectron2 model's."""
 
 import json
 

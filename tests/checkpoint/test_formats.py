@@ -66,7 +66,7 @@ def test_a_model_in_several_files(tmp_path, kind):
         assert found.keys() == STATE.keys()
         assert all(torch.equal(value, STATE[name]) for name, value in found.items())
     part = tmp_path / places["weight"]
-    with pytest.raises(CheckpointError, match="is part 1 of 2 .*name the folder"):
+    with pytest.raises(CheckpointError, match=r"is part 1 of 2 .*name the folder"):
         read_checkpoint(str(part))
     index.write_text(json.dumps({"weight_map": places | {"other": part.name}}))
     with pytest.raises(CheckpointError, match=r"1 weights .* not in their files, 'other'"):

@@ -22,6 +22,8 @@ PREFIXES = [
     "_fsdp_wrapped_module.",
     "lightning.module.model.",
 ]
+
+
 class Model(nn.Module):
     """Some of its own names begin with ``model.``."""
 

@@ -78,7 +78,7 @@ def test_evaluation_compares_the_file_then_the_config_then_the_training_data(cfg
     cfg.dataloader.train = {"dataset": {"names": other}}
     check_evaluated(cfg, {}, "x.pth")
     MetadataCatalog.get(other).thing_classes[:] = OTHER
-    with pytest.raises(CheckpointError, match="the training data 'engine_toy_training'.*set train"):
+    with pytest.raises(CheckpointError, match=r"data 'engine_toy_training'.*set train"):
         check_evaluated(cfg, {}, "x.pth")
     cfg.dataloader.train = {"dataset": {"names": "engine_nowhere"}}
     check_evaluated(cfg, {}, "x.pth")  # training data that cannot be read is not needed

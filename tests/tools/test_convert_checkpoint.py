@@ -105,6 +105,31 @@ def test_a_moving_average(tmp_path, capsys, official):
     ).stat().st_size < size + 300_000  # no view was written with its whole file
 
 
+def test_names_of_classes_are_kept_or_given_where_they_are_known(tmp_path, capsys, official):
+    """COCO's 80 for a published file; those in a file of this project; none with 91 rows."""
+    coco, known, own = (str(tmp_path / f"{name}.pth") for name in ("coco", "known", "own"))
+    printed(capsys, official, coco)
+    data = read_checkpoint(coco)
+    assert data["classes"][:2] == ["person", "bicycle"] and len(data["classes"]) == 80
+    torch.save(data | {"classes": [str(i) for i in range(80)]}, known)
+    printed(capsys, known, own)
+    assert read_checkpoint(own)["classes"][:2] == ["0", "1"]
+    printed(capsys, official, coco, "--keep-classes", "--force")
+    assert "classes" not in read_checkpoint(coco)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod."])
+def test_a_prefix_is_removed_in_a_line(tmp_path, capsys, official, prefix):
+    state = read_checkpoint(official)["model"]
+    wrapped, plain, out = (str(tmp_path / f"{name}.pth") for name in ("wrapped", "plain", "out"))
+    torch.save({"state_dict": {prefix + name: value for name, value in state.items()}}, wrapped)
+    words = printed(capsys, wrapped, out)
+    assert "is removed from the names" in words and "recognised" in words
+    printed(capsys, official, plain)
+    expected, found = (read_checkpoint(name)["model"] for name in (plain, out))
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, ("evil_was_here",)

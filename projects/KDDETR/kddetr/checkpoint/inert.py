@@ -30,12 +30,12 @@ class _Plain:
 
 
 class _Dictionary(_Plain):
-    def __new__(cls, *_: Any) -> dict:  # type: ignore[misc]
+    def __new__(cls, *_: Any) -> dict:
         return {}
 
 
 class _List(_Plain):
-    def __new__(cls, values: Any = (), *_: Any) -> list:  # type: ignore[misc]
+    def __new__(cls, values: Any = (), *_: Any) -> list:
         return list(values)
 
 

@@ -64,7 +64,10 @@ def registered_classes(name: str) -> list[str]:
 
 
 def class_difference(
-    one: Sequence[str], other: Sequence[str], in_one: str = "the first", in_other: str = "the second"
+    one: Sequence[str],
+    other: Sequence[str],
+    in_one: str = "the first",
+    in_other: str = "the second",
 ) -> str:
     """How two lists of class names differ, in words; empty where they are equal.
 

@@ -78,23 +78,24 @@ def check_start(cfg: DictConfig, loaded: Mapping[str, Any], file: str, *, resume
         cfg: the config, with the names of its classes.
         loaded: what the file holds, see :meth:`Checkpointer.load`.
         file: its name, for messages.
-        resumed: whether the run goes on; otherwise the file only gives the first weights, and other
-            classes are a warning.
+        resumed: whether the run goes on; otherwise the file only gives the first weights, and as
+            many other classes are a warning.
 
     Raises:
         CheckpointError: the run that goes on had other classes.
     """
-    difference = _difference(loaded.get("classes", ()), list(cfg.train.classes or ()))
+    trained, wanted = loaded.get("classes", ()), list(cfg.train.classes or ())
+    difference = _difference(trained, wanted)
     if difference and resumed:
         raise CheckpointError(
             f"{file} is of a run with other classes than those of the data: {difference}; resume"
             " with the run's own data, or start a new run in another train.output_dir with"
             " train.init_checkpoint=FILE."
         )
-    if difference:
+    if difference and len(trained) == len(wanted):  # another number is said where it is loaded
         _log.warning(
-            "%s was trained with other classes than those of the data: %s; heads of as many classes"
-            " are loaded all the same, and have to learn the new ones.",
+            "%s was trained with other classes than those of the data: %s; its heads are loaded all"
+            " the same, because they are of as many classes, and have to learn the new ones.",
             file,
             difference,
         )

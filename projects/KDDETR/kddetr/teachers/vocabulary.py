@@ -17,6 +17,7 @@ from ..errors import UsageError, did_you_mean
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper
 
+
 class Vocabulary(TeacherWrapper):
     """A detector that predicts only the wanted ones of its classes, in their order.
 
@@ -56,8 +57,8 @@ class Vocabulary(TeacherWrapper):
         if missing := [name for name in self.wanted if name not in order]:
             raise UsageError(
                 f"The {type(detector).__name__} has no class {_missing(missing, self.classes)}; its"
-                f" classes are {listed(self.classes)}: spell the same class alike in both lists, and"
-                " leave out of wanted what the detector cannot detect."
+                f" classes are {listed(self.classes)}: spell the same class alike in both lists,"
+                " and leave out of wanted what the detector cannot detect."
             )
         rows = torch.tensor([order[name] for name in self.wanted])
         self.register_buffer("rows", rows, persistent=False)
