@@ -23,6 +23,7 @@ from torch.multiprocessing import ProcessExitedException
 from kddetr.checkpoint import Checkpointer
 from kddetr.engine import (
     Trainer,
+    check_classes,
     check_config,
     check_evaluated,
     check_launch,
@@ -90,13 +91,15 @@ def check(args: argparse.Namespace) -> torch.device:
     cfg = load_config(args.config_file, args.opts)
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
     require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
-    found = args.resume and bool(Checkpointer(None, cfg.train.output_dir).last_checkpoint())
-    if args.eval_only and not found and not _weights_to_evaluate(cfg, args.opts):
+    last = Checkpointer(None, cfg.train.output_dir).last_checkpoint() if args.resume else ""
+    if args.eval_only and not last and not _weights_to_evaluate(cfg, args.opts):
         raise ConfigError(
             "--eval-only needs weights: give train.init_checkpoint=FILE, or --resume for the last"
             f" checkpoint in train.output_dir ({cfg.train.output_dir})."
         )
-    check_config(cfg, training=not args.eval_only, check_init_checkpoint=not found)
+    check_config(cfg, training=not args.eval_only, check_init_checkpoint=not last)
+    evaluated = cfg.train.init_checkpoint if args.eval_only else ""
+    check_classes(cfg, last or evaluated, training=not args.eval_only)
     if not args.eval_only and not args.resume:
         check_output_dir(cfg.train.output_dir)
     return device

@@ -17,6 +17,7 @@ from kddetr.data import registered_classes
 from kddetr.engine import (
     ConfigError,
     Trainer,
+    check_classes,
     check_evaluated,
     check_model,
     load_config,
@@ -153,3 +154,15 @@ def test_a_vocabulary_knows_the_order_in_its_detectors_file(tmp_path):
     # The student's spelling of a class is no other order.
     spelled = [OTHER[0], "CLASS 1", OTHER[2]]
     assert Vocabulary(detector=teacher, classes=spelled, wanted=["CLASS 1"]).rows.tolist() == [1]
+
+
+def test_names_are_compared_before_anything_is_built(cfg, toy, tmp_path):
+    for training in (True, False):
+        check_classes(cfg, "", training=training)
+        check_classes(cfg, weights(toy, tmp_path, NAMES), training=training)
+        check_classes(cfg, weights(toy, tmp_path), training=training)
+        with pytest.raises(CheckpointError, match=WORDS):
+            check_classes(cfg, weights(toy, tmp_path, OTHER), training=training)
+        (tmp_path / "x.pth").write_bytes(b"damaged")  # which the load itself reports
+        check_classes(cfg, str(tmp_path / "x.pth"), training=training)
+    assert list(cfg.train.classes) == NAMES

@@ -6,7 +6,7 @@ from .adapt import adapted
 from .assets import asset
 from .backbones import backbone_weights, detectron2_names
 from .checkpointer import Checkpointer, WrapperState
-from .classes import AssumedClasses, write_card
+from .classes import AssumedClasses, classes_in, write_card
 from .coverage import load_weights
 from .files import atomic_write, local_file, read_checkpoint, whole_checkpoints
 from .layouts import weights_of
@@ -24,6 +24,7 @@ __all__ = [
     "asset",
     "atomic_write",
     "backbone_weights",
+    "classes_in",
     "converted",
     "deployable",
     "detectron2_names",

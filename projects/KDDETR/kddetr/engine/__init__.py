@@ -3,7 +3,7 @@ evaluation.
 """
 
 from ..errors import ConfigError
-from .classes import check_evaluated, check_model, record_classes
+from .classes import check_classes, check_evaluated, check_model, record_classes
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
 from .evaluation import CocoEvaluator, coco_backend
@@ -25,6 +25,7 @@ __all__ = [
     "Trainer",
     "apply_overrides",
     "build",
+    "check_classes",
     "check_config",
     "check_evaluated",
     "check_launch",

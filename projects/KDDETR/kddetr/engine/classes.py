@@ -8,7 +8,13 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import nn
 
-from ..checkpoint import AssumedClasses, deployable, weight_owner
+from ..checkpoint import (
+    AssumedClasses,
+    classes_in,
+    deployable,
+    read_checkpoint,
+    weight_owner,
+)
 from ..data import class_difference, registered_classes
 from ..errors import CheckpointError, ConfigError, DatasetError
 from ..teachers import Vocabulary, trained_classes
@@ -47,6 +53,29 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
                 " model.student.num_classes)."
             )
         _check_teacher(model, name, classes)
+
+
+def check_classes(cfg: DictConfig, file: str, *, training: bool) -> None:
+    """Compare the names in a file with those of the data before anything is built or written.
+
+    Args:
+        cfg: the config, whose data sets have been checked.
+        file: the checkpoint that a run resumes from, or that is evaluated; empty: none.
+        training: whether a run resumes; it also records its classes in the config.
+
+    Raises:
+        CheckpointError: the classes differ.
+        ConfigError: see :func:`record_classes`.
+    """
+    if training:
+        record_classes(cfg)
+    names: Sequence[str] = ()
+    with contextlib.suppress(CheckpointError):  # a file that cannot be read is reported later
+        names = classes_in(read_checkpoint(file), file) if file else ()
+    if names and training:
+        check_start(cfg, {"classes": names}, file, resumed=True)
+    elif names:
+        check_evaluated(cfg, {"classes": names}, file)
 
 
 def record_classes(cfg: DictConfig) -> list[str]:
