@@ -166,3 +166,9 @@ def test_names_are_compared_before_anything_is_built(cfg, toy, tmp_path):
         (tmp_path / "x.pth").write_bytes(b"damaged")  # which the load itself reports
         check_classes(cfg, str(tmp_path / "x.pth"), training=training)
     assert list(cfg.train.classes) == NAMES
+
+
+@pytest.mark.parametrize("value", ["abc", "5", "[a,null]", "[a,[b]]", "[{a:1}]", "''"])
+def test_what_is_no_list_of_names(toy, tmp_path, value):
+    with pytest.raises(ConfigError, match=r"train\.classes must be (of type list|a list of names)"):
+        load_config(toy.write_config(tmp_path), [f"train.classes={value}"])

@@ -85,6 +85,8 @@ class TrainSection:
     log_period: int = 20
 
     def __post_init__(self) -> None:
+        if not all(isinstance(name, str) for name in self.classes or ()):
+            raise ConfigError(f"train.classes must be a list of names, not {self.classes!r}.")
         for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
             self._require_at_least(1, key)
         for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):
@@ -157,6 +159,11 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
             hint = did_you_mean(key, [f.name for f in fields(error.object_type)])
             unknown.append(f"unknown key train.{error.full_key}; {hint}")
         except ValidationError as error:
+            if not is_dataclass(error.object_type):  # an element of a list
+                place = error.full_key.partition("[")[0]
+                raise ConfigError(
+                    f"train.{place} must be a list of names, not {train.get(place)!r}."
+                ) from error
             kind = next(f.type for f in fields(error.object_type) if f.name == error.key)
             names = ["null" if t is NoneType else t.__name__ for t in get_args(kind) or (kind,)]
             raise ConfigError(
