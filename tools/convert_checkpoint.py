@@ -70,7 +70,8 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
             f"{source} is not recognised; its {len(state)} weights are {grouped(list(state))}."
             f" {_OF_TIMM}"
         )
-    write(target, state, stated, classes_in(data, source) or assumed_classes(named, state))
+    names = classes_in(data, source) or assumed_classes(named, state, source)
+    write(target, state, stated, names)
     if found is not None:
         print(
             f"config: {config(found, recipes[0])} with {' '.join(needed(found, recipes[0], state))}"

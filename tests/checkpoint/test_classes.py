@@ -72,7 +72,14 @@ def test_cards_are_deleted_with_their_checkpoints(tmp_path):
 
 def test_a_published_detector_of_80_classes_has_cocos():
     state = other_names.dino_official(Golden("dino_eval").state())
-    for named, rows, count in ((state, 80, 80), (state, 5, 0), ({"a": torch.ones(1)}, 80, 0)):
-        names = assumed_classes(named, {"decoder.class_heads.0.weight": torch.zeros(rows, 2)})
+    other, zoo = {"a": torch.ones(1)}, "model_zoo://trained/COCO-Detection/retinanet_R_50_FPN_1x"
+    for named, rows, path, count in (
+        (state, 80, "x.pth", 80),
+        (state, 5, "x.pth", 0),
+        (other, 80, "x.pth", 0),
+        (other, 80, f"{zoo}.yaml", 80),
+        (other, 80, "model_zoo://COCO-Detection/retinanet_R_50_FPN_1x.yaml", 0),  # ImageNet's
+    ):
+        names = assumed_classes(named, {"decoder.class_heads.0.weight": torch.zeros(rows, 2)}, path)
         assert isinstance(names, AssumedClasses) == bool(count) and len(names) == count
         assert names == tuple(MetadataCatalog.get("coco_2017_val").thing_classes)[:count]

@@ -20,6 +20,12 @@ from .published import origin_of
 _log = logging.getLogger(__name__)
 
 CLASSES = "classes"  # where this project's own checkpoints have them
+# Addresses in the model zoo of detectors that were trained on COCO's 80 classes.
+_OF_COCO = tuple(
+    f"{zoo}COCO-{task}/"
+    for zoo in ("model_zoo://trained/", "detectron2://")
+    for task in ("Detection", "InstanceSegmentation")
+)
 _LARGEST_CARD = 2**24  # bytes; a JSON file above that is something else
 
 
@@ -41,14 +47,17 @@ def classes_in(data: Mapping[str, Any], path: str) -> tuple[str, ...]:
     return _names(data.get(CLASSES)) or _names(_card_content(_card(local_file(path))))
 
 
-def assumed_classes(state: State, fitted: State) -> tuple[str, ...]:
-    """COCO's 80 names, where weights are those of a published detector of 80 classes; else empty.
+def assumed_classes(state: State, fitted: State, path: str) -> tuple[str, ...]:
+    """COCO's 80 names for a published detector of 80 classes, and for one of Detectron2's model
+    zoo; empty for any other.
 
     Args:
         state: the weights by the names in the file.
         fitted: the same under the names of a model.
+        path: where the file was read from.
     """
-    if origin_of(state) is None or count_classes(fitted) != 80:
+    published = origin_of(state) is not None and count_classes(fitted) == 80
+    if not published and not path.startswith(_OF_COCO):
         return ()
     return AssumedClasses(entry["name"] for entry in COCO_CATEGORIES if entry["isthing"])
 

@@ -59,7 +59,7 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
     named = without_prefix(named, partial(_fitting, model=model), path)
     state = adapted(named, model, path, strict=strict, stated=stated)
     coverage = load_weights(model, state, strict=strict, source=path)
-    classes = classes_in(data, path) or assumed_classes(named, state)
+    classes = classes_in(data, path) or assumed_classes(named, state, path)
     data.pop(CLASSES, None)
     return coverage, data | ({CLASSES: classes} if classes else {})
 
