@@ -61,11 +61,13 @@ def one_of(known: Iterable[str], **arguments: object) -> None:
     known = list(known)
     for name, value in arguments.items():
         if value not in known:
-            raise ValueError(f"{name} must be {' or '.join(known)}, not {value!r}.")
+            listed = ", ".join(map(repr, known))
+            raise ValueError(f"{name} must be one of {listed}, not {value!r}.")
 
 
-def names(known: Iterable[str], **arguments: object) -> None:
-    """Check that arguments are lists of different ``known`` names, at least one each.
+def names(whose: str, known: Iterable[str], **arguments: object) -> None:
+    """Check that arguments are lists of different ``known`` names, at least one each; ``whose``
+    says for the message what these are.
 
     Raises:
         ValueError: an argument is no such list; the message gives all known names.
@@ -75,7 +77,8 @@ def names(known: Iterable[str], **arguments: object) -> None:
         listed = [] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
         if not listed or [x for x in listed if x not in known] or len(set(listed)) < len(listed):
             raise ValueError(
-                f"{name} must be a list of different names among {', '.join(known)}, not {value!r}."
+                f"{name} must be a list of different names among {whose} ({', '.join(known)}), not"
+                f" {value!r}."
             )
 
 

@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
+from ...ranges import positive, whole
 from ...structures import Predictions, Queries
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
@@ -40,6 +41,9 @@ class DetectionTransformer(nn.Module):
         num_detections: kept per image.
         denoising: makes additional queries from the ground truth in training (DINO); None: none.
         pixel_mean, pixel_std: of the RGB values, 0 to 255.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -58,6 +62,10 @@ class DetectionTransformer(nn.Module):
         pixel_std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        whole(1, num_classes=num_classes, num_detections=num_detections)
+        if len(pixel_mean) != 3 or len(pixel_std) != 3:
+            raise ValueError("pixel_mean and pixel_std must be three numbers, of red, green, blue.")
+        positive(**{f"pixel_std of {n}": s for n, s in zip(("red", "green", "blue"), pixel_std)})
         self.backbone = backbone
         self.neck = neck
         self.encoder = encoder
