@@ -72,4 +72,4 @@ def test_constants_of_a_model_are_logged_and_not_part_of_the_loss(dtype, caplog)
     assert moved == pytest.approx(0.4)
     assert logged["accuracy"] == pytest.approx(0.7) and logged["none"] == 0
     assert logged["rate"] != logged["rate"]
-    assert "accuracy, rate of Model have no gradient" in caplog.text
+    assert "Model returned accuracy, rate without a gradient: only logged" in caplog.text

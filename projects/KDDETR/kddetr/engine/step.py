@@ -99,7 +99,7 @@ class StepTrainer(SimpleTrainer):
         """The losses of the model that train it, and the constants that it returned beside them."""
         model = getattr(self.model, "module", self.model)  # in DistributedDataParallel
         returned = self.model(batch)
-        losses = scalar_losses(returned, model, next(model.parameters()).device)
+        losses = scalar_losses(returned, model, next(self.model.parameters()).device)
         if not losses:
             raise ConfigError(
                 f"There is no loss in iteration {self.iter}, because none of its images has labels:"
@@ -120,9 +120,9 @@ class StepTrainer(SimpleTrainer):
         if constants.keys() - self._known_constants:
             self._known_constants.update(constants)
             _log.warning(
-                "%s of %s have no gradient: they are logged and are not part of the loss.",
-                ", ".join(constants),
+                "%s returned %s without a gradient: only logged, and not part of the loss.",
                 part_name(model),
+                ", ".join(constants),
             )
         return losses, constants
 
