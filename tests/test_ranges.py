@@ -127,6 +127,7 @@ FEATURES = ([], "stage1", ["res5"], [1], ["stage1", "stage1"], None)
         of(KLDivergence, temperature=(0, *NO_WEIGHT)),
         of(BinaryCrossEntropy, temperature=(0, *NO_WEIGHT)),
         of(WeightedMeanLoss, weighting=("foreground", 3)),
+        of(WeightedMeanLoss, box_losses=(L1Loss(), 3)),
         *(of(one, count=NO_COUNT) for one in (GeneralSampler, StudentSampler)),
         of(SpecificSampler, count=[x for x in NO_COUNT if x is not None]),
         of(GeneralSampler, distribution=("normal", None)),

@@ -11,6 +11,7 @@ from kddetr.errors import UsageError
 from kddetr.losses import L1Loss, WeightedMeanLoss
 from kddetr.points import JointSampler, SpecificSampler
 from kddetr.structures import Predictions, Queries
+from kddetr.teachers import CachedEncoder, Vocabulary
 from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -162,6 +163,9 @@ def test_a_term_or_weighting_of_another_shape_is_refused(shape):
             loss(both, both, points)
 
 
+TWICE = tiny_detector()
+
+
 @pytest.mark.parametrize(
     ("parts", "sentence"),
     [
@@ -169,6 +173,7 @@ def test_a_term_or_weighting_of_another_shape_is_refused(shape):
         ({"teacher": None}, "The teacher is None, which is not a QueryableDetector"),
         ({"sampler": None}, "The sampler is None, which cannot be called"),
         ({"loss": "kd"}, "The loss is 'kd', which cannot be called"),
+        ({"student": TWICE, "teacher": TWICE}, "Teacher and student share weights"),
         ({"query_placement": 3}, "The query_placement is 3, which cannot be called"),
     ],
 )
@@ -176,3 +181,19 @@ def test_parts_of_the_wrong_kind_are_refused(parts, sentence):
     parts = {"student": tiny_detector(), "teacher": tiny_detector(seed=1), **parts}
     with pytest.raises(UsageError, match=sentence):
         tiny_distiller(**parts)
+
+
+def test_the_losses_of_a_student_of_ones_own_are_checked_too():
+    model = distiller(loss=lambda student, *_: {"mine": gap(student)})
+    for wrong in (None, [gap], {"loss": gap}):
+        model.student.losses = lambda memory, inputs, wrong=wrong: wrong
+        with pytest.raises(UsageError, match="DetectionTransformer returned"):
+            model(tiny_batch())
+
+
+def test_a_wrapper_of_a_teacher_needs_a_detector():
+    for wrong in (None, nn.Linear(2, 2)):
+        with pytest.raises(UsageError, match="CachedEncoder is around"):
+            CachedEncoder(wrong)
+        with pytest.raises(UsageError, match="Vocabulary is around"):
+            Vocabulary(detector=wrong, classes=["a"], wanted=["a"])

@@ -81,7 +81,7 @@ class KDDETR(nn.Module):
     Raises:
         ValueError: the weight is negative or no finite number.
         UsageError: teacher and student have different numbers of classes, or their queries are of
-            different kinds; a part cannot be called, or is no detector.
+            different kinds; they share weights; a part cannot be called, or is no detector.
     """
 
     teacher: QueryableDetector
@@ -182,14 +182,14 @@ class KDDETR(nn.Module):
         points = self.sampler(teacher, EncodedDetector(self.student, memory))
         return named_points(points, self.sampler, len(inputs)), teacher.decode(points)
 
-    def _add(self, losses: dict[str, Tensor], distilled: object) -> dict[str, Tensor]:
+    def _add(self, losses: object, distilled: object) -> dict[str, Tensor]:
         """The student's losses together with the weighted distillation losses.
 
         Raises:
-            UsageError: the distillation loss returned no dictionary of scalar losses, one of them
-                has no gradient, or two losses have the same name.
+            UsageError: the student or the distillation loss returned no dictionary of scalar
+                losses, a distillation loss has no gradient, or two losses have the same name.
         """
-        total = dict(losses)
+        total = scalar_losses(losses, self.student, self.device)
         values = scalar_losses(distilled, self.loss, self.device)
         for name in without_gradient(values):
             raise UsageError(
@@ -230,6 +230,12 @@ def _check_parts(
                 " kddetr.structures: take a detector of kddetr.detectors, and wrap a model of"
                 " Detectron2 in kddetr.detectors.detectron2_detector."
             )
+    trained = {id(p) for p in cast(nn.Module, student).parameters()}
+    if any(id(p) in trained for p in cast(nn.Module, teacher).parameters()):
+        raise UsageError(
+            "Teacher and student share weights, which would freeze the student with its teacher:"
+            " give the teacher a copy of its own, copy.deepcopy(student)."
+        )
     callables = {"sampler": sampler, "loss": loss, "query_placement": query_placement or id}
     for name, part in callables.items():
         if not callable(part):

@@ -50,6 +50,8 @@ class WeightedMeanLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.class_loss = class_loss or KLDivergence(weight=self.default_class_weight)
+        if not isinstance(box_losses, Sequence | None):
+            raise ValueError(f"box_losses must be a list of terms, not {described(box_losses)}.")
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
         for term in (self.class_loss, *self.box_losses):

@@ -19,9 +19,7 @@ class JointSampler:
 
     def __init__(self, samplers: Sequence[PointSampler]) -> None:
         if not isinstance(samplers, Sequence) or not samplers:
-            raise ValueError(
-                f"samplers must be a list of at least one sampler, not {samplers!r}."
-            )
+            raise ValueError(f"samplers must be a list of at least one sampler, not {samplers!r}.")
         for sampler in samplers:
             if not callable(sampler):
                 raise ValueError(f"samplers has {described(sampler)}, which cannot be called.")
