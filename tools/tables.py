@@ -70,7 +70,8 @@ class Found:
         evaluated = last and last[0]["iteration"] + 1 >= self.cfg.train.max_iter
         if not (evaluated and (self.folder / "model_final.pth").is_file()):
             return None
-        return {name: last[0].get(name, float("nan")) for name in METRICS}
+        found = {name: last[0].get(name) for name in METRICS}
+        return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
 def find_runs(output: Path) -> tuple[list[Found], list[str]]:
@@ -79,7 +80,7 @@ def find_runs(output: Path) -> tuple[list[Found], list[str]]:
     for file in sorted(output.rglob("config.yaml")):
         try:
             runs.append(Found(file.parent, load_config(str(file))))
-        except UserError as error:
+        except (UserError, OSError, UnicodeDecodeError) as error:
             complaints.append(f"{file.parent}: {error}")
     return runs, complaints
 

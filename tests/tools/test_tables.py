@@ -119,6 +119,17 @@ def test_every_other_run_is_listed_and_a_list_is_one_difference(tmp_path, change
     assert len(tables.differences(run, recipe)) == len(changes)
 
 
+def test_runs_with_damaged_files_are_listed_too(tmp_path):
+    for name, file, text in (
+        ("bytes", "config.yaml", b"\xff\xfe\x00"),
+        ("empty", "config.yaml", b""),
+        ("other", "metrics.json", b'[1, 2]\n{"iteration": "x"}\n{"iteration"'),
+    ):
+        (write_run(tmp_path / name, BASELINE) / file).write_bytes(text)
+    text = report(tmp_path)
+    assert all(f"  {tmp_path / name}: " in text for name in ("bytes", "empty", "other"))
+
+
 def test_a_list_of_calls_is_one_difference_where_its_length_differs(tmp_path):
     base = load_config(str(ROOT / PAIR))
     base.model.sampler.samplers = base.model.sampler.samplers[:1]
