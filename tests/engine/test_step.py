@@ -9,6 +9,7 @@ from torch import nn
 
 from kddetr.engine.step import StepTrainer
 from kddetr.errors import ConfigError, UsageError
+from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 
 class Model(nn.Module):
@@ -57,6 +58,23 @@ def test_what_is_no_loss_is_refused(make, sentence):
 def test_a_batch_without_a_loss_is_refused():
     with pytest.raises(ConfigError, match="There is no loss in iteration 0"):
         step(lambda w: {})
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 1.0])
+def test_images_without_labels_train_nothing_but_a_distilled_student(weight):
+    """Otherwise a loader that lost the labels would go unnoticed, with losses of 0."""
+    model = tiny_detector(seed=1).train()
+    if weight is not None:
+        model = tiny_distiller(model, tiny_detector(seed=2), weight=weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = iter(lambda: tiny_batch(boxes=(None, None)), None)
+    trainer = StepTrainer(model=model, data_loader=loader, optimizer=optimizer, seed=0)
+    with EventStorage(0):
+        if weight:
+            trainer.run_step()
+            return
+        with pytest.raises(ConfigError, match="none of its images has labels"):
+            trainer.run_step()
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

@@ -17,8 +17,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
+from ..checkpoint import deployable
 from ..errors import CheckpointError, ConfigError, DivergedError, UsageError
 from ..returned import part_name, scalar_losses, without_gradient
+from ..structures import Detector
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
@@ -69,7 +71,7 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             DivergedError: a loss or the gradient is not finite; the weights are not changed.
-            ConfigError: the model returns no loss for the batch.
+            ConfigError: the model returns no loss for the batch, or has nothing to learn from it.
             UsageError: what it returns are not scalar losses, or none of them has a gradient.
         """
         start = time.perf_counter()
@@ -101,10 +103,7 @@ class StepTrainer(SimpleTrainer):
         returned = self.model(batch)
         losses = scalar_losses(returned, model, next(self.model.parameters()).device)
         if not losses:
-            raise ConfigError(
-                f"There is no loss in iteration {self.iter}, because none of its images has labels:"
-                " give dataloader.train labelled images, or distil."
-            )
+            raise self._without_labels()
         if taken := [name for name in losses if name in RECORDED or name.startswith(GROUP_PREFIX)]:
             raise UsageError(
                 f"{part_name(model)} returned a loss under the name {taken[0]!r}, under which the"
@@ -168,7 +167,21 @@ class StepTrainer(SimpleTrainer):
         measured["grad_norm"] = norm.float()
         return dict(zip(measured, torch.stack(list(measured.values())).tolist()))
 
+    def _without_labels(self) -> ConfigError:
+        return ConfigError(
+            f"There is no loss in iteration {self.iter}, because none of its images has labels:"
+            " give dataloader.train labelled images, or distil."
+        )
+
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
+        """Raise an error where the losses are not finite, or 0 for want of any labels."""
+        # The gradient is that of all processes. A distillation may have a batch without points, and
+        # a detector of another kind may read its labels under another key.
+        detected = isinstance(deployable(self.model), Detector) and not any(
+            "/" in n for n in metrics
+        )
+        if detected and not any(metrics.values()) and not any("instances" in x for x in batch):
+            raise self._without_labels()
         if self.grad_scaler.is_enabled() and not math.isfinite(metrics["grad_norm"]):
             del metrics["grad_norm"]  # the scaler skips such a step and lowers the scale
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
