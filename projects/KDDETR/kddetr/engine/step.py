@@ -175,13 +175,13 @@ class StepTrainer(SimpleTrainer):
 
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
         """Raise an error where the losses are not finite, or 0 for want of any labels."""
-        # The gradient is that of all processes. A distillation may have a batch without points, and
-        # a detector of another kind may read its labels under another key.
-        detected = isinstance(deployable(self.model), Detector) and not any(
-            "/" in n for n in metrics
-        )
-        if detected and not any(metrics.values()) and not any("instances" in x for x in batch):
-            raise self._without_labels()
+        if not any(metrics.values()):  # the gradient, which is that of all processes, included
+            # A distillation may have a batch without points, and a detector of another kind may
+            # read its labels under another key.
+            alone = not any("/" in name for name in metrics)
+            known = isinstance(deployable(self.model), Detector)
+            if alone and known and not any("instances" in x for x in batch):
+                raise self._without_labels()
         if self.grad_scaler.is_enabled() and not math.isfinite(metrics["grad_norm"]):
             del metrics["grad_norm"]  # the scaler skips such a step and lowers the scale
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
