@@ -49,8 +49,8 @@ NO_BATCH = {
     "one image": (IMAGE, r"not a Tensor of shape \(3, 40, 56\)"),
     "images": ([IMAGE], r"not a list with a Tensor of shape \(3, 40, 56\)"),
     "no image": (without("image"), "a dict with the keys height, width, image_id, instances"),
-    "numpy": (changed(image=IMAGE.permute(1, 2, 0).numpy()), r"a ndarray of shape .*permute\(2"),
-    "numpy float": (changed(image=IMAGE.numpy().astype("float32")), "not a ndarray"),
+    "numpy": (changed(image=IMAGE.permute(1, 2, 0).numpy()), r"an ndarray of shape .*permute\(2"),
+    "numpy float": (changed(image=IMAGE.numpy().astype("float32")), "not an ndarray"),
     "file name": (changed(image="a.jpg"), "not 'a.jpg'"),
     "batch": (changed(image=IMAGE[None]), "one for each image"),
     "channels last": (changed(image=IMAGE.permute(1, 2, 0)), r"take image.permute\(2, 0, 1\)"),
@@ -159,7 +159,7 @@ def test_a_copy_is_a_detector_of_its_own(detector, copied):
 
 
 def test_a_cached_encoder_has_the_same_door():
-    with pytest.raises(UsageError, match="not a ndarray"):
+    with pytest.raises(UsageError, match="not an ndarray"):
         CachedEncoder(tiny_detector()).encode([{"image": np.zeros((40, 56, 3)), "image_id": 0}])
 
 

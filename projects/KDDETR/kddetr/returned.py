@@ -23,7 +23,9 @@ def described(value: object) -> str:
     shape = getattr(value, "shape", None)
     if value is None or isinstance(value, Real | str):
         return repr(value)
-    return f"a {type(value).__name__}" + ("" if shape is None else f" of shape {tuple(shape)}")
+    kind = type(value).__name__
+    article = "an" if kind[0] in "AEIOUaeio" or kind == "ndarray" else "a"
+    return f"{article} {kind}" + ("" if shape is None else f" of shape {tuple(shape)}")
 
 
 def scalar_losses(returned: object, owner: object, device: torch.device) -> dict[str, Tensor]:

@@ -36,8 +36,8 @@ def check_inputs(inputs: list[dict[str, Any]]) -> None:
         raise UsageError(f"A detector takes {WANTED}, not {given}.")
     for x in inputs:
         if not isinstance(x, dict) or "image" not in x:
-            keys = f"with the keys {', '.join(map(str, x))}" if isinstance(x, dict) else ""
-            raise UsageError(f"A detector takes {WANTED}, not a list with {described(x)} {keys}.")
+            keys = f" with the keys {', '.join(map(str, x))}" if isinstance(x, dict) else ""
+            raise UsageError(f"A detector takes {WANTED}, not a list with {described(x)}{keys}.")
         _check_image(x["image"])
         for side in ("height", "width"):
             if side in x and not (isinstance(x[side], Real | Tensor) and x[side] > 0):
