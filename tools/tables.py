@@ -3,9 +3,10 @@
 A cell is "paper / here", where "here" is the mean of the runs that count. A run counts for a cell
 if it has its final weights and final evaluation, and its saved config equals that of the cell's
 recipe. The batch size, seed, device, folders and the number of loading processes may differ, and
-lengths in iterations by 0.1 %, for their rounding has changed; any other difference is listed below
-the tables. What is not in a config is not compared: the number of
-processes that shared the batch, and the origin of a teacher's file outside the output folder.
+lengths in iterations by 0.1 %, for their rounding has changed. Every other run is listed below the
+tables, with what is different or that it is not finished. What is not in a config is not compared:
+the number of processes that shared the batch, and the origin of a teacher's file outside the output
+folder.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import math
 import re
 import shlex
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,10 @@ import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from kddetr.engine import ConfigError, load_config
-from kddetr.engine.calls import walk
+from kddetr.engine import load_config
 from kddetr.engine.metrics import read_metrics
 from kddetr.engine.scaling import LENGTHS
-from kddetr.errors import exit_on_user_error
+from kddetr.errors import UserError, exit_on_user_error
 from paper import ABLATION, LINES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 
 # Keys of a config that do not belong to a recipe: folders, periods, files of weights.
 IGNORED = re.compile(
-    r"train\.(output_dir|device|seed|log_period|eval_period|best_metric|classes(\.\d+)?"
+    r"train\.(output_dir|device|seed|log_period|eval_period|best_metric|time_limit|classes"
     r"|(batch_scaling|checkpointer|ddp)\..*)"
     r"|dataloader\.(train\.seed|(train|test)\.num_workers)"
     r"|model\..*checkpoint|(.*\.)?checkpoint_activations"
@@ -49,7 +49,6 @@ FASTER_RCNN = (
     " the best on the bundled data."
 )
 ROUNDING = 1e-3  # the largest relative difference of two lengths that count as equal
-MOST_DIFFERENCES = 12  # a run with more is not listed as a changed recipe
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ class Found:
         evaluated = last and last[0]["iteration"] + 1 >= self.cfg.train.max_iter
         if not (evaluated and (self.folder / "model_final.pth").is_file()):
             return None
-        return {name: last[0].get(name, float("nan")) for name in METRICS}
+        found = {name: last[0].get(name) for name in METRICS}
+        return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
 def find_runs(output: Path) -> tuple[list[Found], list[str]]:
@@ -80,7 +80,7 @@ def find_runs(output: Path) -> tuple[list[Found], list[str]]:
     for file in sorted(output.rglob("config.yaml")):
         try:
             runs.append(Found(file.parent, load_config(str(file))))
-        except ConfigError as error:
+        except (UserError, OSError, UnicodeDecodeError) as error:
             complaints.append(f"{file.parent}: {error}")
     return runs, complaints
 
@@ -94,8 +94,7 @@ def recipe_config(recipe: Recipe, batch: int | None = None) -> DictConfig:
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
     """The values that decide the result of a run, by dotted key; references are not resolved."""
-    nodes = walk(OmegaConf.to_container(cfg, resolve=False))
-    found = {key: value for key, value in nodes if not isinstance(value, dict | list)}
+    found = dict(_values(OmegaConf.to_container(cfg, resolve=False)))
     for key in found:
         # A saved config has the name of a function or class, a config file the object itself.
         if key.endswith("_target_") and isinstance(found[key], str):
@@ -109,6 +108,21 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     return {key: value for key, value in found.items() if not IGNORED.fullmatch(key)}
 
 
+def _values(node: dict | list, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree by dotted key. A list is one value; of a list of calls, such as the
+    samplers of a distillation, this is its length, before the arguments of the calls.
+    """
+    for key, value in enumerate(node) if isinstance(node, list) else node.items():
+        inner = f"{path}.{key}" if path else str(key)
+        calls = isinstance(value, list) and any(isinstance(x, dict) for x in value)
+        if calls:
+            yield inner, f"a list of {len(value)}"
+        if calls or isinstance(value, dict):
+            yield from _values(value, inner)
+        else:
+            yield inner, value
+
+
 @functools.cache
 def recipe_settings(recipe: Recipe, batch: int | None) -> dict[str, Any]:
     """The :func:`settings` of a recipe at a batch size."""
@@ -116,14 +130,15 @@ def recipe_settings(recipe: Recipe, batch: int | None) -> dict[str, Any]:
 
 
 def differences(run: Found, recipe: Recipe) -> list[str]:
-    """One phrase for each setting in which a run differs from a recipe."""
+    """One phrase for each setting in which a run differs from a recipe; a list is one setting."""
     here, there = run.settings, recipe_settings(recipe, OmegaConf.select(run.cfg, BATCH))
-    phrases = []
+    phrases: dict[str, str] = {}
     for key in sorted(here.keys() | there.keys()):
         mine, theirs = (values.get(key, "unset") for values in (here, there))
-        if not _equal(key, mine, theirs):
-            phrases.append(f"{key} is {_word(mine)}, not {_word(theirs)}")
-    return phrases
+        inside = any(key.startswith(f"{list_or_value}.") for list_or_value in phrases)
+        if not inside and not _equal(key, mine, theirs):
+            phrases[key] = f"{key} is {_word(mine)}, not {_word(theirs)}"
+    return list(phrases.values())
 
 
 def _equal(key: str, mine: Any, theirs: Any) -> bool:
@@ -133,6 +148,8 @@ def _equal(key: str, mine: Any, theirs: Any) -> bool:
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_word, value))}]"
     return f"{value.__module__}.{value.__qualname__}" if callable(value) else f"{value}"
 
 
@@ -142,7 +159,8 @@ class Results:
     Attributes:
         finished: recipe to its finished runs.
         begun: recipe to its unfinished runs.
-        others: sentences about finished runs that differ from every recipe.
+        others: sentences about all other runs: those that differ from every recipe, and those that
+            are not finished.
         runs: folder to run.
     """
 
@@ -157,13 +175,8 @@ class Results:
             nearest = min(gaps, key=lambda recipe: len(gaps[recipe]))
             if not gaps[nearest]:
                 (self.begun if run.results is None else self.finished)[nearest].append(run)
-            elif len(gaps[nearest]) <= MOST_DIFFERENCES and run.results:
-                first, more = gaps[nearest][:3], len(gaps[nearest]) - 3
-                rest = f", and {more} more" if more > 0 else ""
-                self.others.append(
-                    f"{run.folder}: AP {run.results[METRICS[0]]:.1f}, differs from"
-                    f" configs/{nearest.config}.py: {'; '.join(first)}{rest}"
-                )
+            if gaps[nearest] or run.results is None:
+                self.others.append(_described(run, nearest, gaps[nearest]))
 
     def _teacher(self, run: Found, recipe: Recipe) -> list[str]:
         """A phrase if a run's teacher is a run in the folder, but not of the teacher's recipe."""
@@ -178,6 +191,16 @@ class Results:
         """The mean over the finished runs of a recipe; None without a run."""
         values = [run.results[metric] for run in self.finished.get(recipe, [])]
         return statistics.mean(values) if values else None
+
+
+def _described(run: Found, nearest: Recipe, gaps: list[str]) -> str:
+    """One sentence about a run that does not count, and its differences from a recipe."""
+    ap = "not finished" if run.results is None else f"AP {run.results[METRICS[0]]:.1f}"
+    if not gaps:
+        return f"{run.folder}: {ap}, a run of configs/{nearest.config}.py"
+    rest = f", and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+    differing = "; ".join(gaps[:3])
+    return f"{run.folder}: {ap}, differs from configs/{nearest.config}.py: {differing}{rest}"
 
 
 def main_table(results: Results) -> str:

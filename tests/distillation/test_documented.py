@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
 from kddetr import KDDETR
 from kddetr.losses import L1Loss, WeightedMeanLoss
@@ -37,8 +38,10 @@ def distillation_losses(*, sampler=None, loss=None) -> dict[str, float]:
     return {name: value.item() for name, value in losses.items()}
 
 
-def test_sampler():
-    near = documented("NearObjects")(count=3)
+@pytest.mark.parametrize("count", [3, 100])
+def test_sampler(count):
+    """Also where it asks for more points than the teacher has queries."""
+    near = documented("NearObjects")(count=count)
     losses = distillation_losses(sampler=JointSampler([near, SpecificSampler()]))
     assert {"kd_near/class", "kd_specific/giou"} <= losses.keys()
 
@@ -49,6 +52,14 @@ def test_loss():
     assert light.keys() == {"kd_general/bbox", "kd_specific/bbox"}
     for name, value in light.items():
         assert value > 0 and heavy[name] == pytest.approx(3 * value)
+
+
+def test_a_value_for_the_log():
+    """It is in the log, and the loss is the one without it."""
+    with EventStorage(0) as storage:
+        losses = distillation_losses(loss=documented("WithAgreement")(loss=WeightedMeanLoss()))
+    assert losses == distillation_losses()
+    assert 0 <= storage.latest()["my/agreement"][0] <= 1
 
 
 def test_loss_term():

@@ -144,7 +144,7 @@ def test_less_than_one_point_is_refused(sampler):
 
 
 def test_unknown_distributions_and_clashing_groups_are_refused():
-    with pytest.raises(ValueError, match="uniform or normal_logit"):
+    with pytest.raises(ValueError, match="one of 'uniform', 'normal_logit'"):
         GeneralSampler(distribution="gauss")
     with pytest.raises(ValueError, match="at least one sampler"):
         JointSampler([])

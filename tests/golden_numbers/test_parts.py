@@ -175,7 +175,7 @@ def test_denoising_without_boxes_is_one_empty_group():
     assert made.num_groups == 1 and made.queries.content.shape == (2, 2, 4)
     assert not made.queries.content.any() and (made.queries.boxes == 0.5).all()
     assert len(made.slot) == 0
-    with pytest.raises(ValueError, match="0 for no denoising"):
+    with pytest.raises(ValueError, match="0: no denoising"):
         ContrastiveDenoising(num_classes=3, embed_dim=4, number=-1)
 
 

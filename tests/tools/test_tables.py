@@ -94,6 +94,51 @@ def test_lengths_that_differ_by_rounding_count(tmp_path, batch, iterations, cell
     assert any(f"train.max_iter is {iterations}, not" in t for t in found.others) == (cell == "-")
 
 
+MANY = [
+    *("optimizer.lr=2e-4", "optimizer.weight_decay=2e-4", "train.max_iter=1000"),
+    *("model.num_heads=4", "model.encoder_layers=4", "model.decoder_layers=4"),
+    *("model.embed_dim=128", "model.num_queries=100", "model.feedforward_dim=1024"),
+    *("model.num_detections=100", "model.dropout=0.1", "model.in_feature=res4"),
+    *("model.backbone.depth=34", "model.backbone.freeze_at=0", "train.clip_grad.max_norm=1"),
+]
+SIZES = "dataloader.train.mapper.augmentations.1.short_edge_length"
+
+
+@pytest.mark.parametrize("changes", [[f"{SIZES}={list(range(320, 610, 32))}"], MANY], ids=len)
+def test_every_other_run_is_listed_and_a_list_is_one_difference(tmp_path, changes):
+    folder = write_run(tmp_path / "a", BASELINE, *changes, ap=36.0)
+    begun = write_run(tmp_path / "b", BASELINE, "optimizer.lr=1", finished=False)
+    whole = write_run(tmp_path / "c", BASELINE, finished=False)
+    listed = results(tmp_path).others
+    assert [text.partition(":")[0] for text in listed] == [str(x) for x in (folder, begun, whole)]
+    assert f"AP 36.0, differs from {BASELINE}: " in listed[0]
+    assert listed[1].startswith(f"{begun}: not finished, differs from {BASELINE}: optimizer.lr is ")
+    assert listed[2] == f"{whole}: not finished, a run of {BASELINE}"
+    run, recipe = tables.Found(folder, load_config(f"{folder}/config.yaml")), wanted()[1]
+    assert recipe.config in BASELINE
+    assert len(tables.differences(run, recipe)) == len(changes)
+
+
+def test_runs_with_damaged_files_are_listed_too(tmp_path):
+    for name, file, text in (
+        ("bytes", "config.yaml", b"\xff\xfe\x00"),
+        ("empty", "config.yaml", b""),
+        ("other", "metrics.json", b'[1, 2]\n{"iteration": "x"}\n{"iteration"'),
+    ):
+        (write_run(tmp_path / name, BASELINE) / file).write_bytes(text)
+    text = report(tmp_path)
+    assert all(f"  {tmp_path / name}: " in text for name in ("bytes", "empty", "other"))
+
+
+def test_a_list_of_calls_is_one_difference_where_its_length_differs(tmp_path):
+    base = load_config(str(ROOT / PAIR))
+    base.model.sampler.samplers = base.model.sampler.samplers[:1]
+    (recipe,) = (line.pair for line in LINES if line.pair.config in PAIR)
+    assert tables.differences(tables.Found(tmp_path, base), recipe) == [
+        "model.sampler.samplers is a list of 1, not a list of 2"
+    ]
+
+
 def test_run_from_a_copy_of_the_imagenet_weights_counts(tmp_path):
     name = load_config(str(ROOT / BASELINE)).train.init_checkpoint.rpartition("/")[2]
     write_run(tmp_path / "a", BASELINE, f"train.init_checkpoint=somewhere/{name}")

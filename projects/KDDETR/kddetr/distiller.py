@@ -11,6 +11,15 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .ranges import not_negative
+from .returned import (
+    described,
+    named_points,
+    part_name,
+    placed_queries,
+    scalar_losses,
+    without_gradient,
+)
 from .structures import (
     Detector,
     DistillationLoss,
@@ -66,12 +75,13 @@ class KDDETR(nn.Module):
         loss: compares the predictions, see :mod:`kddetr.losses`.
         query_placement: where the student is asked, see :class:`kddetr.points.AtAnswers`; None: at
             the points themselves, like the teacher.
-        weight: of the whole distillation loss. It cannot be changed later. At 0 the teacher is
-            never asked, and training is that of the plain student, bit for bit.
+        weight: of the whole distillation loss, at least 0. It cannot be changed later. At 0 the
+            teacher is never asked, and training is that of the plain student, bit for bit.
 
     Raises:
+        ValueError: the weight is negative or no finite number.
         UsageError: teacher and student have different numbers of classes, or their queries are of
-            different kinds.
+            different kinds; they share weights; a part cannot be called, or is no detector.
     """
 
     teacher: QueryableDetector
@@ -87,6 +97,8 @@ class KDDETR(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        not_negative(weight=weight)
+        _check_parts(student, teacher, sampler=sampler, loss=loss, query_placement=query_placement)
         if student.num_classes != teacher.num_classes:
             raise UsageError(
                 f"The teacher has {teacher.num_classes} classes and the student"
@@ -147,6 +159,7 @@ class KDDETR(nn.Module):
         asked = points
         if self.query_placement is not None:
             asked = self.query_placement(points, answers)
+            asked = placed_queries(asked, self.query_placement, points)
         if self.projection is not None:
             asked = self.projection(asked)
         predictions = self.student.decode(memory, self.student.convert_queries(memory, asked))
@@ -163,25 +176,29 @@ class KDDETR(nn.Module):
             memory: the student's memory of the same images.
 
         Raises:
-            UsageError: the sampler's points have no named group.
+            UsageError: the sampler returned no points of these images in named groups.
         """
         teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs))
         points = self.sampler(teacher, EncodedDetector(self.student, memory))
-        if not points.groups:
-            raise UsageError(
-                "The sampler returned points without a named group, which a loss would pass over:"
-                " name them with Queries.named()."
-            )
-        return points, teacher.decode(points)
+        return named_points(points, self.sampler, len(inputs)), teacher.decode(points)
 
-    def _add(self, losses: dict[str, Tensor], distilled: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _add(self, losses: object, distilled: object) -> dict[str, Tensor]:
         """The student's losses together with the weighted distillation losses.
 
         Raises:
-            UsageError: two losses have the same name.
+            UsageError: the student or the distillation loss returned no dictionary of scalar
+                losses, a distillation loss has no gradient, or two losses have the same name.
         """
-        total = dict(losses)
-        for name, value in distilled.items():
+        total = scalar_losses(losses, self.student, self.device)
+        values = scalar_losses(distilled, self.loss, self.device)
+        for name in without_gradient(values):
+            raise UsageError(
+                f"{part_name(self.loss)} returned {name!r} without a gradient, so it would not"
+                " train the student but be added to its loss: compute it from the student's"
+                " predictions without detach, or, if it is only meant for the log, leave it out and"
+                f" call detectron2.utils.events.get_event_storage().put_scalar({name!r}, value)."
+            )
+        for name, value in values.items():
             # The log sums losses by the part before the "/".
             name = name if "/" in name else f"kd/{name}"
             if name in total:
@@ -197,3 +214,32 @@ class KDDETR(nn.Module):
         super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self
+
+
+def _check_parts(
+    student: object, teacher: object, *, sampler: object, loss: object, query_placement: object
+) -> None:
+    """Raise a UsageError where a part is not of its kind."""
+    for name, detector, kind in (
+        ("student", student, Detector),
+        ("teacher", teacher, QueryableDetector),
+    ):
+        if not isinstance(detector, kind) or not isinstance(detector, nn.Module):
+            raise UsageError(
+                f"The {name} is {described(detector)}, which is not a {kind.__name__} of"
+                " kddetr.structures: take a detector of kddetr.detectors, and wrap a model of"
+                " Detectron2 in kddetr.detectors.detectron2_detector."
+            )
+    trained = {id(p) for p in cast(nn.Module, student).parameters()}
+    if any(id(p) in trained for p in cast(nn.Module, teacher).parameters()):
+        raise UsageError(
+            "Teacher and student share weights, which would freeze the student with its teacher:"
+            " give the teacher a copy of its own, copy.deepcopy(student)."
+        )
+    callables = {"sampler": sampler, "loss": loss, "query_placement": query_placement or id}
+    for name, part in callables.items():
+        if not callable(part):
+            raise UsageError(
+                f"The {name} is {described(part)}, which cannot be called: see docs/your_own.md for"
+                " what a sampler, a loss and a query placement are."
+            )

@@ -37,7 +37,7 @@ class Queries:
             to. A denoising group attends to the detector's own queries, but not the reverse.
 
     Raises:
-        ValueError: the shapes do not go together, or the groups do not add up to N queries.
+        UsageError: the shapes do not go together, or the groups do not add up to N queries.
     """
 
     boxes: Tensor
@@ -48,24 +48,24 @@ class Queries:
 
     def __post_init__(self) -> None:
         if self.boxes.dim() != 3 or self.boxes.shape[-1] not in (2, 4):
-            raise ValueError(
+            raise UsageError(
                 f"Queries.boxes must be (B, N, 4) or (B, N, 2), not {tuple(self.boxes.shape)}."
             )
         for name in ("content", "position"):
             value = getattr(self, name)
             if value is not None and value.shape[:2] != self.boxes.shape[:2]:
-                raise ValueError(
+                raise UsageError(
                     f"Queries.{name} has the shape {tuple(value.shape)} and boxes has the shape"
                     f" {tuple(self.boxes.shape)}: their first two sizes must be equal."
                 )
         if self.groups and sum(self.groups.values()) != self.boxes.shape[1]:
-            raise ValueError(
+            raise UsageError(
                 f"Queries.groups {dict(self.groups)} add up to {sum(self.groups.values())} queries,"
                 f" but there are {self.boxes.shape[1]}."
             )
         named = {*self.attends_to, *(n for names in self.attends_to.values() for n in names)}
         if unknown := named - self.groups.keys():
-            raise ValueError(f"Queries.attends_to names {sorted(unknown)}, which are not groups.")
+            raise UsageError(f"Queries.attends_to names {sorted(unknown)}, which are not groups.")
 
     def __len__(self) -> int:
         return self.boxes.shape[1]
@@ -118,14 +118,14 @@ class Queries:
         """One set of queries with the groups of all ``parts``, which do not attend to one another.
 
         Raises:
-            ValueError: a part has no named group, two groups have the same name, or only some of
+            UsageError: a part has no named group, two groups have the same name, or only some of
                 the parts have content or positional embeddings.
         """
         groups: dict[str, int] = {}
         attends_to: dict[str, Sequence[str]] = {}
         for part in parts:
             if not part.groups or groups.keys() & part.groups.keys():
-                raise ValueError(
+                raise UsageError(
                     "Queries can be joined when each part has groups with names of its own, and"
                     f" these have {[dict(p.groups) for p in parts]}: name them with"
                     " Queries.named()."
@@ -136,7 +136,7 @@ class Queries:
         for name in ("boxes", "content", "position"):
             values = [getattr(part, name) for part in parts]
             if any(v is None for v in values) != all(v is None for v in values):
-                raise ValueError(
+                raise UsageError(
                     f"Only some of the queries to join have a {name} embedding: give it to all."
                 )
             joined[name] = None if values[0] is None else torch.cat(values, dim=1)
@@ -335,7 +335,7 @@ class DistillationLoss(Protocol):
     def __call__(
         self, student: Predictions, teacher: Predictions, points: Queries
     ) -> dict[str, Tensor]:
-        """Weighted scalar losses by name.
+        """Weighted scalar losses by name, with a gradient; docs/your_own.md says how to log others.
 
         The part of a name before a "/" is the group that the log sums it up under; a name without a
         "/" is put into the group ``kd``.

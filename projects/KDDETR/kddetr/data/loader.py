@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DatasetError
+from ..ranges import whole
 
 LABELED, UNLABELED = 0, 1  # numbers of the streams, which are part of their seeds
 
@@ -51,6 +52,7 @@ def build_train_loader(
         DatasetError: a data set is empty or smaller than its share of a batch.
         ValueError: a batch size is out of range, or cannot be divided by the number of processes.
     """
+    whole(0, num_workers=num_workers)
     world_size = comm.get_world_size()
     _check_sizes(total_batch_size, unlabeled_per_batch, world_size)
     if seed is None or seed < 0:

@@ -1,4 +1,4 @@
-"""What all detectors share: checking a batch, selecting its images, skipping unlabelled images."""
+"""What all detectors share: selecting the images of a batch, and skipping unlabelled images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
-
-from ..errors import UsageError
 
 AnyMemory = TypeVar("AnyMemory", bound="BatchMemory")
 Losses = dict[str, Tensor]
@@ -28,29 +26,6 @@ class BatchMemory:
         """The memory of the images with these indices; all images in order: the same memory."""
         images = list(images)
         return self if images == list(range(len(self))) else self._select(images)
-
-
-def check_images(inputs: list[dict[str, Any]]) -> None:
-    """Raise a UsageError where an image is not a (3, H, W) tensor, or has no pixels."""
-    for x in inputs:
-        image = x["image"]
-        if image.dim() != 3 or len(image) != 3 or not image.numel():
-            raise UsageError(
-                f"An image must be a (3, H, W) RGB tensor, not {tuple(image.shape)}: read any image"
-                " file with kddetr.data.read_image."
-            )
-
-
-def check_classes(instances: Instances, num_classes: int) -> None:
-    """Raise a UsageError where a ground-truth class is negative or not below ``num_classes``."""
-    classes = instances.gt_classes
-    wrong = classes[(classes < 0) | (classes >= num_classes)]
-    if len(wrong):
-        raise UsageError(
-            f"An image has a box of class {int(wrong[0])}, but this detector has {num_classes}"
-            " classes, counted from 0: count the classes of the data from 0, and set num_classes to"
-            " their number."
-        )
 
 
 def losses_of_labelled_images(

@@ -10,7 +10,7 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
 
     A training writes several lines about an iteration that ends with an evaluation, and writes an
     iteration again when it resumes from an earlier checkpoint: later values replace earlier ones. A
-    last line that was cut off is left out, and without the file the list is empty.
+    line that was cut off or is none is left out, and without the file the list is empty.
 
     Returns:
         dictionaries with ``iteration``, counted from 0, and the names and values of the metrics,
@@ -23,5 +23,6 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        merged.setdefault(line.get("iteration", -1), {}).update(line)
+        if isinstance(line, dict) and isinstance(line.get("iteration", -1), int):
+            merged.setdefault(line.get("iteration", -1), {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]

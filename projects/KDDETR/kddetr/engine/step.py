@@ -17,18 +17,23 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from ..errors import CheckpointError, ConfigError, DivergedError
+from ..checkpoint import deployable
+from ..errors import CheckpointError, ConfigError, DivergedError, UsageError
+from ..returned import part_name, scalar_losses, without_gradient
+from ..structures import Detector
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
 _log = logging.getLogger(__name__)
+RECORDED = ("grad_norm", "total_loss", "data_time", "train_seconds", "time", "lr")  # of a step
 
 
 class StepTrainer(SimpleTrainer):
     """Runs the iterations of a training; hooks belong to the :class:`Trainer` around it.
 
     Args:
-        model: returns a dictionary of weighted scalar losses for a batch.
+        model: returns a dictionary of weighted scalar losses for a batch. A constant among them,
+            which cannot train anything, is logged under its name and is not part of the loss.
         data_loader: endless iterable of batches.
         optimizer: over the model's trainable parameters.
         seed: of the run; the random numbers of a step depend on (seed, iteration, rank).
@@ -54,6 +59,7 @@ class StepTrainer(SimpleTrainer):
         self._max_norm = max_norm
         self._norm_type = norm_type
         self._device_type = next(model.parameters()).device.type
+        self._known_constants: set[str] = set()  # that have been warned of
         self.train_seconds = 0.0  # in steps, without evaluation and checkpoints
         # Gradients in bfloat16 do not underflow, so only float16 needs a scaled loss.
         self.grad_scaler = torch.amp.GradScaler(
@@ -65,7 +71,8 @@ class StepTrainer(SimpleTrainer):
 
         Raises:
             DivergedError: a loss or the gradient is not finite; the weights are not changed.
-            ConfigError: the model returns no loss for the batch.
+            ConfigError: the model returns no loss for the batch, or has nothing to learn from it.
+            UsageError: what it returns are not scalar losses, or none of them has a gradient.
         """
         start = time.perf_counter()
         # Seeded for loaders that draw from the global generators, and once more for the model, so
@@ -77,12 +84,7 @@ class StepTrainer(SimpleTrainer):
         with torch.autocast(
             self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
         ):
-            losses = self.model(batch)
-            if not losses:
-                raise ConfigError(
-                    f"There is no loss in iteration {self.iter}, because none of its images has"
-                    " labels: give dataloader.train labelled images, or distil."
-                )
+            losses, constants = self._losses(batch)
             total = sum(losses.values())
         self.optimizer.zero_grad()
         self.grad_scaler.scale(total).backward()
@@ -93,7 +95,35 @@ class StepTrainer(SimpleTrainer):
         self.grad_scaler.update()
         # The losses have been read from the device above, so the step is over.
         self.train_seconds += time.perf_counter() - start
-        _record(metrics, data_time, self.train_seconds)
+        _record(metrics, constants, data_time, self.train_seconds)
+
+    def _losses(self, batch: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """The losses of the model that train it, and the constants that it returned beside them."""
+        model = getattr(self.model, "module", self.model)  # in DistributedDataParallel
+        returned = self.model(batch)
+        losses = scalar_losses(returned, model, next(self.model.parameters()).device)
+        if not losses:
+            raise self._without_labels()
+        if taken := [name for name in losses if name in RECORDED or name.startswith(GROUP_PREFIX)]:
+            raise UsageError(
+                f"{part_name(model)} returned a loss under the name {taken[0]!r}, under which the"
+                " log has something else: give it another name."
+            )
+        constants = {name: losses.pop(name).item() for name in without_gradient(losses)}
+        if not any(loss.requires_grad for loss in losses.values()):
+            raise UsageError(
+                f"None of the losses of {part_name(model)} has a gradient"
+                f" ({', '.join([*losses, *constants])}): compute them from its trainable"
+                " parameters, without detach or torch.no_grad."
+            )
+        if constants.keys() - self._known_constants:
+            self._known_constants.update(constants)
+            _log.warning(
+                "%s returned %s without a gradient: only logged, and not part of the loss.",
+                part_name(model),
+                ", ".join(constants),
+            )
+        return losses, constants
 
     def state_dict(self) -> dict:
         """The optimizer's state, and the loss scale of float16."""
@@ -137,7 +167,21 @@ class StepTrainer(SimpleTrainer):
         measured["grad_norm"] = norm.float()
         return dict(zip(measured, torch.stack(list(measured.values())).tolist()))
 
+    def _without_labels(self) -> ConfigError:
+        return ConfigError(
+            f"There is no loss in iteration {self.iter}, because none of its images has labels:"
+            " give dataloader.train labelled images, or distil."
+        )
+
     def _check(self, metrics: dict[str, float], batch: list[dict]) -> None:
+        """Raise an error where the losses are not finite, or 0 for want of any labels."""
+        if not any(metrics.values()):  # the gradient, which is that of all processes, included
+            # A distillation may have a batch without points, and a detector of another kind may
+            # read its labels under another key.
+            alone = not any("/" in name for name in metrics)
+            known = isinstance(deployable(self.model), Detector)
+            if alone and known and not any("instances" in x for x in batch):
+                raise self._without_labels()
         if self.grad_scaler.is_enabled() and not math.isfinite(metrics["grad_norm"]):
             del metrics["grad_norm"]  # the scaler skips such a step and lowers the scale
         bad = {name: value for name, value in metrics.items() if not math.isfinite(value)}
@@ -154,16 +198,21 @@ class StepTrainer(SimpleTrainer):
         )
 
 
-def _record(metrics: dict[str, float], data_time: float, train_seconds: float) -> None:
-    """Store the mean of the metrics over the processes, and sums by group, on the main process."""
-    gathered = comm.gather({**metrics, "data_time": data_time})
+def _record(
+    metrics: dict[str, float], constants: dict[str, float], data_time: float, train_seconds: float
+) -> None:
+    """Store the mean of the metrics and of the constants over the processes, and sums of the losses
+    by group, on the main process.
+    """
+    gathered = comm.gather((metrics, constants, data_time))
     if not comm.is_main_process():
         return
     storage = get_event_storage()
     storage.put_scalar("train_seconds", train_seconds, smoothing_hint=False)
-    storage.put_scalar("data_time", max(one.pop("data_time") for one in gathered))
-    names = dict.fromkeys(name for one in gathered for name in one)
-    mean = {name: float(np.mean([one[name] for one in gathered if name in one])) for name in names}
+    measured, apart, waited = zip(*gathered, strict=True)
+    storage.put_scalar("data_time", max(waited))
+    mean = _mean(measured)
+    storage.put_scalars(**{n: v for n, v in _mean(apart).items() if n not in mean})
     if "grad_norm" in mean:
         storage.put_scalar("grad_norm", mean.pop("grad_norm"))
     groups: dict[str, float] = defaultdict(float)
@@ -171,3 +220,10 @@ def _record(metrics: dict[str, float], data_time: float, train_seconds: float) -
         groups[loss_group(name)] += value
     storage.put_scalar("total_loss", sum(mean.values()))
     storage.put_scalars(**{GROUP_PREFIX + group: value for group, value in groups.items()}, **mean)
+
+
+def _mean(gathered: Iterable[dict[str, float]]) -> dict[str, float]:
+    """The mean of each value over the processes that have it."""
+    gathered = list(gathered)
+    names = dict.fromkeys(name for one in gathered for name in one)
+    return {name: float(np.mean([one[name] for one in gathered if name in one])) for name in names}

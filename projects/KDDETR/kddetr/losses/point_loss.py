@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..parallel import mean_over_processes
+from ..returned import described, part_name
 from ..structures import Predictions, Queries
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
 from .weighting import EqualWeight, ForegroundWeight
@@ -33,7 +35,8 @@ class WeightedMeanLoss(nn.Module):
             :class:`ForegroundWeight`.
 
     Raises:
-        ValueError: two terms have the same name, so that one would replace the other.
+        ValueError: two terms have the same name, so that one would replace the other, or a term or
+            the weighting cannot be called.
     """
 
     default_class_weight = 10.0
@@ -47,8 +50,18 @@ class WeightedMeanLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.class_loss = class_loss or KLDivergence(weight=self.default_class_weight)
+        if not isinstance(box_losses, Sequence | None):
+            raise ValueError(f"box_losses must be a list of terms, not {described(box_losses)}.")
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
+        for term in (self.class_loss, *self.box_losses):
+            if not (callable(term) and hasattr(term, "name") and hasattr(term, "weight")):
+                raise ValueError(
+                    f"A term of a loss is {described(term)}, but it needs a name and a weight, and"
+                    " has to be callable: see kddetr.losses.PointTerm."
+                )
+        if not callable(self.weighting):
+            raise ValueError(f"weighting is {described(self.weighting)}, which cannot be called.")
         # A list does not register the parameters that a term of one's own may have.
         self.learned_terms = nn.ModuleList(t for t in self.box_losses if isinstance(t, nn.Module))
         names = [term.name for term in (self.class_loss, *self.box_losses)]
@@ -78,15 +91,19 @@ class WeightedMeanLoss(nn.Module):
         Args:
             student: (L, B, N, ...).
             teacher: (1, B, N, ...), without a gradient.
+
+        Raises:
+            UsageError: a term or the weighting returned another shape than (L, B, N) or (B, N).
         """
         # A detector with a box for every class is compared at the box of the teacher's class.
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
-        weights = self.weighting(teacher)
+        weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):
-            sums = (term(student, teacher) * weights).sum((1, 2))
+            values = _of_shape(term(student, teacher), student.logits.shape[:3], term)
+            sums = (values * weights).sum((1, 2))
             divisor = class_divisor if term is self.class_loss else box_divisor
             losses[term.name] = term.weight * (sums / divisor).sum()
         return losses
@@ -121,3 +138,17 @@ class PublishedLoss(WeightedMeanLoss):
         total = weights.sum().clamp(min=SMALLEST_SUM)
         averaged = isinstance(self.weighting, EqualWeight)
         return total if averaged else torch.ones_like(total), total
+
+
+def _of_shape(values: object, shape: Sequence[int], part: object) -> Tensor:
+    """The values of a term or a weighting; a UsageError where their shape is another.
+
+    A wrong shape could be broadcast without an error, and points would get other points' weights.
+    """
+    if not isinstance(values, Tensor) or values.shape != tuple(shape):
+        raise UsageError(
+            f"{part_name(part)} returned {described(values)}, but a term returns one value for each"
+            " layer, image and point, (L, B, N), and a weighting (B, N); here that is"
+            f" {tuple(shape)}."
+        )
+    return values

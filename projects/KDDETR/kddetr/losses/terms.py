@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..boxes import IOU_EPS, box_giou
 from ..errors import UsageError
+from ..ranges import not_negative, positive
 from ..structures import Predictions
 
 
@@ -45,6 +46,7 @@ class KLDivergence:
         temperature: T; 10 as published.
 
     Raises:
+        ValueError: the weight is negative, or the temperature not above 0.
         UsageError: when called for a single class, where the KL is always 0, unless the weight is
             0.
     """
@@ -52,6 +54,8 @@ class KLDivergence:
     name = "class"
 
     def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        not_negative(weight=weight)
+        positive(temperature=temperature)
         self.weight = weight
         self.temperature = temperature
 
@@ -97,11 +101,16 @@ class BinaryCrossEntropy:
     Args:
         weight: of the term.
         temperature: divides all logits.
+
+    Raises:
+        ValueError: the weight is negative, or the temperature not above 0.
     """
 
     name = "class"
 
     def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        not_negative(weight=weight)
+        positive(temperature=temperature)
         self.weight = weight
         self.temperature = temperature
 
@@ -118,12 +127,16 @@ class L1Loss:
     """Mean absolute difference of the four ``cxcywh`` coordinates.
 
     Args:
-        weight: of the term; 5 as published.
+        weight: of the term, at least 0; 5 as published.
+
+    Raises:
+        ValueError: the weight is negative.
     """
 
     name = "bbox"
 
     def __init__(self, *, weight: float = 5.0) -> None:
+        not_negative(weight=weight)
         self.weight = weight
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
@@ -135,13 +148,17 @@ class GIoULoss:
     """1 - GIoU of the two boxes (Rezatofighi et al., CVPR 2019).
 
     Args:
-        weight: of the term; 2 as published.
-        eps: see :func:`kddetr.boxes.box_giou`.
+        weight: of the term, at least 0; 2 as published.
+        eps: at least 0, see :func:`kddetr.boxes.box_giou`.
+
+    Raises:
+        ValueError: the weight or eps is negative.
     """
 
     name = "giou"
 
     def __init__(self, *, weight: float = 2.0, eps: float = IOU_EPS) -> None:
+        not_negative(weight=weight, eps=eps)
         self.weight = weight
         self.eps = eps
 

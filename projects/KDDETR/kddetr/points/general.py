@@ -6,6 +6,7 @@ They sample the whole image sparsely, so they also reach background and objects 
 import torch
 from torch import Tensor
 
+from ..ranges import one_of, whole
 from ..structures import EncodedDetector, Queries, queries_are_boxes
 
 # DAB-DETR divides by the width and height of a query's box; this keeps them away from 0.
@@ -56,13 +57,8 @@ class GeneralSampler:
     def __init__(
         self, *, count: int = 300, distribution: str = "uniform", shared: bool = True
     ) -> None:
-        if distribution not in DISTRIBUTIONS:
-            raise ValueError(
-                f"The distribution of general points must be {' or '.join(DISTRIBUTIONS)}, not"
-                f" {distribution!r}."
-            )
-        if count < 1:
-            raise ValueError(f"count of general points must be at least 1, not {count}.")
+        one_of(DISTRIBUTIONS, distribution=distribution)
+        whole(1, count=count)
         self.count = count
         self.draw_boxes = DISTRIBUTIONS[distribution]
         self.shared = shared

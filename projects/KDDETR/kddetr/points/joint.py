@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..errors import UsageError
+from ..returned import described, named_points
 from ..structures import EncodedDetector, PointSampler, Queries
 
 
@@ -12,14 +14,29 @@ class JointSampler:
         samplers: their groups must have different names.
 
     Raises:
-        ValueError: there is no sampler.
+        ValueError: there is no sampler, or one cannot be called.
     """
 
     def __init__(self, samplers: Sequence[PointSampler]) -> None:
-        if not samplers:
-            raise ValueError("JointSampler needs at least one sampler.")
+        if not isinstance(samplers, Sequence) or not samplers:
+            raise ValueError(f"samplers must be a list of at least one sampler, not {samplers!r}.")
+        for sampler in samplers:
+            if not callable(sampler):
+                raise ValueError(f"samplers has {described(sampler)}, which cannot be called.")
         self.samplers = list(samplers)
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
-        """(B, N, ...) queries, the groups of the samplers in order."""
-        return Queries.join([sampler(teacher, student) for sampler in self.samplers])
+        """(B, N, ...) queries, the groups of the samplers in order.
+
+        Raises:
+            UsageError: a sampler returned no points in named groups, two groups have one name, or
+                the points are of different numbers of images.
+        """
+        parts = [named_points(s(teacher, student), s) for s in self.samplers]
+        shapes = [tuple(part.boxes.shape) for part in parts]
+        if len({(images, size) for images, _, size in shapes}) > 1:
+            raise UsageError(
+                f"The points of several samplers have boxes of the shapes {shapes}: all need the"
+                " same number of images, and either centres or whole boxes."
+            )
+        return Queries.join(parts)

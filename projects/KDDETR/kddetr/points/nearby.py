@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..ranges import not_negative
 from ..structures import EncodedDetector, Predictions, Queries
 
 
@@ -40,9 +41,13 @@ class AtAnswers:
 
     Args:
         shift, scale: see :func:`jittered`; 0 and 0 put the queries exactly at the teacher's boxes.
+
+    Raises:
+        ValueError: one of them is negative.
     """
 
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
+        not_negative(shift=shift, scale=scale)
         self.shift, self.scale = shift, scale
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
@@ -56,9 +61,13 @@ class NearbySampler:
 
     Args:
         shift, scale: see :func:`jittered`.
+
+    Raises:
+        ValueError: one of them is negative.
     """
 
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
+        not_negative(shift=shift, scale=scale)
         self.shift, self.scale = shift, scale
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:

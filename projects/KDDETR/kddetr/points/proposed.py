@@ -2,6 +2,7 @@
 on heterogeneous distillation).
 """
 
+from ..ranges import whole
 from ..structures import EncodedDetector, Queries
 
 
@@ -19,8 +20,7 @@ class StudentSampler:
     """
 
     def __init__(self, *, count: int = 300) -> None:
-        if count < 1:
-            raise ValueError(f"count of the student's points must be at least 1, not {count}.")
+        whole(1, count=count)
         self.count = count
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from ..detectors.detr.memory import Memory
+from ..detectors.inputs import check_inputs
 from ..errors import UsageError
+from ..ranges import one_of
 from ..structures import QueryableDetector
 from .wrapper import TeacherWrapper
 
@@ -36,12 +38,17 @@ class CachedEncoder(TeacherWrapper):
 
     Args:
         detector: a detection transformer, or a wrapper around one. It must not be trained.
-        dtype: name of the torch dtype in which the tokens are kept. float16 halves the memory
-            (S * C * 2 bytes an image) and rounds tokens to about three digits.
+        dtype: name of the torch dtype in which the tokens are kept: float16, bfloat16, float32 or
+            float64. float16 halves the memory (S * C * 2 bytes an image) and rounds tokens to about
+            three digits.
+
+    Raises:
+        ValueError: another dtype.
     """
 
     def __init__(self, detector: QueryableDetector, *, dtype: str = "float16") -> None:
         super().__init__(detector)
+        one_of(("float16", "bfloat16", "float32", "float64"), dtype=dtype)
         self.dtype = getattr(torch, dtype)
         self._images: dict[Hashable, CachedImage] = {}
         # The memory of one image of each size, which gives everything but the tokens: position
@@ -58,6 +65,7 @@ class CachedEncoder(TeacherWrapper):
             UsageError: the images differ in size, an input has no ``image_id``, the pixels of an
                 image have changed since it was encoded, or the detector is not a transformer.
         """
+        check_inputs(inputs)
         sizes = {tuple(x["image"].shape[-2:]) for x in inputs}
         if len(sizes) != 1:
             raise UsageError(

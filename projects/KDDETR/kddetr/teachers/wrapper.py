@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import UsageError
+from ..returned import described
 from ..structures import Predictions, Queries, QueryableDetector
 
 
@@ -13,10 +15,18 @@ class TeacherWrapper(nn.Module):
 
     Args:
         detector: a frozen detector, or another wrapper.
+
+    Raises:
+        UsageError: it does not answer queries.
     """
 
     def __init__(self, detector: QueryableDetector) -> None:
         super().__init__()
+        if not isinstance(detector, QueryableDetector):
+            raise UsageError(
+                f"{type(self).__name__} is around {described(detector)}, which is not a"
+                " QueryableDetector of kddetr.structures: take a detector of kddetr.detectors."
+            )
         self.detector = detector
 
     @property

@@ -7,6 +7,12 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
 
+from ...ranges import names, one_of, whole
+
+DEPTHS = (18, 34, 50, 101, 152)
+# Of Detectron2; "" is no norm.
+NORMS = ("FrozenBN", "BN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "GN", "LN", "")
+
 
 def resnet(
     *,
@@ -27,8 +33,14 @@ def resnet(
             and shapes of the weights stay the same.
 
     Raises:
-        ValueError: ``dilation`` of a depth below 50, whose blocks have none.
+        ValueError: ``dilation`` of a depth below 50, whose blocks have none, or an argument that is
+            out of range.
     """
+    if depth not in DEPTHS:
+        raise ValueError(f"depth must be {', '.join(map(str, DEPTHS))}, not {depth!r}.")
+    names("its stages", ("stem", "res2", "res3", "res4", "res5"), out_features=out_features)
+    one_of(NORMS, norm=norm)
+    whole(0, freeze_at=freeze_at)
     options = {} if depth < 50 else {"stride_in_1x1": False}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
     if dilation:
@@ -60,6 +72,9 @@ class TinyConvNet(Backbone):
         blocks: residual blocks of each stage.
         out_features: names of the stages to return; default the last.
         norm: Detectron2's name of a norm.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -71,10 +86,19 @@ class TinyConvNet(Backbone):
         norm: str = "BN",
     ) -> None:
         super().__init__()
-        names = [f"stage{i}" for i in range(len(channels))]
-        self._out_features = list(out_features or names[-1:])
-        self._out_feature_channels = dict(zip(names, channels, strict=True))
-        self._out_feature_strides = {name: 2 ** (i + 1) for i, name in enumerate(names)}
+        stages = [f"stage{i}" for i in range(len(channels))]
+        if len(blocks) != len(channels) or not stages:
+            raise ValueError(
+                f"channels {list(channels)} and blocks {list(blocks)} must have one number for each"
+                " stage, and there must be a stage."
+            )
+        whole(1, **{f"channels of {name}": n for name, n in zip(stages, channels)})
+        whole(0, **{f"blocks of {name}": n for name, n in zip(stages, blocks)})
+        one_of(NORMS, norm=norm)
+        self._out_features = list(out_features or stages[-1:])
+        names("its stages", stages, out_features=self._out_features)
+        self._out_feature_channels = dict(zip(stages, channels, strict=True))
+        self._out_feature_strides = {name: 2 ** (i + 1) for i, name in enumerate(stages)}
         self.stages = nn.ModuleDict()
         inputs = 3
         for (name, width), count in zip(self._out_feature_channels.items(), blocks, strict=True):

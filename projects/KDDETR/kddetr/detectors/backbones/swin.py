@@ -10,6 +10,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...ranges import fraction
 from .timm_backbone import TimmBackbone, timm_backbone
 
 SIZES = {
@@ -44,8 +45,10 @@ def swin(
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: no weights of that size and window are published.
+        ValueError: no weights of that size and window are published, or an argument is out of
+            range.
     """
+    fraction(drop_path=drop_path)
     if (size, window) not in SIZES:
         known = ", ".join(f"size={name} window={side}" for name, side in SIZES)
         raise ValueError(

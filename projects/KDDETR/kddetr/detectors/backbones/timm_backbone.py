@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import did_you_mean
+from ...ranges import names, whole
 
 
 def timm_backbone(
@@ -42,15 +43,18 @@ def timm_backbone(
             features cropped to what the image covers, ceil(size / stride). None: the coarsest
             stride of the network; 1 is right for a network that takes any size, such as a ResNet.
         checkpoint_activations: compute activations again in the backward pass to save memory.
-        options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``. A network made
+        options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``, except those
+            that this function sets (``pretrained``, ``features_only``, ``out_indices``) and
+            ``in_chans``, for images are always RGB. A network made
             for one image size needs the option that lifts this limit, if there is one:
             ``{"dynamic_img_size": True}`` for a vision transformer, ``{"strict_img_size": False}``
             for a Swin of the second version.
 
     Raises:
         ImportError: timm is not installed.
-        ValueError: timm has no such model; the model has no such feature; or it has no stages that
-            ``freeze_at`` or ``checkpoint_activations`` could act on.
+        ValueError: timm has no such model, or cannot build it with these options; the model has no
+            such feature; it has no stages that ``freeze_at`` or ``checkpoint_activations`` could
+            act on; or an argument is out of range.
     """
     try:
         import timm
@@ -58,22 +62,37 @@ def timm_backbone(
         raise ImportError(
             "This backbone is built by timm, which is not installed: pip install -e .[timm]"
         ) from error
-    if not timm.is_model(name):
+    whole(0, freeze_at=freeze_at)
+    if divisor is not None:
+        whole(1, divisor=divisor)
+    if not isinstance(name, str) or not timm.is_model(name):
+        name = str(name)
         hint = did_you_mean(name, timm.list_models(), otherwise="see timm.list_models().", count=3)
         raise ValueError(f"timm has no model {name!r}; {hint}")
 
     if isinstance(options, DictConfig):  # its lists are none to torch
         options = OmegaConf.to_container(options, resolve=True)
 
+    if fixed := {"pretrained", "features_only", "out_indices", "in_chans"} & (options or {}).keys():
+        raise ValueError(f"options must not set {', '.join(sorted(fixed))}: leave it out.")
+
     def network(**more: Any) -> nn.Module:
         arguments = {**(options or {}), "pretrained": False, "features_only": True, **more}
-        return timm.create_model(name, **arguments)
+        try:
+            return timm.create_model(name, **arguments)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(f"timm cannot build {name} as a backbone: {reason}") from error
 
     with torch.device("meta"):  # its features are known only after it is built
         offered = _by_name(network().feature_info.info)
-    absent = [feature for feature in out_features if feature not in offered]
-    if absent:
-        raise ValueError(f"{name} has no {', '.join(absent)}; choose among {', '.join(offered)}.")
+    if not offered:
+        raise ValueError(f"{name} has no feature whose stride is a power of 2: take another model.")
+    names(
+        f"the features of {name}, where res{{i}} has the stride 2 ** i",
+        offered,
+        out_features=out_features,
+    )
     built = network(out_indices=tuple(sorted(offered[feature] for feature in out_features)))
     if checkpoint_activations:
         _checkpoint(built)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...boxes import IOU_EPS, box_giou
 from ...parallel import mean_over_processes
+from ...ranges import fraction, not_negative
 from ...structures import Predictions
 from .matcher import HungarianMatcher, Matches, Target
 
@@ -24,6 +25,9 @@ class SetCriterion(nn.Module):
             DAB-DETR and DINO, and 2, 5, 2 in Deformable DETR.
         alpha, gamma: of the focal loss.
         eps: of the GIoU, see :func:`kddetr.boxes.box_giou`.
+
+    Raises:
+        ValueError: a number is negative, or ``alpha`` above 1.
     """
 
     def __init__(
@@ -38,6 +42,9 @@ class SetCriterion(nn.Module):
         eps: float = IOU_EPS,
     ) -> None:
         super().__init__()
+        not_negative(class_weight=class_weight, box_weight=box_weight, giou_weight=giou_weight)
+        not_negative(gamma=gamma, eps=eps)
+        fraction(alpha=alpha)
         self.matcher = matcher
         self.weights = {
             "loss_class": class_weight,

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ...ranges import positive, whole
 from .attention import ConditionalCrossAttention, ConditionalSelfAttention
 from .criterion import SetCriterion
 from .decoder import AnchorPosition, DecoderLayer
@@ -36,7 +37,12 @@ def dab_detr(
         anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
         anchor_temperature: of the sine embedding of the anchors.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
+
+    Raises:
+        ValueError: an argument is out of range, or the backbone does not give the feature.
     """
+    whole(1, num_classes=num_classes, num_queries=num_queries)
+    positive(anchor_temperature=anchor_temperature)
     s = settings
     encoder = s.encoder_with(lambda: DenseTokenAttention(**s.attention()), scale_position=True)
     layers = [

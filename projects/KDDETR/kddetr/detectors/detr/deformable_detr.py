@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ...ranges import one_of, whole
 from .criterion import SetCriterion
 from .decoder import AnchorPosition, LearnedPosition
 from .heads import box_head, class_head
@@ -43,10 +44,11 @@ def deformable_detr(
         criterion: ground-truth losses; default: weights 2 (class), 5 (L1), 2 (GIoU).
 
     Raises:
-        ValueError: an unknown variant.
+        ValueError: an unknown variant, an argument that is out of range, or a feature that the
+            backbone does not give.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be {', '.join(VARIANTS)}, not {variant!r}.")
+    one_of(VARIANTS, variant=variant)
+    whole(1, num_classes=num_classes, num_queries=num_queries)
     s, anchors = settings, variant == "anchors"
     encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim) if anchors else LearnedPosition()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from ...ranges import fraction, not_negative, whole
 from ...structures import Predictions, Queries
 from ..batch import zeroed
 from .criterion import SetCriterion
@@ -101,14 +102,14 @@ class ContrastiveDenoising(nn.Module):
             denoising; then the label embedding exists, because published weights have it, but is
             not trained.
         label_noise: half of this fraction of the labels is replaced by random classes.
-        box_noise: with 1 a corner moves by up to half the size of its box (positive slots), or by
-            half to all of it (negative slots). The configuration file of the DINO project has 0.4,
-            but all its published commands have 1.
+        box_noise: at least 0. With 1 a corner moves by up to half the size of its box (positive
+            slots), or by half to all of it (negative slots). The configuration file of the DINO
+            project has 0.4, but all its published commands have 1.
         eps: of the clamped logit that the boxes pass through, see
             :func:`kddetr.boxes.inverse_sigmoid`.
 
     Raises:
-        ValueError: ``number`` is negative.
+        ValueError: ``number`` or a noise is out of range.
     """
 
     def __init__(
@@ -122,11 +123,9 @@ class ContrastiveDenoising(nn.Module):
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
-        if number < 0:
-            raise ValueError(
-                "number (denoising_number of dino) must be at least 1, or 0 for no denoising, not"
-                f" {number}."
-            )
+        whole(0, **{"denoising_number (0: no denoising)": number})
+        fraction(label_noise=label_noise)
+        not_negative(box_noise=box_noise)
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
         self.label_embedding.requires_grad_(number > 0)
         self.number = number

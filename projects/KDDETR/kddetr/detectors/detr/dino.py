@@ -4,6 +4,7 @@ denoising, and box losses that look forward twice, on Deformable DETR's encoder 
 
 from torch import nn
 
+from ...ranges import whole
 from .criterion import SetCriterion
 from .decoder import AnchorPosition
 from .denoising import ContrastiveDenoising
@@ -44,7 +45,11 @@ def dino(
         denoising_number: the largest number of denoising pairs per image; 0: no denoising.
         label_noise, box_noise: of the denoising queries, see :class:`ContrastiveDenoising`.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
+
+    Raises:
+        ValueError: an argument is out of range, or the backbone does not give a feature.
     """
+    whole(1, num_classes=num_classes, num_queries=num_queries)
     s = settings
     encoder, layers = s.build_encoder(), s.build_decoder_layers()
     position = AnchorPosition(embed_dim=s.embed_dim, padded=True)

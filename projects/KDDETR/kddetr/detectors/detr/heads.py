@@ -8,6 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ...ranges import one_of
+
+ACTIVATIONS = {"relu": nn.ReLU, "prelu": nn.PReLU}
 PRIOR_PROBABILITY = 0.01  # of every class at the start of training
 
 
@@ -39,11 +42,9 @@ class FeedForward(nn.Module):
         self, *, embed_dim: int, feedforward_dim: int, activation: str, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        activations = {"relu": nn.ReLU, "prelu": nn.PReLU}
-        if activation not in activations:
-            raise ValueError(f"Unknown activation {activation!r}: use one of {list(activations)}.")
+        one_of(ACTIVATIONS, activation=activation)
         self.inner = nn.Linear(embed_dim, feedforward_dim)
-        self.activation = activations[activation]()
+        self.activation = ACTIVATIONS[activation]()
         self.dropout = nn.Dropout(dropout)
         self.outer = nn.Linear(feedforward_dim, embed_dim)
 

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ...boxes import IOU_EPS, box_giou
+from ...ranges import fraction, not_negative
 from ...structures import Predictions
 
 
@@ -48,6 +49,9 @@ class HungarianMatcher:
         class_cost, box_cost, giou_cost: weights of the three costs.
         alpha, gamma: of the focal class cost.
         eps: of the GIoU; 0 in the Deformable DETR project.
+
+    Raises:
+        ValueError: a number is negative, or ``alpha`` above 1.
     """
 
     def __init__(
@@ -60,6 +64,9 @@ class HungarianMatcher:
         gamma: float = 2.0,
         eps: float = IOU_EPS,
     ) -> None:
+        not_negative(class_cost=class_cost, box_cost=box_cost, giou_cost=giou_cost)
+        not_negative(gamma=gamma, eps=eps)
+        fraction(alpha=alpha)
         self.weights = (class_cost, box_cost, giou_cost)
         self.alpha, self.gamma, self.eps = alpha, gamma, eps
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...boxes import inverse_sigmoid
 from ...errors import UsageError
+from ...ranges import fraction, positive
 from ...structures import Queries
 from ..batch import MADE_OF_BOXES
 from .memory import Memory
@@ -63,10 +64,16 @@ class AnchorQueries(QuerySource):
         size: initial width and height, as a fraction of the image's; None: the sigmoid of N(0, 1),
             as published. Short trainings on small objects gain much from anchors of the objects'
             size.
+
+    Raises:
+        ValueError: the size is not above 0 and at most 1.
     """
 
     def __init__(self, count: int, *, size: float | None = None) -> None:
         super().__init__()
+        if size is not None:
+            fraction(anchor_size=size)
+            positive(anchor_size=size)
         self.anchors = nn.Parameter(torch.randn(count, 4))
         with torch.no_grad():
             # Centres uniform over the image: detrex's default, an option of the authors' project.

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ...ranges import fraction, names, positive, whole
+from ...returned import described
 from .attention import SelfAttention
 from .decoder import Decoder, DecoderLayer, DeformableCrossAttention
 from .deformable_attention import DeformableAttention
@@ -35,6 +37,10 @@ class TransformerSettings:
         eps: of the clamped logit, see :func:`kddetr.boxes.inverse_sigmoid`.
         num_detections: kept per image.
         checkpoint_activations: recompute the layers in the backward pass, which saves memory.
+
+    Raises:
+        ValueError: a setting is out of range, or ``embed_dim`` is no multiple of 4 and of
+            ``num_heads``.
     """
 
     embed_dim: int = 256
@@ -49,6 +55,22 @@ class TransformerSettings:
     eps: float = 1e-3
     num_detections: int = 300
     checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        counted = ("embed_dim", "num_heads", "feedforward_dim", "decoder_layers", "num_detections")
+        whole(1, **{name: getattr(self, name) for name in counted})
+        whole(0, encoder_layers=self.encoder_layers)
+        fraction(dropout=self.dropout, eps=self.eps)
+        positive(temperature=self.temperature, eps=self.eps)
+        if self.embed_dim % self.num_heads:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}."
+            )
+        if self.embed_dim % 4:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of 4, for the sines and cosines of"
+                " two coordinates."
+            )
 
     def attention(self) -> dict[str, Any]:
         """The arguments of a dense attention."""
@@ -116,9 +138,15 @@ class TransformerSettings:
         self, backbone: nn.Module, in_features: Sequence[str], **options: Any
     ) -> FeatureProjection:
         """The neck that projects features of the backbone; options of
-        :class:`FeatureProjection`.
+        :class:`FeatureProjection`. A ValueError where the backbone does not give the features.
         """
+        if not hasattr(backbone, "output_shape"):
+            raise ValueError(
+                f"backbone is {described(backbone)}, which has no output_shape: take a backbone of"
+                " kddetr.detectors or of Detectron2."
+            )
         shapes = backbone.output_shape()
+        names("the features that the backbone gives", shapes, in_features=in_features)
         channels = [shapes[name].channels for name in in_features]
         return FeatureProjection(
             in_features=in_features, in_channels=channels, embed_dim=self.embed_dim, **options
@@ -133,13 +161,25 @@ class DeformableSettings(TransformerSettings):
         in_features: names of the backbone's features, fine to coarse.
         extra_levels: coarser levels added by strided convolutions on the last feature.
         num_sampling_points: sampling points per attention head and level.
-        groups: of the neck's GroupNorm.
+        groups: of the neck's GroupNorm; 0: no GroupNorm.
+
+    Raises:
+        ValueError: a setting is out of range, or ``embed_dim`` is no multiple of ``groups``.
     """
 
     in_features: Sequence[str] = ("res3", "res4", "res5")
     extra_levels: int = 1
     num_sampling_points: int = 4
     groups: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole(0, extra_levels=self.extra_levels, groups=self.groups)
+        whole(1, num_sampling_points=self.num_sampling_points)
+        if self.groups and self.embed_dim % self.groups:
+            raise ValueError(
+                f"embed_dim {self.embed_dim} is not a multiple of groups {self.groups}."
+            )
 
     def neck(self, backbone: nn.Module) -> FeatureProjection:
         """The backbone's features, and the extra levels, at width C."""

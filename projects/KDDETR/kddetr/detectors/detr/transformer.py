@@ -12,8 +12,10 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
+from ...ranges import positive, whole
 from ...structures import Predictions, Queries
-from ..batch import check_classes, check_images, losses_of_labelled_images
+from ..batch import losses_of_labelled_images
+from ..inputs import check_inputs, check_precision, check_truth
 from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising
 from .matcher import Target
@@ -39,6 +41,9 @@ class DetectionTransformer(nn.Module):
         num_detections: kept per image.
         denoising: makes additional queries from the ground truth in training (DINO); None: none.
         pixel_mean, pixel_std: of the RGB values, 0 to 255.
+
+    Raises:
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -57,6 +62,10 @@ class DetectionTransformer(nn.Module):
         pixel_std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
+        whole(1, num_classes=num_classes, num_detections=num_detections)
+        if len(pixel_mean) != 3 or len(pixel_std) != 3:
+            raise ValueError("pixel_mean and pixel_std must be three numbers, of red, green, blue.")
+        positive(**{f"pixel_std of {n}": s for n, s in zip(("red", "green", "blue"), pixel_std)})
         self.backbone = backbone
         self.neck = neck
         self.encoder = encoder
@@ -122,9 +131,10 @@ class DetectionTransformer(nn.Module):
         convolutions and group norms, according to the other images of its batch.
 
         Raises:
-            UsageError: an image is not a (3, H, W) tensor with pixels.
+            UsageError: the batch is none, see :mod:`kddetr.detectors.inputs`.
         """
-        check_images(inputs)
+        check_precision(self.pixel_mean)
+        check_inputs(inputs)
         images = [
             (x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in inputs
         ]
@@ -173,10 +183,12 @@ class DetectionTransformer(nn.Module):
         """Ground-truth losses of the labelled images, all 0 where no image has labels.
 
         Raises:
-            UsageError: a box has a class that the detector does not have.
+            UsageError: the ground truth does not fit, see :func:`check_truth`.
         """
 
         def of_labelled(memory: Memory, labelled: list[dict[str, Any]]) -> dict[str, Tensor]:
+            for x in labelled:
+                check_truth(x, self.num_classes)  # on the CPU, where reading a class does not wait
             return self.target_losses(memory, [self._target(x["instances"]) for x in labelled])
 
         return losses_of_labelled_images(memory, inputs, of_labelled)
@@ -209,7 +221,6 @@ class DetectionTransformer(nn.Module):
 
     def _target(self, instances: Instances) -> Target:
         height, width = instances.image_size
-        check_classes(instances, self.num_classes)
         boxes = instances.gt_boxes.tensor.to(self.device).float()
         scale = boxes.new_tensor([width, height, width, height])
         return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))

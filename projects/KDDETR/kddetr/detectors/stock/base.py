@@ -9,14 +9,10 @@ from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
+from ...ranges import whole
 from ...structures import Queries
-from ..batch import (
-    MADE_OF_BOXES,
-    BatchMemory,
-    check_classes,
-    check_images,
-    losses_of_labelled_images,
-)
+from ..batch import MADE_OF_BOXES, BatchMemory, losses_of_labelled_images
+from ..inputs import check_inputs, check_precision, check_truth
 
 
 class StockDetector(nn.Module):
@@ -33,11 +29,13 @@ class StockDetector(nn.Module):
 
     Args:
         stock: the model.
-        num_queries: the number of the model's best boxes that are the detector's own queries.
+        num_queries: the number of the model's best boxes that are the detector's own queries, at
+            least 1.
         input_format: "RGB" or "BGR", the order of the channels that ``stock`` takes; None: the
             value of its attribute ``input_format``.
 
     Raises:
+        ValueError: ``num_queries`` is out of range.
         UsageError: the model is of another kind, see :meth:`check_stock`, or the order of the
             channels is not known.
     """
@@ -49,6 +47,7 @@ class StockDetector(nn.Module):
     ) -> None:
         self.check_stock(stock)
         super().__init__()
+        whole(1, num_queries=num_queries)
         self.stock = stock
         self.num_queries = num_queries
         order = input_format or getattr(stock, "input_format", None)
@@ -110,20 +109,26 @@ class StockDetector(nn.Module):
 
     def _losses(self, memory: BatchMemory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         for x in inputs:
-            self.check_truth(x["instances"])  # on the CPU, where reading a class costs no waiting
+            self.check_truth(x)  # on the CPU, where reading a class costs no waiting
         truth = [x["instances"].to(self.device) for x in inputs]
         return self.stock_losses(memory, inputs, truth)
 
-    def check_truth(self, instances: Instances) -> None:
-        """Raise a UsageError where a box has a class that the model does not have."""
-        check_classes(instances, self.num_classes)
+    def check_truth(self, x: dict[str, Any]) -> None:
+        """Raise a UsageError where the ground truth of an image does not fit the model."""
+        check_truth(x, self.num_classes)
 
     def in_stock_format(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """RGB images with their channels in the order that the model takes; a UsageError where an
-        image is not a (3, H, W) tensor with pixels.
+        """RGB images with their channels in the order that the model takes.
+
+        Raises:
+            UsageError: the batch is none, see :mod:`kddetr.detectors.inputs`.
         """
-        check_images(inputs)
-        return [x | {"image": x["image"].flip(0)} for x in inputs] if self.takes_bgr else inputs
+        check_precision(self.stock.pixel_mean)
+        check_inputs(inputs)
+        images = [x["image"].flip(0) if self.takes_bgr else x["image"] for x in inputs]
+        # Detectron2 subtracts its float32 mean, which leaves an image in float64 as it is.
+        images = [y if y.dtype == torch.uint8 else y.float() for y in images]
+        return [x | {"image": image} for x, image in zip(inputs, images, strict=True)]
 
 
 def check_forward(stock: nn.Module, base: type[nn.Module], instead: str) -> None:

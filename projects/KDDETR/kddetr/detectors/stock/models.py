@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
 from ...errors import UsageError
+from ...ranges import whole
 from ...zoo import zoo_with
 from .dense import DenseQueryDetector
 from .regions import RegionDetector
@@ -86,9 +87,13 @@ def model_zoo_detector(
         a detector, see :func:`detectron2_detector`.
 
     Raises:
+        ValueError: a number is out of range.
         UsageError: there is no such file (the message gives names that are close) or no such key,
             or the model cannot predict at given boxes.
     """
+    whole(1, num_queries=num_queries)
+    if num_classes is not None:
+        whole(1, num_classes=num_classes)
     cfg = zoo_config(name, boxes_only=boxes_only)
     _override(cfg, name, list(overrides))
     if isinstance(cfg, CfgNode):

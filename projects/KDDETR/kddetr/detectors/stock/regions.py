@@ -203,12 +203,12 @@ class RegionDetector(StockDetector):
             )
         return [x["proposals"].to(self.device) for x in inputs]
 
-    def check_truth(self, instances: Instances) -> None:
-        """Raise a UsageError where a box has a class that the model does not have, or the masks or
-        keypoints that the model learns are missing.
+    def check_truth(self, x: dict[str, Any]) -> None:
+        """Raise a UsageError where the ground truth of an image does not fit the model, or the
+        masks or keypoints that the model learns are missing.
         """
-        super().check_truth(instances)
-        heads = self.stock.roi_heads
+        super().check_truth(x)
+        heads, instances = self.stock.roi_heads, x["instances"]
         for on, field in (("mask_on", "gt_masks"), ("keypoint_on", "gt_keypoints")):
             # Detectron2's mapper leaves the field out where an image has no box.
             if len(instances) and getattr(heads, on, False) and not instances.has(field):
