@@ -74,7 +74,7 @@ def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
 def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Evaluate train.init_checkpoint, or with --resume the last checkpoint."""
     model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
-    check_model(cfg, model)
+    check_model(cfg, model, training=False)
     checkpointer = Checkpointer(model, cfg.train.output_dir)
     last = checkpointer.last_checkpoint() if args.resume else ""
     checkpointer.load(last or cfg.train.init_checkpoint, strict=True)
@@ -85,7 +85,7 @@ def check(args: argparse.Namespace) -> torch.device:
     """Check the config and the command line before processes are started; returns the device."""
     cfg = load_config(args.config_file, args.opts)
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
-    require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
+    require_sections(cfg, "model", "dataloader")
     found = args.resume and bool(Checkpointer(None, cfg.train.output_dir).last_checkpoint())
     if args.eval_only and not found and not _weights_to_evaluate(cfg, args.opts):
         raise ConfigError(

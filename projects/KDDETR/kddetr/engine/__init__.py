@@ -5,7 +5,8 @@ evaluation.
 from ..errors import ConfigError
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
-from .evaluation import CocoEvaluator, coco_backend
+from .evaluation import CocoEvaluator
+from .evaluator_arguments import coco_backend
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups

@@ -6,7 +6,6 @@ iteration.
 
 import logging
 import os
-from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -14,10 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
-from ..data import check_dataset, check_same_classes, dataset_names
+from ..data import check_dataset, check_same_classes
 from ..errors import CheckpointError, ConfigError
 from ..teachers import Vocabulary, listed
-from .calls import walk
+from .calls import needs_no_teacher, walk
+from .evaluation_sets import check_evaluation, evaluation_sets, has_test_data, names_in
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +80,9 @@ def check_config(
 
     Raises:
         ConfigError: the device does not support the mixed precision, a mapper reads other colours
-            than RGB, a checkpoint is not named, or the evaluator has another data set than the
-            test loader.
+            than RGB, a checkpoint is not named, the evaluator has another data set than the test
+            loader or a wrong argument, ``train.best_metric`` will be no result, or an evaluation
+            has no test data.
         DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
@@ -93,6 +94,8 @@ def check_config(
     if training:
         model = cfg.get("model")
         tree = OmegaConf.to_container(model, resolve=True) if OmegaConf.is_config(model) else {}
+        if needs_no_teacher(model):
+            tree["teacher"] = None
         for path, value in walk(tree, "model"):
             if path.endswith(".checkpoint") and isinstance(value, str):
                 _check_file(value, path)
@@ -112,7 +115,7 @@ def _check_colours(cfg: DictConfig) -> None:
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
-    labeled, tested = _labeled(cfg), _tested(cfg)
+    labeled, tested = _labeled(cfg) if training else [], _tested(cfg)
     if training:
         for name in _unlabeled(cfg):
             check_dataset(name)
@@ -124,19 +127,29 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         check_dataset(tested, for_evaluation=True)
     if training and labeled:
         check_same_classes([*labeled, *tested])
+    if has_test_data(cfg):
+        check_evaluation(cfg, best_metric=training)
+    elif not training:
+        raise ConfigError(
+            "--eval-only needs test data, and the config names none: set"
+            " dataloader.test.dataset.json_file=FILE dataloader.test.dataset.image_root=FOLDER for"
+            " data of your own, or dataloader.test.dataset.names=NAME for registered data."
+        )
 
 
-def check_model(cfg: DictConfig, model: nn.Module) -> None:
-    """Check that the classes of the detector, and of its teacher, are those of its data.
+def check_model(cfg: DictConfig, model: nn.Module, *, training: bool = True) -> None:
+    """Check that the classes of the detector, and of its teacher, are those of its data, and that
+    the detector has the heads that the evaluator judges. An evaluation reads no training data.
 
     Many detectors train without an error with one class too few, and never detect the last class.
     Where a teacher is in a :class:`~kddetr.teachers.Vocabulary`, the names that it selects must be
     those of the data, in the same order.
 
     Raises:
-        ConfigError: the numbers or the names of the classes differ.
+        ConfigError: the numbers or the names of the classes differ, or a head is missing.
     """
     detector = deployable(model)
+    _check_heads(cfg, model)
     amp = cfg.train.amp
     if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
         _log.warning(
@@ -148,7 +161,7 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
     if num_classes is None:
         return
     wanted = _wanted_classes(model)
-    for name in dict.fromkeys([*_labeled(cfg), *_tested(cfg)]):
+    for name in dict.fromkeys([*(_labeled(cfg) if training else ()), *_tested(cfg)]):
         classes = MetadataCatalog.get(name).get("thing_classes")
         if classes is None:
             continue
@@ -164,6 +177,23 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
                 f"The teacher's Vocabulary selects these classes: {listed(wanted)}, but the classes"
                 f" of the data set '{name}' are {listed(classes)}: set its argument wanted to"
                 " these, in this order."
+            )
+
+
+def _check_heads(cfg: DictConfig, model: nn.Module) -> None:
+    """Refuse an evaluation of masks or keypoints of a detector of this project without them; what
+    other detectors have is not known.
+    """
+    detector = deployable(model)
+    tasks = OmegaConf.select(cfg, "dataloader.evaluator.tasks") if has_test_data(cfg) else None
+    if not tasks or not type(detector).__module__.startswith("kddetr."):
+        return
+    heads = getattr(weight_owner(model), "roi_heads", None)
+    for task, head in (("segm", "mask_on"), ("keypoints", "keypoint_on")):
+        if task in tasks and not getattr(heads, head, False):
+            raise ConfigError(
+                f"dataloader.evaluator.tasks names {task}, but the {type(detector).__name__} has no"
+                f" head for it: leave out {task}."
             )
 
 
@@ -212,19 +242,9 @@ def _check_file(file: str, key: str) -> None:
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def _names(node: Any) -> list[str]:
-    """The registered names that a config node of data uses, at any depth."""
-    if not OmegaConf.is_config(node):
-        return []
-    if OmegaConf.is_dict(node):
-        found = dataset_names(node)
-        return found or [name for value in node.values() for name in _names(value)]
-    return [name for item in node for name in _names(item)]
-
-
 def _labeled(cfg: DictConfig) -> list[str]:
     """The registered names of the labelled training data."""
-    return sorted(set(_names(OmegaConf.select(cfg, "dataloader.train.dataset"))))
+    return sorted(set(names_in(OmegaConf.select(cfg, "dataloader.train.dataset"))))
 
 
 def _unlabeled(cfg: DictConfig) -> list[str]:
@@ -233,22 +253,10 @@ def _unlabeled(cfg: DictConfig) -> list[str]:
     if not OmegaConf.is_dict(loader):
         return []
     return sorted(
-        {name for key, node in loader.items() if key != "dataset" for name in _names(node)}
+        {name for key, node in loader.items() if key != "dataset" for name in names_in(node)}
     )
 
 
 def _tested(cfg: DictConfig) -> list[str]:
-    """The registered names of the test data.
-
-    Raises:
-        ConfigError: the evaluator has another data set than the test loader.
-    """
-    tested = sorted(set(_names(OmegaConf.select(cfg, "dataloader.test.dataset"))))
-    node = OmegaConf.select(cfg, "dataloader.evaluator.dataset_name")
-    evaluated = dataset_names(node) if node is not None else []
-    if tested and evaluated and not set(evaluated) <= set(tested):
-        raise ConfigError(
-            f"dataloader.evaluator evaluates {', '.join(evaluated)}, but dataloader.test reads"
-            f" {', '.join(tested)}: name the same data set in both."
-        )
-    return sorted({*tested, *evaluated})
+    """The registered names of the test data; none where nothing is evaluated."""
+    return evaluation_sets(cfg) if has_test_data(cfg) else []
