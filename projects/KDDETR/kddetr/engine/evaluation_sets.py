@@ -61,9 +61,9 @@ def evaluation_sets(cfg: DictConfig) -> list[str]:
     names = tested or evaluated
     if len(names) > 1 and len(_items(cfg)[1]) < 2:
         raise ConfigError(
-            f"{_DATASET} reads several data sets ({', '.join(names)}) in a form in which they cannot"
-            " be judged one by one: use get_detection_dataset_dicts(names=[...]), or name one data"
-            " set."
+            f"{_DATASET} reads several data sets ({', '.join(names)}) in a form in which they"
+            " cannot be judged one by one: use get_detection_dataset_dicts(names=[...]), or name"
+            " one data set."
         )
     return names
 
@@ -146,11 +146,11 @@ def _select(cfg: DictConfig, loader: str, key: str) -> Any:
 
 def _items(cfg: DictConfig) -> tuple[str, list]:
     """The key whose value is a list of test sets, and that list, empty where there is none."""
-    for key in (f"{_DATASET}.names", _DATASET):
-        value = _select(cfg, "test", key)
-        if OmegaConf.is_list(value):
-            return key, list(value)
-    return _DATASET, []
+    dataset = _select(cfg, "test", _DATASET)
+    names = dataset.get("names") if OmegaConf.is_dict(dataset) else None
+    if OmegaConf.is_list(names):
+        return f"{_DATASET}.names", list(names)
+    return _DATASET, list(dataset) if OmegaConf.is_list(dataset) else []
 
 
 def _set_name(evaluator: Any, name: str, *, alone: bool) -> None:

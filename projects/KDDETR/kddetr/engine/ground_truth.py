@@ -216,13 +216,12 @@ def _leave_out_boxes_without_area(document: dict) -> None:
     corners in float32, in which detections are given, cannot say where they are.
     """
     notes = document["annotations"]
-    limits = {
-        i["id"]: (i.get("width", np.inf), i.get("height", np.inf)) for i in document["images"]
-    }
+    unknown = {"width": np.inf, "height": np.inf}
+    sizes = {image["id"]: unknown | image for image in document["images"]}
+    edges = [[sizes[n["image_id"]][side] for side in ("width", "height")] for n in notes]
     boxes = np.array([note["bbox"] for note in notes], dtype=np.float64).reshape(-1, 4)
-    edges = np.array([limits[note["image_id"]] for note in notes], dtype=np.float64).reshape(-1, 2)
     low, sides = boxes[:, :2], boxes[:, 2:]
-    inside = np.minimum(low + sides, edges) > np.maximum(low, 0)
+    inside = np.minimum(low + sides, np.reshape(edges, (-1, 2))) > np.maximum(low, 0)
     rounded = (low + sides).astype(np.float32) - low.astype(np.float32)
     exact = np.abs(rounded - sides) < 0.01 * sides
     for note, can_be_found in zip(notes, (inside & exact).all(axis=1).tolist(), strict=True):

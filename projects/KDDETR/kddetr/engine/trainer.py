@@ -6,6 +6,7 @@ detector inside of that module; a plain detector and a distiller are trained ali
 
 import logging
 import weakref
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -251,24 +252,18 @@ class Trainer(DefaultTrainer):
         detector = deployable(model)
         broadcast_buffers(detector)
         parts = by_evaluation_set(cfg)
-        if "" in parts:
-            return cls._test_one(parts[""], detector, evaluators)
-        if evaluators is None:
-            evaluators = [None] * len(parts)
+        given: Any = evaluators if len(parts) > 1 else [evaluators]
         results = {}
-        for (name, part), evaluator in zip(parts.items(), evaluators, strict=True):
-            _log.info("evaluation on %s", name)
-            results[name] = cls._test_one(part, detector, evaluator)
-        return results if comm.is_main_process() else {}
-
-    @classmethod
-    def _test_one(cls, cfg: DictConfig, detector: nn.Module, evaluators: Any) -> dict[str, Any]:
-        if evaluators is None:
-            evaluators = cls.build_evaluator(cfg)
-        results = inference_on_dataset(detector, cls.build_test_loader(cfg), evaluators) or {}
-        if comm.is_main_process():
-            print_csv_format(results)
-        return results
+        for (name, part), evaluator in zip(parts.items(), given or repeat(None)):
+            if name:
+                _log.info("evaluation on %s", name)
+            if evaluator is None:
+                evaluator = cls.build_evaluator(part)
+            found = inference_on_dataset(detector, cls.build_test_loader(part), evaluator) or {}
+            if comm.is_main_process():
+                print_csv_format({f"{name}/{k}" if name else k: v for k, v in found.items()})
+                results[name] = found
+        return results.get("", results)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_results = self.test(self.cfg, self.model)
