@@ -177,9 +177,12 @@ def _drop_parts(cfg: DictConfig) -> None:
 
 def _drop_idle_evaluator(cfg: DictConfig) -> None:
     """Drop the evaluator where dataloader.test, to which it often refers, is null."""
-    test = OmegaConf.select(cfg, "dataloader.test")
+    loaders = cfg.get("dataloader")
+    if not OmegaConf.is_dict(loaders) or "evaluator" not in loaders:
+        return
+    test = loaders.get("test")
     if test is None or (OmegaConf.is_dict(test) and test.get("dataset", "") is None):
-        OmegaConf.update(cfg, "dataloader.evaluator", None, force_add=True)
+        loaders.evaluator = None
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.cocoeval import COCOeval
@@ -76,6 +77,7 @@ class CocoEvaluator(COCOEvaluator):
                 f" {dataset_name!r}."
             )
         self._logger = logging.getLogger(COCOEvaluator.__module__)
+        self._metadata = MetadataCatalog.get(dataset_name)
         self._distributed, self._cpu_device = True, torch.device("cpu")
         self.truth = GroundTruth(dataset_name)
         for task in self._tasks:
