@@ -13,7 +13,7 @@ from detectron2.data import (
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 from torch import nn
 
@@ -244,6 +244,22 @@ def test_an_evaluation_reads_no_training_data(cfg):
     cfg.dataloader.train = {"dataset": L(load_coco_format)(json_file="", image_root="")}
     check_config(cfg, training=False)
     check_model(cfg, Trainer.build_model(cfg), training=False)
+
+
+def test_detectron2s_own_evaluator_gets_only_what_it_can_read(cfg, tmp_path):
+    cfg.dataloader.evaluator = L(COCOEvaluator)(
+        dataset_name="${..test.dataset.names}", tasks=["bbox"], use_fast_impl=False
+    )
+    check_config(cfg)
+    results = Trainer.test(cfg, Trainer.build_model(cfg).eval())
+    assert results[B]["bbox"]["AP"] == pytest.approx(100)
+    path = tmp_path / B / "toy.json"
+    whole = json.loads(path.read_text())
+    for change in ({"id": 0}, {"id": 2}, {"id": 2**64}, {"id": "1"}, {"ignore": 1}):
+        changed = [whole["annotations"][0] | change, *whole["annotations"][1:]]
+        path.write_text(json.dumps(whole | {"annotations": changed}))
+        with pytest.raises(ConfigError, match=r"would misread .*toy\.json.*take kddetr\.engine"):
+            check_config(cfg)
 
 
 def test_a_detector_without_masks_is_not_asked_for_masks(cfg):

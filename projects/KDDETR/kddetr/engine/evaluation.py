@@ -160,10 +160,12 @@ class CocoEvaluator(COCOEvaluator):
             raise ConfigError(_no_field(task, f"the annotations of {name}"))
         if task == "segm":
             images = self.truth.coco.imgs
-            if not all({"height", "width"} <= images[n["image_id"]].keys() for n in notes):
+            sizes = [[images[n["image_id"]].get(k) for k in ("height", "width")] for n in notes]
+            coded = [n[field]["size"] if isinstance(n[field], dict) else None for n in notes]
+            if any(None in s or list(c or s) != s for s, c in zip(sizes, coded, strict=True)):
                 raise ConfigError(
                     f"dataloader.evaluator.tasks names segm, but images of {name} have no height"
-                    " and width, which masks need: add them to the data set, or leave out segm."
+                    " and width, or not those of their masks: correct them, or leave out segm."
                 )
         elif any(len(note[field]) != 3 * COCO_KEYPOINTS for note in needed):
             raise ConfigError(

@@ -9,6 +9,7 @@ import os
 from typing import Any
 from urllib.parse import quote
 
+from detectron2.evaluation import COCOEvaluator
 from omegaconf import DictConfig, OmegaConf
 
 from ..data import dataset_names
@@ -16,6 +17,7 @@ from ..errors import ConfigError, did_you_mean
 from .calls import call_parameters
 from .config import build
 from .evaluation import CocoEvaluator
+from .truth_sources import check_for_detectron2
 
 _DATASET = "dataloader.test.dataset"
 _EVALUATED = "dataloader.evaluator.dataset_name"
@@ -110,6 +112,8 @@ def check_evaluation(cfg: DictConfig, *, best_metric: bool) -> None:
         evaluator = build(part.dataloader.evaluator)
         if not isinstance(evaluator, CocoEvaluator):
             best_metric = False
+            if isinstance(evaluator, COCOEvaluator):
+                check_for_detectron2(evaluator._metadata.name)
             continue
         known += [f"{name}/{metric}" if name else metric for metric in evaluator.metric_names()]
     metric = best_metric_name(cfg)

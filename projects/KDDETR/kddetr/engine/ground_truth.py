@@ -11,16 +11,11 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode, PolygonMasks
-from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-from ..data.coco import coco_records, read_coco_json
-from ..errors import ConfigError, DatasetError
+from ..errors import ConfigError
+from .truth_sources import read_truth
 
-# The parts of an annotation, besides its box, that COCO's metric reads.
-_PARTS = ("segmentation", "keypoints")
 LARGEST_AREA = 1e10  # square pixels; the metric leaves out larger objects
 
 
@@ -45,13 +40,7 @@ class GroundTruth:
 
     def __init__(self, dataset_name: str):
         self.name = dataset_name
-        json_file = MetadataCatalog.get(dataset_name).get("json_file")
-        if not json_file and dataset_name not in DatasetCatalog.list():
-            raise DatasetError(
-                f"No data set is registered as {dataset_name!r}: check the spelling."
-            )
-        read = _from_file(dataset_name, json_file) if json_file else _from_records(dataset_name)
-        images, notes, self.classes, self._category_ids = read
+        images, notes, self.classes, self._category_ids = read_truth(dataset_name)
         self.labeled = notes is not None
         self._numbers = {image["id"]: number for number, image in enumerate(images, 1)}
         document: dict[str, Any] = {
@@ -120,79 +109,6 @@ def indexed(document: dict) -> COCO:
     return coco
 
 
-# What both ways of reading return: images, annotations (None: there are none at all) with classes
-# from 0 and the images' own ids, class names, and the id of each class's category.
-_Read = tuple[list[dict], list[dict] | None, list[str], list[Any]]
-
-
-def _from_file(name: str, json_file: str) -> _Read:
-    document, metadata = read_coco_json(json_file), MetadataCatalog.get(name)
-    _, classes, id_map = coco_records(document, json_file=str(json_file), image_root="")
-    # A program that registers a data set may give several categories of the file one class.
-    id_map = metadata.get("thing_dataset_id_to_contiguous_id") or id_map
-    classes = list(metadata.get("thing_classes") or classes)
-    unknown = [c["id"] for c in document["categories"] if id_map.get(c["id"], -1) < 0]
-    if unknown or max(id_map.values(), default=0) >= max(1, len(classes)):
-        raise DatasetError(
-            f"The classes that are registered for {name!r} are not those of {json_file}: register"
-            " the data set under another name."
-        )
-    notes = document.get("annotations")
-    if notes is not None:
-        notes = [note | {"category_id": id_map[note["category_id"]]} for note in notes]
-    images = [_with_size({"id": image["id"]}, image) for image in document["images"]]
-    return images, notes, classes, _category_ids(id_map, len(classes))
-
-
-def _from_records(name: str) -> _Read:
-    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
-    classes = metadata.get("thing_classes")
-    if classes is None:
-        raise DatasetError(
-            f"The data set {name!r} has no class names: set MetadataCatalog.get({name!r})"
-            ".thing_classes."
-        )
-    labeled = any("annotations" in record for record in records)
-    images, notes = [], []
-    for record in records:
-        if "image_id" not in record:
-            raise DatasetError(
-                f"The data set {name!r}: the image {record.get('file_name')} has no image_id: give"
-                " each image its own."
-            )
-        images.append(_with_size({"id": record["image_id"]}, record))
-        for note in record.get("annotations", ()):
-            notes.append(_from_detectron2(note) | {"image_id": record["image_id"]})
-    id_map = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    return images, notes if labeled else None, list(classes), _category_ids(id_map, len(classes))
-
-
-def _with_size(image: dict, source: dict) -> dict:
-    return image | {k: source[k] for k in ("height", "width") if source.get(k) is not None}
-
-
-def _category_ids(id_map: dict[Any, int], count: int) -> list[Any]:
-    """The id of the category of each class; of several categories the first."""
-    first = {index: category_id for category_id, index in reversed(id_map.items())}
-    return [first.get(index, index) for index in range(count)]
-
-
-def _from_detectron2(note: dict) -> dict:
-    """An annotation of a dataset dict in COCO's form."""
-    box = np.asarray(note["bbox"], dtype=np.float64).tolist()
-    converted = note | {"bbox": BoxMode.convert(box, note["bbox_mode"], BoxMode.XYWH_ABS)}
-    converted["category_id"] = int(note["category_id"])
-    outline = note.get("segmentation")
-    if isinstance(outline, dict):
-        converted["area"] = float(mask_util.area(outline))
-    elif outline:
-        converted["area"] = float(PolygonMasks([outline]).area()[0])
-    if "keypoints" in note:  # in COCO's form they are pixel indices, here places in the image
-        shift = np.tile([0.5, 0.5, 0.0], len(note["keypoints"]) // 3)
-        converted["keypoints"] = (np.asarray(note["keypoints"]) - shift).tolist()
-    return converted
-
-
 def _numbered(note: dict, number: int, *, images: dict[Hashable, int]) -> dict:
     """An annotation for the metric; its area is that of the box where the data set has none."""
     x, y, w, h = (float(value) for value in note["bbox"])
@@ -205,9 +121,14 @@ def _numbered(note: dict, number: int, *, images: dict[Hashable, int]) -> dict:
         "area": min(w * h if area is None else area, LARGEST_AREA),
         "iscrowd": int(bool(note.get("iscrowd") or note.get("ignore"))),
     }
-    ours |= {part: note[part] for part in _PARTS if note.get(part)}
-    if "keypoints" in ours:
-        ours["num_keypoints"] = sum(visible > 0 for visible in ours["keypoints"][2::3])
+    outline = note.get("segmentation")
+    if isinstance(outline, list):  # two points are no area, and pycocotools takes them for a box
+        outline = [p for p in outline if not isinstance(p, int | float) and len(p) >= 6]
+    if outline:
+        ours["segmentation"] = outline
+    if note.get("keypoints"):
+        ours["keypoints"] = note["keypoints"]
+        ours["num_keypoints"] = sum(visible > 0 for visible in note["keypoints"][2::3])
     return ours
 
 
