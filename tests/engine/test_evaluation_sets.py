@@ -13,7 +13,7 @@ from detectron2.data import (
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import Boxes, BoxMode, Instances
 from torch import nn
 
@@ -138,6 +138,24 @@ def test_sets_of_a_users_own_evaluator_and_of_paths(cfg, tmp_path):
     assert evaluation_sets(cfg) == [A, B]
     results = Trainer.test(cfg, Trainer.build_model(cfg).eval())
     assert results[A]["bbox"]["AP"] == results[B]["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_evaluators_inside_of_another_follow_too(cfg):
+    inner = L(CocoEvaluator)(dataset_name="${dataloader.test.dataset.names}")
+    cfg.dataloader.evaluator = L(DatasetEvaluators)(evaluators=[inner, L(Counting)(of="all")])
+    check_config(cfg)
+    results = Trainer.test(cfg, Trainer.build_model(cfg).eval())
+    assert [results[n]["images"]["count"] for n in (A, B)] == [6, 4]
+    assert results[A]["bbox"]["AP"] == results[B]["bbox"]["AP"] == pytest.approx(100)
+    cfg.dataloader.evaluator.evaluators[0].dataset_name = B
+    with pytest.raises(ConfigError, match=rf"is {B}, but dataloader.test.dataset reads {A}, {B}"):
+        check_config(cfg)
+    cfg.dataloader.evaluator = [inner]
+    with pytest.raises(ConfigError, match=r"dataloader\.evaluator must be a LazyCall"):
+        check_config(cfg)
+    cfg.dataloader.test.dataset.names, cfg.dataloader.evaluator = A, "coco"
+    with pytest.raises(ConfigError, match=r"must build one DatasetEvaluator .*, not a str"):
+        check_config(cfg)
 
 
 def test_an_evaluator_of_one_of_two_sets_is_refused(cfg):

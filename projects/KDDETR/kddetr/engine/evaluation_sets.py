@@ -6,15 +6,16 @@ own, and the results have the names of the sets.
 
 import copy
 import os
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from omegaconf import DictConfig, OmegaConf
 
 from ..data import dataset_names
 from ..errors import ConfigError, did_you_mean
-from .calls import call_parameters
+from .calls import call_parameters, located
 from .config import build
 from .evaluation import CocoEvaluator
 from .truth_sources import check_for_detectron2
@@ -50,18 +51,20 @@ def evaluation_sets(cfg: DictConfig) -> list[str]:
             are given in a form that cannot be taken apart.
         DatasetError: a path is empty, or a name already belongs to another data set.
     """
-    tested = list(dict.fromkeys(names_in(_select(cfg, "test", _DATASET))))
-    node = _select(cfg, "evaluator", _EVALUATED)
-    if not (node is None or isinstance(node, str) or OmegaConf.is_config(node)):
-        raise ConfigError(f"{_EVALUATED} must be the name of a data set, not {node!r}.")
-    evaluated = list(dict.fromkeys(dataset_names(node)))
-    if tested and evaluated and set(evaluated) != set(tested):
-        raise ConfigError(
-            f"{_EVALUATED} is {', '.join(evaluated)}, but {_DATASET} reads {', '.join(tested)}:"
-            " name the same data sets in both."
-        )
-    names = tested or evaluated
-    if len(names) > 1 and len(_items(cfg)[1]) < 2:
+    tested = list(dict.fromkeys(names_in(_tested(cfg))))
+    evaluated: list[str] = []
+    for evaluator in _evaluators(cfg.dataloader.get("evaluator")):
+        node = evaluator.get("dataset_name")
+        if not (node is None or isinstance(node, str) or OmegaConf.is_config(node)):
+            raise ConfigError(f"{_EVALUATED} must be the name of a data set, not {node!r}.")
+        evaluated = list(dict.fromkeys(dataset_names(node))) or evaluated
+        if tested and evaluated and set(evaluated) != set(tested):
+            raise ConfigError(
+                f"{_EVALUATED} is {', '.join(evaluated)}, but {_DATASET} reads"
+                f" {', '.join(tested)}: name the same data sets in both."
+            )
+    names, items = tested or evaluated, _items(cfg)[1]
+    if len(names) > 1 and not (items and all(len(dataset_names(item)) == 1 for item in items)):
         raise ConfigError(
             f"{_DATASET} reads several data sets ({', '.join(names)}) in a form in which they"
             " cannot be judged one by one: use get_detection_dataset_dicts(names=[...]), or name"
@@ -81,19 +84,21 @@ def by_evaluation_set(cfg: DictConfig) -> dict[str, DictConfig]:
             that is not described in the config.
     """
     names, (key, items) = evaluation_sets(cfg), _items(cfg)
-    if (
-        len(names) < 2
-        and not items
-        and not OmegaConf.is_list(_select(cfg, "evaluator", _EVALUATED))
-    ):
+    node = cfg.dataloader.get("evaluator")
+    if not items and not any(OmegaConf.is_list(e.get("dataset_name")) for e in _evaluators(node)):
         return {"": cfg}
+    if len(names) > 1 and not (node is None or OmegaConf.is_dict(node)):
+        raise ConfigError(
+            "dataloader.evaluator must be a LazyCall, so that each test set can get its own."
+        )
     parts = {}
     for item in items or [None]:
         part = copy.deepcopy(cfg)
         if item is not None:
             OmegaConf.update(part, key, copy.deepcopy(item), merge=False)
         name = (dataset_names(item) or names)[0]
-        _set_name(part.dataloader.get("evaluator"), name, alone=len(names) < 2)
+        for evaluator in _evaluators(part.dataloader.get("evaluator")):
+            _set_name(evaluator, name, alone=len(names) < 2)
         parts[name] = part
     return parts if len(parts) > 1 else {"": part}
 
@@ -110,6 +115,11 @@ def check_evaluation(cfg: DictConfig, *, best_metric: bool) -> None:
     known: list[str] = []
     for name, part in by_evaluation_set(cfg).items():
         evaluator = build(part.dataloader.evaluator)
+        if not (hasattr(evaluator, "process") and hasattr(evaluator, "evaluate")):
+            raise ConfigError(
+                "dataloader.evaluator must build one DatasetEvaluator of Detectron2 (several go"
+                f" into its DatasetEvaluators), not a {type(evaluator).__name__}."
+            )
         if not isinstance(evaluator, CocoEvaluator):
             best_metric = False
             if isinstance(evaluator, COCOEvaluator):
@@ -143,31 +153,41 @@ def names_in(node: Any) -> list[str]:
     return [name for item in node for name in names_in(item)] if OmegaConf.is_list(node) else []
 
 
-def _select(cfg: DictConfig, loader: str, key: str) -> Any:
-    """The value of a key inside a part of ``dataloader``; None where that part is an object."""
-    return OmegaConf.select(cfg, key) if OmegaConf.is_dict(cfg.dataloader.get(loader)) else None
+def _tested(cfg: DictConfig) -> Any:
+    """The node of the test data; None where the loader is of a kind that is not known."""
+    test = cfg.dataloader.get("test")
+    return test.get("dataset") if OmegaConf.is_dict(test) else None
 
 
 def _items(cfg: DictConfig) -> tuple[str, list]:
     """The key whose value is a list of test sets, and that list, empty where there is none."""
-    dataset = _select(cfg, "test", _DATASET)
+    dataset = _tested(cfg)
     names = dataset.get("names") if OmegaConf.is_dict(dataset) else None
     if OmegaConf.is_list(names):
         return f"{_DATASET}.names", list(names)
     return _DATASET, list(dataset) if OmegaConf.is_list(dataset) else []
 
 
-def _set_name(evaluator: Any, name: str, *, alone: bool) -> None:
+def _evaluators(node: Any, *, inside: bool = False) -> Iterator[DictConfig]:
+    """The LazyCall of an evaluator, and those of the evaluators in its arguments, such as those of
+    Detectron2's DatasetEvaluators.
+    """
+    if OmegaConf.is_list(node):
+        for item in node:
+            yield from _evaluators(item, inside=inside)
+    if OmegaConf.is_dict(node):
+        target = node.get("_target_")
+        kind = located(target) if target is not None and not OmegaConf.is_config(target) else None
+        if not inside or (isinstance(kind, type) and issubclass(kind, DatasetEvaluator)):
+            yield node
+        for value in node.values():
+            yield from _evaluators(value, inside=True)
+
+
+def _set_name(evaluator: DictConfig, name: str, *, alone: bool) -> None:
     """Let an evaluator judge the data set ``name``, in place."""
-    if evaluator is None:
-        return
-    if not OmegaConf.is_dict(evaluator):
-        raise ConfigError(
-            "dataloader.evaluator must be a LazyCall, so that each test set gets one."
-        )
-    if "dataset_name" in evaluator or "dataset_name" in (
-        call_parameters(evaluator.get("_target_")) or ()
-    ):
+    accepted = call_parameters(evaluator["_target_"]) if "_target_" in evaluator else None
+    if "dataset_name" in evaluator or "dataset_name" in (accepted or ()):
         evaluator.dataset_name = name
     folder = evaluator.get("output_dir")
     if isinstance(folder, str) and folder and not alone:
