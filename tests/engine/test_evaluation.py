@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, BoxMode, Instances
 
 from kddetr.data import register_coco_format
@@ -44,6 +45,16 @@ def test_backends_agree(toy, dataset):
         "faster-coco-eval",
         "Detectron2's compiled COCOeval",
         "pycocotools",
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_the_numbers_are_those_of_detectron2s_evaluator(toy, dataset, limit):
+    arguments = {"tasks": ("bbox",), "max_dets_per_image": limit}
+    DatasetCatalog.get(dataset)
+    theirs = evaluate(COCOEvaluator(dataset, use_fast_impl=False, **arguments), toy, 60)
+    assert evaluate(CocoEvaluator(dataset, **arguments), toy, 60) == pytest.approx(
+        theirs, abs=1e-9, nan_ok=True
     )
 
 

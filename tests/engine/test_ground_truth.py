@@ -69,6 +69,10 @@ def perfect(evaluator: CocoEvaluator, records: list[dict], score: float = 0.9) -
         found.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
         found.pred_classes = torch.tensor([int(n["category_id"]) for n in notes])
         found.scores = torch.full((len(notes),), score)
+        if "masks" in record:
+            found.pred_masks = torch.zeros(len(notes), 60, 80, dtype=torch.bool)
+            for mask, (x, y, w, h) in zip(found.pred_masks, record["masks"], strict=True):
+                mask[y : y + h, x : x + w] = True
         if notes and "keypoints" in notes[0]:
             points = torch.tensor([n["keypoints"] for n in notes], dtype=torch.float32)
             found.pred_keypoints = points.reshape(len(notes), -1, 3)
@@ -200,6 +204,7 @@ def test_boxes_that_no_detection_can_find_are_left_out(tmp_path):
     evaluator = CocoEvaluator(name)
     assert len(evaluator.truth.objects) == 12
     records = DatasetCatalog.get(name)
+    assert len(records[0]["annotations"]) == 3  # which the detector answers too
     assert perfect(evaluator, records)["bbox"]["AP"] == pytest.approx(100)
     for record in records:
         del record["annotations"][2:]
@@ -250,3 +255,55 @@ def test_images_that_are_not_read_are_counted(tmp_path, caplog):
     name = register(tmp_path, document())
     perfect(CocoEvaluator(name), DatasetCatalog.get(name)[:4])
     assert "2 images of engine_truth that have objects were not read" in caplog.text
+
+
+def squares(size=(60, 80)) -> dict:
+    """The document with a mask for each box: a polygon, or in the last image run lengths."""
+    tree = document()
+    for note in tree["annotations"]:
+        x, y, w, h = note["bbox"]
+        mask = np.zeros(size, dtype=np.uint8, order="F")
+        mask[y : y + h, x : x + w] = 1
+        runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=0, append=0)), prepend=0)
+        whole = [*runs.tolist(), int(mask.size - runs.sum())]
+        note["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h], [x, y, x, y]]
+        if note["image_id"] == 5:
+            note["segmentation"] = {"size": list(size), "counts": whole}
+    return tree
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
+@pytest.mark.parametrize("backend", ["auto", "pycocotools"])
+def test_masks_as_polygons_and_as_run_lengths(tmp_path, backend):
+    tree = renamed(squares(), "images", {i: f"image {i}" for i in range(6)})
+    name = register(tmp_path, tree)
+    evaluator = CocoEvaluator(name, tasks="segm", backend=backend)
+    for record in (records := DatasetCatalog.get(name)):
+        record["masks"] = [n["bbox"] for n in record["annotations"]]
+    assert perfect(evaluator, records)["segm"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t["images"][2].pop("width"), "images of engine_truth have no height and width"),
+        (lambda t: t["annotations"][-1]["segmentation"]["size"].reverse(), "or not those of their"),
+        (lambda t: t["annotations"][0].update(segmentation=[]), "have no segmentation"),
+        (lambda t: t["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "have no segmentation"),
+    ],
+)
+def test_masks_that_the_metric_cannot_read_are_refused(tmp_path, change, words):
+    tree = squares()
+    change(tree)
+    name = register(tmp_path, tree)
+    CocoEvaluator(name)
+    with pytest.raises(ConfigError, match=words):
+        CocoEvaluator(name, tasks=["segm"])
+
+
+def test_keypoints_of_another_number_are_refused(tmp_path):
+    tree = document()
+    for note in tree["annotations"]:
+        note["keypoints"] = [1, 2, 2] * 5
+    with pytest.raises(ConfigError, match="17 points"):
+        CocoEvaluator(register(tmp_path, tree), tasks=["keypoints"])
