@@ -259,9 +259,10 @@ def test_a_test_file_that_is_missing_stays_a_mistake(cfg):
 
 
 def test_an_evaluation_reads_no_training_data(cfg):
-    cfg.dataloader.train = {"dataset": L(load_coco_format)(json_file="", image_root="")}
-    check_config(cfg, training=False)
-    check_model(cfg, Trainer.build_model(cfg), training=False)
+    for train in ({"dataset": L(load_coco_format)(json_file="", image_root="")}, None):
+        cfg.dataloader.train = train
+        check_config(cfg, training=False)
+        check_model(cfg, Trainer.build_model(cfg), training=False)
 
 
 def test_detectron2s_own_evaluator_gets_only_what_it_can_read(cfg, tmp_path):

@@ -66,5 +66,6 @@ def needs_no_teacher(model: Any) -> bool:
     target = model.get("_target_")
     if target is None or isinstance(target, Mapping | DictConfig):
         return False
-    teacher = inspect.signature(located(target)).parameters.get("teacher")
-    return teacher is not None and teacher.default is None
+    if "teacher" not in (call_parameters(target) or ()):
+        return False
+    return inspect.signature(located(target)).parameters["teacher"].default is None

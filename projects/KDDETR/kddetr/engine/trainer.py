@@ -187,7 +187,10 @@ class Trainer(DefaultTrainer):
         """The model to train: a detector, or a distiller around one, without the teacher where its
         weight is 0.
         """
-        return build(cfg.model, **({"teacher": None} if needs_no_teacher(cfg.model) else {}))
+        if needs_no_teacher(cfg.model):
+            _log.info("model.weight is 0, so the teacher is neither built nor asked")
+            return build(cfg.model, teacher=None)
+        return build(cfg.model)
 
     @classmethod
     def build_detector(cls, cfg: DictConfig) -> nn.Module:
