@@ -126,6 +126,8 @@ def test_all_implementations_get_numbers(tmp_path, monkeypatch, backend):
     for record in half[:3]:
         record["annotations"] = []
     assert perfect(evaluator, half)["bbox"]["AP"] == pytest.approx(50, abs=1)
+    some = evaluator.evaluate([record["image_id"] for record in half[3:]])
+    assert some["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_annotation_ids_and_areas_and_crowd_flags_may_be_missing(tmp_path):

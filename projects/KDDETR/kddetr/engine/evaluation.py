@@ -50,6 +50,9 @@ class CocoEvaluator(COCOEvaluator):
             None: 100, as COCO. Any other number is evaluated by pycocotools.
         backend: "auto", or "pycocotools" for the reference implementation.
 
+    Attributes:
+        truth: the images, classes and objects of the data set.
+
     Raises:
         ConfigError: an argument is out of range, the folder cannot be written, the annotations or
             the detections have no field for a task, or an image has more objects of a class than
@@ -116,12 +119,13 @@ class CocoEvaluator(COCOEvaluator):
         if not self.truth.labeled:
             return
         numbered = self.truth.numbered(found)
+        images = None if img_ids is None else [self.truth.number(i) for i in img_ids]
         for task in self._tasks:
-            result = self._metric(numbered, task)
+            result = self._metric(numbered, task, images)
             self._results[task] = self._derive_coco_results(result, task, self.truth.classes)
 
-    def _metric(self, found: list[dict], task: str) -> Any:
-        """COCOeval after the evaluation of numbered detections."""
+    def _metric(self, found: list[dict], task: str, images: list[int] | None) -> Any:
+        """COCOeval after the evaluation of numbered detections, on all images or on some."""
         truth = self.truth.coco
         if task == "segm":  # with a box, its area would count instead of the mask's
             found = [{k: v for k, v in one.items() if k != "bbox"} for one in found]
@@ -144,6 +148,8 @@ class CocoEvaluator(COCOEvaluator):
         metric = kind(truth, detections, task)
         if task != "keypoints":
             metric.params.maxDets = [1, 10, self._max_dets]
+        if images is not None:
+            metric.params.imgIds = images
         metric.evaluate()
         metric.accumulate()
         metric.summarize()

@@ -68,7 +68,7 @@ class GroundTruth:
         """
         return [
             detection
-            | {"image_id": self._number(detection["image_id"])}
+            | {"image_id": self.number(detection["image_id"])}
             | {"category_id": self._class(detection) + 1}
             for detection in found
         ]
@@ -79,10 +79,15 @@ class GroundTruth:
 
     def unseen(self, image_ids: Iterable[Hashable]) -> int:
         """How many images with objects are not among ``image_ids``."""
-        seen = {self._number(image_id) for image_id in image_ids}
+        seen = {self.number(image_id) for image_id in image_ids}
         return len({a["image_id"] for a in self.objects} - seen)
 
-    def _number(self, image_id: Hashable) -> int:
+    def number(self, image_id: Hashable) -> int:
+        """The number of the image with this id.
+
+        Raises:
+            ConfigError: the data set does not have such an image.
+        """
         if image_id not in self._numbers:
             raise ConfigError(
                 f"The test images have one with the id {image_id!r}, which the data set"
