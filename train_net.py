@@ -82,7 +82,7 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     last = checkpointer.last_checkpoint() if args.resume else ""
     file = last or cfg.train.init_checkpoint
     check_evaluated(cfg, checkpointer.load(file, strict=True), file)
-    check_model(cfg, model)
+    check_model(cfg, model, training=False)
     return Trainer.test(cfg, model)
 
 
@@ -90,7 +90,7 @@ def check(args: argparse.Namespace) -> torch.device:
     """Check the config and the command line before processes are started; returns the device."""
     cfg = load_config(args.config_file, args.opts)
     device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
-    require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
+    require_sections(cfg, "model", "dataloader")
     last = Checkpointer(None, cfg.train.output_dir).last_checkpoint() if args.resume else ""
     if args.eval_only and not last and not _weights_to_evaluate(cfg, args.opts):
         raise ConfigError(

@@ -23,7 +23,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils import benchmark
 
-from kddetr.engine import build, load_config, resolve_device
+from kddetr.engine import Trainer, build, load_config, resolve_device
 from kddetr.errors import UsageError, exit_on_user_error
 
 GIB = 2**30
@@ -49,7 +49,7 @@ def main() -> None:
     cfg = load_config(args.config_file, args.overrides)
     device = resolve_device(cfg.train.device)
     torch.manual_seed(0)
-    model = build(cfg.model).to(device).train()
+    model = Trainer.build_model(cfg).to(device).train()
     optimizer = build(cfg.optimizer, params__model=model)
     batch = random_batch(args.images, tuple(args.size), args.boxes, model.num_classes)
     amp = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None

@@ -9,6 +9,8 @@ from torch import nn
 
 from kddetr import KDDETR
 from kddetr.errors import UsageError
+from kddetr.losses import WeightedMeanLoss
+from kddetr.points import SpecificSampler
 from tests.tiny import FAMILIES, assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -74,6 +76,15 @@ def test_weight_zero_is_the_plain_student_bit_for_bit(family):
         a, b = step(plain, tiny_batch(seed=i), seed=i), step(model, tiny_batch(seed=i), seed=i)
         assert a == b
     assert_same_tensors(model.deployable.state_dict(), plain.state_dict())
+
+
+def test_a_teacher_is_needed_unless_the_weight_is_zero():
+    parts = {"student": tiny_detector(seed=1), "sampler": SpecificSampler()}
+    model = KDDETR(**parts, loss=WeightedMeanLoss(), weight=0.0).float()
+    assert model.teacher is None and model.projection is None
+    assert not any(name.startswith("kd_") for name in copy.deepcopy(model).train()(tiny_batch()))
+    with pytest.raises(UsageError, match=r"weight 0\.5 needs a teacher: give one, or set"):
+        KDDETR(**parts, loss=WeightedMeanLoss(), weight=0.5)
 
 
 def test_the_detection_losses_do_not_depend_on_the_points():

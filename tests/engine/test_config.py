@@ -179,6 +179,15 @@ def test_parts_of_sections_are_dropped_unless_referred_to(tmp_path):
         load_config(file, ["part.n=2"])
 
 
+@pytest.mark.parametrize("key", ["dataloader.test", "dataloader.test.dataset"])
+def test_without_test_data_there_is_no_evaluator_that_refers_to_them(key):
+    custom = str(Path(__file__).parents[2] / "configs/distill/custom.py")
+    cfg = load_config(custom, [f"{key}=null"])
+    assert cfg.dataloader.evaluator is None
+    OmegaConf.to_container(cfg, resolve=True)  # as it is saved
+    assert load_config(custom).dataloader.evaluator is not None
+
+
 def test_require_sections():
     with pytest.raises(ConfigError, match=r"no dataloader\.test"):
         require_sections(OmegaConf.create({"dataloader": {}}), "dataloader.test")

@@ -64,7 +64,7 @@ def test_training_data_without_a_box(cfg, tmp_path, dataset):
 
 def test_an_evaluator_with_another_data_set_is_refused(cfg):
     cfg.dataloader.evaluator.dataset_name = "coco_2017_val"
-    with pytest.raises(ConfigError, match="name the same data set"):
+    with pytest.raises(ConfigError, match="name the same data sets"):
         check_config(cfg)
 
 

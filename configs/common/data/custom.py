@@ -5,7 +5,8 @@ r"""Your own data in COCO's JSON format, with DETR's augmentation.
         dataloader.train.dataset.image_root=my/images \
         dataloader.test.dataset.json_file=my/val.json dataloader.test.dataset.image_root=my/images
 
-Set the model's num_classes to the number of categories in your file.
+Set the model's num_classes to the number of categories in your file. Without the last two keys the
+run is not evaluated.
 """
 
 from detectron2.config import LazyCall as L

@@ -70,7 +70,8 @@ class KDDETR(nn.Module):
 
     Args:
         student: the detector to train.
-        teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`.
+        teacher: a trained detector, see :func:`kddetr.checkpoint.load_pretrained`; at weight 0 it
+            may be None.
         sampler: chooses the distillation points, see :mod:`kddetr.points`.
         loss: compares the predictions, see :mod:`kddetr.losses`.
         query_placement: where the student is asked, see :class:`kddetr.points.AtAnswers`; None: at
@@ -80,8 +81,9 @@ class KDDETR(nn.Module):
 
     Raises:
         ValueError: the weight is negative or no finite number.
-        UsageError: teacher and student have different numbers of classes, or their queries are of
-            different kinds; they share weights; a part cannot be called, or is no detector.
+        UsageError: there is no teacher to ask; teacher and student have different numbers of
+            classes, or their queries are of different kinds; they share weights; a part cannot be
+            called, or is no detector.
     """
 
     teacher: QueryableDetector
@@ -90,7 +92,7 @@ class KDDETR(nn.Module):
         self,
         *,
         student: Detector,
-        teacher: QueryableDetector,
+        teacher: QueryableDetector | None = None,
         sampler: PointSampler,
         loss: DistillationLoss,
         query_placement: QueryPlacement | None = None,
@@ -98,8 +100,13 @@ class KDDETR(nn.Module):
     ) -> None:
         super().__init__()
         not_negative(weight=weight)
+        if teacher is None and weight:
+            raise UsageError(
+                f"A distillation of weight {weight:g} needs a teacher: give one, or set the weight"
+                " to 0."
+            )
         _check_parts(student, teacher, sampler=sampler, loss=loss, query_placement=query_placement)
-        if student.num_classes != teacher.num_classes:
+        if teacher is not None and student.num_classes != teacher.num_classes:
             raise UsageError(
                 f"The teacher has {teacher.num_classes} classes and the student"
                 f" {student.num_classes}: wrap the teacher in kddetr.teachers.Vocabulary, which"
@@ -107,7 +114,8 @@ class KDDETR(nn.Module):
                 " teacher's."
             )
         # A query placement makes boxes, whatever the points are.
-        asked_at_boxes = query_placement is not None or queries_are_boxes(teacher)
+        asker = student if teacher is None else teacher
+        asked_at_boxes = query_placement is not None or queries_are_boxes(asker)
         if asked_at_boxes != queries_are_boxes(student):
             raise UsageError(
                 "The queries of a one-stage Deformable DETR are learned embeddings and those of the"
@@ -118,14 +126,16 @@ class KDDETR(nn.Module):
         self.student = student
         # Bypasses nn.Module's registration, so that nothing that walks the modules finds the
         # teacher.
-        frozen = cast(nn.Module, teacher).eval().requires_grad_(False)
-        object.__setattr__(self, "teacher", frozen)
+        if teacher is not None:
+            cast(nn.Module, teacher).eval().requires_grad_(False)
+        object.__setattr__(self, "teacher", teacher)
         self.sampler = sampler
         self.loss = loss
         self.query_placement = query_placement
         self._weight = weight
-        projects = bool(weight) and query_placement is None
-        self.projection = ContentProjection.between(teacher, student) if projects else None
+        self.projection = None
+        if teacher is not None and weight and query_placement is None:
+            self.projection = ContentProjection.between(teacher, student)
 
     @property
     def deployable(self) -> Detector:
@@ -212,7 +222,8 @@ class KDDETR(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":
         """Moving or casting this module also moves and casts the teacher."""
         super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
-        cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
+        if self.teacher is not None:
+            cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self
 
 
@@ -224,6 +235,8 @@ def _check_parts(
         ("student", student, Detector),
         ("teacher", teacher, QueryableDetector),
     ):
+        if name == "teacher" and detector is None:
+            continue  # it is never asked
         if not isinstance(detector, kind) or not isinstance(detector, nn.Module):
             raise UsageError(
                 f"The {name} is {described(detector)}, which is not a {kind.__name__} of"
@@ -231,7 +244,8 @@ def _check_parts(
                 " Detectron2 in kddetr.detectors.detectron2_detector."
             )
     trained = {id(p) for p in cast(nn.Module, student).parameters()}
-    if any(id(p) in trained for p in cast(nn.Module, teacher).parameters()):
+    frozen = () if teacher is None else cast(nn.Module, teacher).parameters()
+    if any(id(p) in trained for p in frozen):
         raise UsageError(
             "Teacher and student share weights, which would freeze the student with its teacher:"
             " give the teacher a copy of its own, copy.deepcopy(student)."

@@ -68,31 +68,18 @@ def check_annotation(note: dict, images: Container, categories: Container, json_
 
 
 def check_for_metric(document: dict, json_file: str) -> None:
-    """Raise DatasetError unless COCO's metric can read the ids and areas of a parsed file.
+    """Raise DatasetError unless every area of a parsed file is a number, 0 or more.
 
-    pycocotools marks a detection with the id of the annotation that it matches, and takes the id 0
-    for "no match". Its fast replacement, faster-coco-eval, reads ids as unsigned integers, and
-    matches nothing where they are not.
+    It may be left out: the metric then takes the area of the box. Ids may be of any kind, because
+    the evaluator numbers images, categories and annotations itself.
     """
-    for kind, key in (("image", "images"), ("category", "categories")):
-        for entry in document[key]:
-            _require_integers(entry, ("id",), kind, json_file)
-    notes = document.get("annotations", ())
-    for note in notes:
-        _require(note, ("id", "area", "iscrowd"), "for evaluation, annotation", json_file)
-        _require_integers(note, ("id", "image_id", "category_id"), "annotation", json_file)
-        area = note["area"]
-        if not (_is_number(area) and 0 <= area < math.inf):
+    for note in document.get("annotations", ()):
+        area = note.get("area")
+        if area is not None and not (_is_number(area) and 0 <= area < math.inf):
             raise DatasetError(
-                f"{json_file}: for evaluation, annotation {note['id']}: the area must be a "
-                f"finite number, 0 or more, not {area!r}."
+                f"{json_file}: for evaluation, annotation {note.get('id', '(no id)')}: the area "
+                f"must be a finite number, 0 or more, not {area!r}; it may be left out."
             )
-    ids = {note["id"] for note in notes}
-    if len(ids) < len(notes) or (ids and min(ids) < 1):
-        raise DatasetError(
-            f"{json_file}: COCO's metric needs every annotation to have an id of its own other "
-            "than 0: number them from 1."
-        )
 
 
 def _require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
@@ -102,15 +89,6 @@ def _require(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> N
     for key in keys:
         if key not in entry:
             raise DatasetError(f"{json_file}: {kind} {entry.get('id', entry)} has no {key!r}.")
-
-
-def _require_integers(entry: dict, keys: tuple[str, ...], kind: str, json_file: str) -> None:
-    for key in keys:
-        if type(entry[key]) is not int:
-            raise DatasetError(
-                f"{json_file}: for evaluation, {kind} {entry['id']!r}: its {key} must be a whole "
-                f"number, not {entry[key]!r}."
-            )
 
 
 def _is_number(value) -> bool:

@@ -6,7 +6,8 @@ from ..errors import ConfigError
 from .classes import check_classes, check_evaluated, check_model, record_classes
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
-from .evaluation import CocoEvaluator, coco_backend
+from .evaluation import CocoEvaluator
+from .evaluator_arguments import coco_backend
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from detectron2.utils.registry import locate
+from omegaconf import DictConfig
 
 from ..errors import ConfigError
 
@@ -54,3 +55,17 @@ def call_parameters(target: Callable | str) -> frozenset[str] | None:
 def target_name(target: Callable | str) -> str:
     """The name of a callable for messages."""
     return target if isinstance(target, str) else getattr(target, "__qualname__", str(target))
+
+
+def needs_no_teacher(model: Any) -> bool:
+    """Whether a config node is a distiller of weight 0, which never asks its teacher, and which can
+    be built without one.
+    """
+    if not isinstance(model, Mapping | DictConfig) or model.get("weight") != 0:
+        return False
+    target = model.get("_target_")
+    if target is None or isinstance(target, Mapping | DictConfig):
+        return False
+    if "teacher" not in (call_parameters(target) or ()):
+        return False
+    return inspect.signature(located(target)).parameters["teacher"].default is None

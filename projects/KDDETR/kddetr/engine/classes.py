@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..checkpoint import (
@@ -18,22 +18,25 @@ from ..checkpoint import (
 from ..data import class_difference, registered_classes
 from ..errors import CheckpointError, ConfigError, DatasetError
 from ..teachers import Vocabulary, trained_classes
-from .preflight import _labeled, _tested
+from .evaluation_sets import has_test_data
+from .preflight import labeled_names, tested_names
 
 _log = logging.getLogger(__name__)
 
 
-def check_model(cfg: DictConfig, model: nn.Module) -> None:
-    """Check that the classes of the detector, and of its teacher, are those of its data.
+def check_model(cfg: DictConfig, model: nn.Module, *, training: bool = True) -> None:
+    """Check that the classes of the detector, and of its teacher, are those of its data, and that
+    the detector has the heads that the evaluator judges. An evaluation reads no training data.
 
     Many detectors train without an error with one class too few, and never detect the last class.
     The names that a teacher predicts, those in its file or those that a
     :class:`~kddetr.teachers.Vocabulary` selects, must be those of the data, in the same order.
 
     Raises:
-        ConfigError: the numbers or the names of the classes differ.
+        ConfigError: the numbers or the names of the classes differ, or a head is missing.
     """
     detector = deployable(model)
+    _check_heads(cfg, model)
     amp = cfg.train.amp
     if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
         _log.warning(
@@ -44,7 +47,8 @@ def check_model(cfg: DictConfig, model: nn.Module) -> None:
     num_classes = getattr(detector, "num_classes", None)
     if num_classes is None:
         return
-    for name, classes in (_training_classes(cfg) | _test_classes(cfg)).items():
+    trained = _training_classes(cfg) if training else {}
+    for name, classes in (trained | _test_classes(cfg)).items():
         if len(classes) != num_classes:
             raise ConfigError(
                 f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
@@ -159,6 +163,23 @@ def check_evaluated(cfg: DictConfig, loaded: Mapping[str, Any], file: str) -> No
             )
 
 
+def _check_heads(cfg: DictConfig, model: nn.Module) -> None:
+    """Refuse an evaluation of masks or keypoints of a detector of this project without them; what
+    other detectors have is not known.
+    """
+    detector = deployable(model)
+    tasks = OmegaConf.select(cfg, "dataloader.evaluator.tasks") if has_test_data(cfg) else None
+    if not tasks or not type(detector).__module__.startswith("kddetr."):
+        return
+    heads = getattr(weight_owner(model), "roi_heads", None)
+    for task, head in (("segm", "mask_on"), ("keypoints", "keypoint_on")):
+        if task in tasks and not getattr(heads, head, False):
+            raise ConfigError(
+                f"dataloader.evaluator.tasks names {task}, but the {type(detector).__name__} has no"
+                f" head for it: leave out {task}."
+            )
+
+
 def _check_teacher(model: nn.Module, name: str, classes: Sequence[str]) -> None:
     """Compare the class names that the teacher of a distiller predicts with those of a data set."""
     teacher = getattr(model, "teacher", None)
@@ -195,13 +216,13 @@ def _difference(trained: Sequence[str], wanted: Sequence[str]) -> str:
 def _training_classes(cfg: DictConfig) -> dict[str, list[str]]:
     """The class names of the labelled training data by data set, where they can be read."""
     with contextlib.suppress(DatasetError):  # an evaluation needs no training data
-        return _with_classes(_labeled(cfg))
+        return _with_classes(labeled_names(cfg))
     return {}
 
 
 def _test_classes(cfg: DictConfig) -> dict[str, list[str]]:
     """The class names of the test data by data set, where they have names."""
-    return _with_classes(_tested(cfg))
+    return _with_classes(tested_names(cfg))
 
 
 def _with_classes(names: Sequence[str]) -> dict[str, list[str]]:

@@ -50,6 +50,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     _drop_parts(cfg)
     cfg.train = with_defaults(tree.get("train", {}), str(path), lenient=is_saved)
     overridden = apply_overrides(cfg, overrides)
+    _drop_idle_evaluator(cfg)
     cfg.train = checked_values(cfg.train)
     scale_to_batch(cfg, fixed=overridden)
     return cfg
@@ -172,6 +173,16 @@ def _drop_parts(cfg: DictConfig) -> None:
     for name in [name for name in cfg if name not in SECTIONS]:
         if not re.search(rf"\$\{{{re.escape(name)}[.}}]", text):
             del cfg[name]
+
+
+def _drop_idle_evaluator(cfg: DictConfig) -> None:
+    """Drop the evaluator where dataloader.test, to which it often refers, is null."""
+    loaders = cfg.get("dataloader")
+    if not OmegaConf.is_dict(loaders) or "evaluator" not in loaders:
+        return
+    test = loaders.get("test")
+    if test is None or (OmegaConf.is_dict(test) and test.get("dataset", "") is None):
+        loaders.evaluator = None
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class TrainSection:
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
     eval_period: int = 5000  # 0: only after the last iteration
-    best_metric: str | None = "bbox/AP"  # "" or null: no best checkpoint
+    # "" or null: no best checkpoint. Of several test sets the first, or that of NAME/bbox/AP.
+    best_metric: str | None = "bbox/AP"
     log_period: int = 20
 
     def __post_init__(self) -> None:

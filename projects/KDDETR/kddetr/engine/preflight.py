@@ -5,15 +5,15 @@ They need no model; :func:`kddetr.engine.check_model` is for the model before it
 
 import logging
 import os
-from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
-from ..data import check_dataset, check_same_classes, dataset_names
+from ..data import check_dataset, check_same_classes
 from ..errors import CheckpointError, ConfigError
-from .calls import walk
+from .calls import needs_no_teacher, walk
+from .evaluation_sets import check_evaluation, evaluation_sets, has_test_data, names_in
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +76,9 @@ def check_config(
 
     Raises:
         ConfigError: the device does not support the mixed precision, a mapper reads other colours
-            than RGB, a checkpoint is not named, or the evaluator has another data set than the
-            test loader.
+            than RGB, a checkpoint is not named, the evaluator has another data set than the test
+            loader or a wrong argument, ``train.best_metric`` will be no result, or an evaluation
+            has no test data.
         DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
@@ -89,6 +90,8 @@ def check_config(
     if training:
         model = cfg.get("model")
         tree = OmegaConf.to_container(model, resolve=True) if OmegaConf.is_config(model) else {}
+        if needs_no_teacher(model):
+            tree["teacher"] = None
         for path, value in walk(tree, "model"):
             if path.endswith(".checkpoint") and isinstance(value, str):
                 _check_file(value, path)
@@ -108,7 +111,7 @@ def _check_colours(cfg: DictConfig) -> None:
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
-    labeled, tested = _labeled(cfg), _tested(cfg)
+    labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
     if training:
         for name in _unlabeled(cfg):
             check_dataset(name)
@@ -120,6 +123,14 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
         check_dataset(tested, for_evaluation=True)
     if training and labeled:
         check_same_classes([*labeled, *tested])
+    if has_test_data(cfg):
+        check_evaluation(cfg, best_metric=training)
+    elif not training:
+        raise ConfigError(
+            "--eval-only needs test data, and the config names none: set"
+            " dataloader.test.dataset.json_file=FILE dataloader.test.dataset.image_root=FOLDER for"
+            " data of your own, or dataloader.test.dataset.names=NAME for registered data."
+        )
 
 
 def check_output_dir(folder: str) -> None:
@@ -159,19 +170,9 @@ def _check_file(file: str, key: str) -> None:
         raise CheckpointError(f"{key}: {error}") from error
 
 
-def _names(node: Any) -> list[str]:
-    """The registered names that a config node of data uses, at any depth."""
-    if not OmegaConf.is_config(node):
-        return []
-    if OmegaConf.is_dict(node):
-        found = dataset_names(node)
-        return found or [name for value in node.values() for name in _names(value)]
-    return [name for item in node for name in _names(item)]
-
-
-def _labeled(cfg: DictConfig) -> list[str]:
+def labeled_names(cfg: DictConfig) -> list[str]:
     """The registered names of the labelled training data."""
-    return sorted(set(_names(OmegaConf.select(cfg, "dataloader.train.dataset"))))
+    return sorted(set(names_in(OmegaConf.select(cfg, "dataloader.train.dataset"))))
 
 
 def _unlabeled(cfg: DictConfig) -> list[str]:
@@ -180,22 +181,10 @@ def _unlabeled(cfg: DictConfig) -> list[str]:
     if not OmegaConf.is_dict(loader):
         return []
     return sorted(
-        {name for key, node in loader.items() if key != "dataset" for name in _names(node)}
+        {name for key, node in loader.items() if key != "dataset" for name in names_in(node)}
     )
 
 
-def _tested(cfg: DictConfig) -> list[str]:
-    """The registered names of the test data.
-
-    Raises:
-        ConfigError: the evaluator has another data set than the test loader.
-    """
-    tested = sorted(set(_names(OmegaConf.select(cfg, "dataloader.test.dataset"))))
-    node = OmegaConf.select(cfg, "dataloader.evaluator.dataset_name")
-    evaluated = dataset_names(node) if node is not None else []
-    if tested and evaluated and not set(evaluated) <= set(tested):
-        raise ConfigError(
-            f"dataloader.evaluator evaluates {', '.join(evaluated)}, but dataloader.test reads"
-            f" {', '.join(tested)}: name the same data set in both."
-        )
-    return sorted({*tested, *evaluated})
+def tested_names(cfg: DictConfig) -> list[str]:
+    """The registered names of the test data; none where nothing is evaluated."""
+    return evaluation_sets(cfg) if has_test_data(cfg) else []

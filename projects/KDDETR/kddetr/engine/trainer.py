@@ -6,6 +6,7 @@ detector inside of that module; a plain detector and a distiller are trained ali
 
 import logging
 import weakref
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch import nn
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
+from .calls import needs_no_teacher
 from .classes import check_model, check_start, record_classes
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
+from .evaluation_sets import best_metric_name, by_evaluation_set, has_test_data
 from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .preflight import check_config, resolve_device
 from .seeding import seed_everything
@@ -76,10 +79,16 @@ class Trainer(DefaultTrainer):
             trainer=weakref.proxy(self),
             wrapper=WrapperState(model),
         )
+        self._can_evaluate = has_test_data(cfg)
+        metric = best_metric_name(cfg) if self._can_evaluate else ""
         self._best = None
-        if cfg.train.best_metric and self._can_evaluate and comm.is_main_process():
-            self._best = BestCheckpoint(self.checkpointer, cfg.train.best_metric)
+        if metric and comm.is_main_process():
+            self._best = BestCheckpoint(self.checkpointer, metric)
         self.register_hooks(self.build_hooks())
+        if not self._can_evaluate:
+            _log.warning("No test data or no evaluator is named: nothing is evaluated in this run.")
+        elif metric != (cfg.train.best_metric or ""):
+            _log.info("train.best_metric=%s means %s", cfg.train.best_metric, metric)
         if cfg.train.batch_scaling.note:
             _log.info("scaled %s", cfg.train.batch_scaling.note)
         _log.info(self.describe())
@@ -182,7 +191,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:
-        """The model to train: a detector, or a distiller around one."""
+        """The model to train: a detector, or a distiller around one, without the teacher where its
+        weight is 0.
+        """
+        if needs_no_teacher(cfg.model):
+            _log.info("model.weight is 0, so the teacher is neither built nor asked")
+            return build(cfg.model, teacher=None)
         return build(cfg.model)
 
     @classmethod
@@ -236,23 +250,30 @@ class Trainer(DefaultTrainer):
 
         All processes use the buffers of the first process, because its checkpoints contain those.
 
+        Args:
+            cfg: a config, whose test sets are judged one by one.
+            model: the detector, or a module around it.
+            evaluators: instead of those of the config; of several test sets one for each.
+
         Returns:
             Nested results, e.g. ``{"bbox": {"AP": 41.2, ...}}``, on the main process; ``{}`` on the
-            others.
+            others. Of several test sets ``{name: results}``.
         """
         detector = deployable(model)
         broadcast_buffers(detector)
-        if evaluators is None:
-            evaluators = cls.build_evaluator(cfg)
-        results = inference_on_dataset(detector, cls.build_test_loader(cfg), evaluators) or {}
-        if comm.is_main_process():
-            print_csv_format(results)
-        return results
-
-    @property
-    def _can_evaluate(self) -> bool:
-        loaders = self.cfg.dataloader
-        return loaders.get("test") is not None and loaders.get("evaluator") is not None
+        parts = by_evaluation_set(cfg)
+        given: Any = evaluators if len(parts) > 1 else [evaluators]
+        results = {}
+        for (name, part), evaluator in zip(parts.items(), given or repeat(None)):
+            if name:
+                _log.info("evaluation on %s", name)
+            if evaluator is None:
+                evaluator = cls.build_evaluator(part)
+            found = inference_on_dataset(detector, cls.build_test_loader(part), evaluator) or {}
+            if comm.is_main_process():
+                print_csv_format({f"{name}/{k}" if name else k: v for k, v in found.items()})
+                results[name] = found
+        return results.get("", results)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_results = self.test(self.cfg, self.model)
