@@ -170,7 +170,7 @@ TWICE = tiny_detector()
     ("parts", "sentence"),
     [
         ({"student": nn.Linear(2, 2)}, "The student is a Linear, which is not a Detector"),
-        ({"teacher": None}, "The teacher is None, which is not a QueryableDetector"),
+        ({"teacher": None}, "needs a teacher: give one"),
         ({"sampler": None}, "The sampler is None, which cannot be called"),
         ({"loss": "kd"}, "The loss is 'kd', which cannot be called"),
         ({"student": TWICE, "teacher": TWICE}, "Teacher and student share weights"),
