@@ -81,7 +81,8 @@ def test_a_run_logs_what_was_scaled(config, caplog):
     logged = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
     assert logged == [
         "scaled from batch 4 to 8: train.max_iter stays 2, train.eval_period 12 -> 6,"
-        " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843"
+        " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843; to a run of 2"
+        " iterations: train.checkpointer.period 3 -> 1"
     ]
     caplog.clear()
     with caplog.at_level(logging.INFO):
