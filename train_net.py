@@ -27,6 +27,7 @@ from kddetr.engine import (
     check_launch,
     check_model,
     check_output_dir,
+    check_writable,
     launch,
     load_config,
     require_sections,
@@ -93,6 +94,7 @@ def check(args: argparse.Namespace) -> torch.device:
             f" checkpoint in train.output_dir ({cfg.train.output_dir})."
         )
     check_config(cfg, training=not args.eval_only, check_init_checkpoint=not found)
+    check_writable(cfg.train.output_dir)
     if not args.eval_only and not args.resume:
         check_output_dir(cfg.train.output_dir)
     return device

@@ -10,7 +10,7 @@ import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
-from .errors import UsageError
+from .errors import UsageError, check_at_least
 from .structures import (
     Detector,
     DistillationLoss,
@@ -72,6 +72,7 @@ class KDDETR(nn.Module):
     Raises:
         UsageError: teacher and student have different numbers of classes, or their queries are of
             different kinds.
+        ValueError: ``weight`` is negative.
     """
 
     teacher: QueryableDetector
@@ -87,6 +88,7 @@ class KDDETR(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_at_least(0, weight=weight)
         if student.num_classes != teacher.num_classes:
             raise UsageError(
                 f"The teacher has {teacher.num_classes} classes and the student"

@@ -6,6 +6,7 @@ code 2 where the user can put the error right. Any other error keeps its traceba
 
 import contextlib
 import difflib
+import math
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -47,6 +48,24 @@ class RenamedError(UserError, ImportError):
 
 class DivergedError(UserError, FloatingPointError):
     """A loss or a gradient became infinite or NaN; the weights are those of the step before."""
+
+
+def check_at_least(least: float, **values: float | None) -> None:
+    """Check the arguments of a constructor, given by name; None stands for "not set".
+
+    Raises:
+        ValueError: a value is below ``least``, infinite or NaN.
+    """
+    for name, value in values.items():
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least:g}, not {value}.")
+
+
+def check_above(bound: float, **values: float | None) -> None:
+    """As :func:`check_at_least`, for values that must be greater than ``bound``."""
+    for name, value in values.items():
+        if value is not None and not bound < value < math.inf:
+            raise ValueError(f"{name} must be above {bound:g}, not {value}.")
 
 
 def did_you_mean(

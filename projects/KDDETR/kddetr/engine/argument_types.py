@@ -38,7 +38,7 @@ def argument_types(target: Callable | str) -> dict[str, Any]:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature
         return {}
-    trusted = f"{getattr(function, '__module__', '')}.".startswith(_TYPED)
+    trusted = is_typed(function)
     hints = _hints(function)
     found = {}
     for parameter in parameters:
@@ -50,6 +50,11 @@ def argument_types(target: Callable | str) -> dict[str, Any]:
             continue
         found[parameter.name] = hint | None if default is None and hint is not Any else hint
     return {name: hint for name, hint in found.items() if hint is not inspect.Parameter.empty}
+
+
+def is_typed(function: Callable) -> bool:
+    """Whether the annotations of a function or a class can be relied on."""
+    return f"{getattr(function, '__module__', '')}.".startswith(_TYPED)
 
 
 def _hints(function: Callable) -> dict[str, Any]:
@@ -121,7 +126,10 @@ def described(hint: Any) -> str:
     """A type for messages, such as ``int or null``."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in _UNIONS:
-        return " or ".join(dict.fromkeys(described(part) for part in inner))
+        single = [part for part in inner if part in (*_SCALARS, type(None))]
+        # A Tensor, which some arguments take too, cannot be written in a config.
+        parts = single if set(single) & {int, float} else inner
+        return " or ".join(dict.fromkeys(described(part) for part in parts))
     if origin is typing.Literal:
         return " or ".join(map(repr, inner))
     if hint is None or hint is type(None):

@@ -20,7 +20,7 @@ from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, UserError, did_you_mean
 from .calls import target_name
 from .config_files import public, run_file
 from .defaults import checked_values, with_defaults
@@ -30,6 +30,8 @@ from .renamed import translated
 from .scaling import fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
 from .value_checks import check_calls, resolved
+
+_LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -104,7 +106,8 @@ def build(node: Any, **arguments: Any) -> Any:
             call ``params``.
 
     Raises:
-        ConfigError: a constructor refuses its arguments.
+        ConfigError: a constructor refuses its arguments. An error in the code of the user keeps its
+            traceback.
     """
     if not isinstance(node, Mapping | DictConfig):
         return node
@@ -114,11 +117,28 @@ def build(node: Any, **arguments: Any) -> Any:
         reduce(getitem, outer, call)[last] = value
     try:
         return instantiate(call)
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:
         # Constructors here raise ValueError, with a sentence, for arguments that do not fit.
-        if type(error) is not ValueError:
+        if type(error) is not ValueError and not _refused_by_library(error):
             raise
-        raise ConfigError(f"{target_name(call['_target_'])}: {error}") from error
+        reason = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        name = target_name(call["_target_"])
+        raise ConfigError(f"{name}: {' '.join(str(reason).split())}") from error
+
+
+def _refused_by_library(error: Exception) -> bool:
+    """Whether a library raised an error of its own kind for arguments that it got from a config.
+
+    Only code of this project and of the library has run until then: an error in a user's own class
+    keeps its traceback, and so does one that this project raises by mistake.
+    """
+    packages, trace = [], error.__traceback__
+    while trace is not None:
+        packages.append(trace.tb_frame.f_globals.get("__name__", "").split(".")[0])
+        trace = trace.tb_next
+    return {*packages} <= {"kddetr", *_LIBRARIES} and packages[-1] in _LIBRARIES
 
 
 def _existing(path: str) -> Path:

@@ -85,10 +85,10 @@ def _parsed(cfg: DictConfig, text: str) -> tuple[str, Any, bool]:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The override {text} cannot be read ({reason}); {QUOTE}") from error
     if override.is_sweep_override():
+        listed = given if override.is_choice_sweep() and "(" not in given else "1,2"
         raise ConfigError(
-            f"The override {text} gives several values to choose from, and a run has one: write a"
-            f" list in brackets, {key}=[1,2], a number without commas, or a text in quotes,"
-            f" \"{key}='a,b'\"."
+            f"The override {text} gives several values to choose from, and a run has one: a list is"
+            f" {key}=[{listed}], a text is \"{key}='{given}'\", and a number has no comma."
         )
     if override.package is not None or not isinstance(
         value, bool | int | float | str | list | dict | None

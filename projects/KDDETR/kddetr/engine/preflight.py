@@ -6,6 +6,7 @@ iteration.
 
 import logging
 import os
+import tempfile
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ..data import check_dataset, check_same_classes, dataset_names
 from ..errors import CheckpointError, ConfigError
 from ..teachers import Vocabulary, listed
 from .calls import walk
+from .config import build
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ def check_config(
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
-        _check_colours(cfg)
+        _check_mappers(cfg)
         _check_data(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
@@ -100,8 +102,10 @@ def check_config(
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
 
-def _check_colours(cfg: DictConfig) -> None:
-    """Refuse a mapper that reads BGR, as those of Detectron2's own configs do."""
+def _check_mappers(cfg: DictConfig) -> None:
+    """Build every mapper once, because that of the test images is needed late, and refuse one that
+    reads BGR, as those of Detectron2's own configs do.
+    """
     for key in ("train.mapper", "train.unlabeled_mapper", "test.mapper"):
         order = OmegaConf.select(cfg, f"dataloader.{key}.image_format")
         if order not in (None, "RGB"):
@@ -109,6 +113,7 @@ def _check_colours(cfg: DictConfig) -> None:
                 f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
+        build(OmegaConf.select(cfg, f"dataloader.{key}"))
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
@@ -173,6 +178,23 @@ def _wanted_classes(model: nn.Module) -> list[str]:
     while teacher is not None and not isinstance(teacher, Vocabulary):
         teacher = getattr(teacher, "detector", None)  # the detector in another wrapper
     return teacher.wanted if teacher is not None else []
+
+
+def check_writable(folder: str) -> None:
+    """Make the output folder, and check that files can be written into it.
+
+    Raises:
+        ConfigError: it cannot be made, is a file, or must not be written to.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"train.output_dir={folder} cannot be written to ({error.strerror}): name a folder of"
+            " yours."
+        ) from error
 
 
 def check_output_dir(folder: str) -> None:

@@ -99,7 +99,8 @@ def _check_arguments(
             raise ConfigError(f"{source}: {path}.{key} is now called {path}.{new}.")
         hint = did_you_mean(key, known)
         raise ConfigError(
-            f"{source}: {path}.{key}: {target_name(target)} has no such argument; {hint}"
+            f"{source}: {path}.{key}: {target_name(target)} has no such argument; {hint} (A call"
+            " with other arguments is written as a whole in a config file.)"
         )
 
 

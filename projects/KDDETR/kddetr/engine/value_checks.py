@@ -11,14 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError
-from .argument_types import argument_types, finite, fits, wrong_type
-from .calls import needed_arguments, target_name, walk
+from .argument_types import argument_types, finite, fits, is_typed, wrong_type
+from .calls import located, needed_arguments, target_name, walk
 from .schema import CALLS
 
 # Given when the call is made.
 GIVEN_LATER = ("optimizer.params.model",)
 # Smallest values of arguments of PyTorch's loader, which is made long after the start of training
 # where it is for evaluation.
+_INFINITE = (float("inf"), float("-inf"))  # which a class of the user's may take
 LEAST = {"num_workers": 0, "batch_size": 1, "total_batch_size": 1, "unlabeled_per_batch": 0}
 
 
@@ -29,8 +30,15 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         ConfigError: an interpolation ``${...}`` refers to nothing or to itself, or a value is
             ``???``.
     """
+    tree = {}
     try:
-        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        # What others refer to comes first, so that the sentence names the key that is wrong.
+        for name in sorted(cfg, key=lambda name: name != "train"):
+            value = cfg[name]
+            if OmegaConf.is_config(value):
+                value = OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+            tree[name] = value
+        return tree
     except (OmegaConfBaseException, RecursionError) as error:
         key = getattr(error, "full_key", None)
         reason = str(error).splitlines()[0].rstrip(".") or type(error).__name__
@@ -60,18 +68,14 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
             raise ConfigError(
                 f"{path}: {target_name(target)} needs the argument {name}: set {path}.{name}."
             )
-    types = argument_types(target)
+    types, strict = argument_types(target), is_typed(located(target))
     for name, value in node.items():
         key = f"{path}.{name}"
         if name in types and not fits(value, types[name]):
             raise ConfigError(wrong_type(key, value, types[name]))
-        if not _all_finite(value):
+        items = value if isinstance(value, list) else [value]
+        if not all(finite(item) or (item in _INFINITE and not strict) for item in items):
             raise ConfigError(f"{key} must be a finite number of at most 64 bits, not {value}.")
         least = LEAST.get(name)
         if least is not None and isinstance(value, int) and value < least:
             raise ConfigError(f"{key} must be at least {least}, not {value}.")
-
-
-def _all_finite(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    return all(finite(item) for item in items)

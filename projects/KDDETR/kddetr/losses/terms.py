@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import IOU_EPS, box_giou
-from ..errors import UsageError
+from ..errors import UsageError, check_above, check_at_least
 from ..structures import Predictions
 
 
@@ -52,6 +52,8 @@ class KLDivergence:
     name = "class"
 
     def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        check_at_least(0, weight=weight)
+        check_above(0, temperature=temperature)
         self.weight = weight
         self.temperature = temperature
 
@@ -102,6 +104,8 @@ class BinaryCrossEntropy:
     name = "class"
 
     def __init__(self, *, weight: float = 10.0, temperature: float = 10.0) -> None:
+        check_at_least(0, weight=weight)
+        check_above(0, temperature=temperature)
         self.weight = weight
         self.temperature = temperature
 
@@ -124,6 +128,7 @@ class L1Loss:
     name = "bbox"
 
     def __init__(self, *, weight: float = 5.0) -> None:
+        check_at_least(0, weight=weight)
         self.weight = weight
 
     def __call__(self, student: Predictions, teacher: Predictions) -> Tensor:
@@ -142,6 +147,7 @@ class GIoULoss:
     name = "giou"
 
     def __init__(self, *, weight: float = 2.0, eps: float = IOU_EPS) -> None:
+        check_at_least(0, weight=weight, eps=eps)
         self.weight = weight
         self.eps = eps
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..errors import check_at_least
 from ..structures import EncodedDetector, Predictions, Queries
 
 
@@ -43,6 +44,7 @@ class AtAnswers:
     """
 
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
+        check_at_least(0, shift=shift, scale=scale)
         self.shift, self.scale = shift, scale
 
     def __call__(self, points: Queries, answers: Predictions) -> Queries:
@@ -59,6 +61,7 @@ class NearbySampler:
     """
 
     def __init__(self, *, shift: float = 0.2, scale: float = 0.3) -> None:
+        check_at_least(0, shift=shift, scale=scale)
         self.shift, self.scale = shift, scale
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:

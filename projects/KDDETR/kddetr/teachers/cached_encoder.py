@@ -42,6 +42,8 @@ class CachedEncoder(TeacherWrapper):
 
     def __init__(self, detector: QueryableDetector, *, dtype: str = "float16") -> None:
         super().__init__(detector)
+        if dtype not in ("float16", "bfloat16", "float32"):
+            raise ValueError(f"dtype must be float16, bfloat16 or float32, not {dtype!r}.")
         self.dtype = getattr(torch, dtype)
         self._images: dict[Hashable, CachedImage] = {}
         # The memory of one image of each size, which gives everything but the tokens: position

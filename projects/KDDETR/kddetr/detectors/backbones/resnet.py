@@ -7,6 +7,8 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
 from torch import Tensor, nn
 
+from ...errors import check_at_least
+
 
 def resnet(
     *,
@@ -29,6 +31,9 @@ def resnet(
     Raises:
         ValueError: ``dilation`` of a depth below 50, whose blocks have none.
     """
+    if depth not in (18, 34, 50, 101, 152):
+        raise ValueError(f"depth must be 18, 34, 50, 101 or 152, not {depth}.")
+    check_at_least(0, freeze_at=freeze_at)
     options = {} if depth < 50 else {"stride_in_1x1": False}
     stages = ResNet.make_default_stages(depth, norm=norm, **options)
     if dilation:
@@ -71,7 +76,14 @@ class TinyConvNet(Backbone):
         norm: str = "BN",
     ) -> None:
         super().__init__()
+        check_at_least(1, channels=min(channels, default=0))
+        check_at_least(0, blocks=min(blocks, default=0))
         names = [f"stage{i}" for i in range(len(channels))]
+        if len(blocks) != len(channels) or not set(out_features or ()) <= set(names):
+            raise ValueError(
+                "channels and blocks must have one number for each stage, and out_features must be"
+                f" among {', '.join(names)}."
+            )
         self._out_features = list(out_features or names[-1:])
         self._out_feature_channels = dict(zip(names, channels, strict=True))
         self._out_feature_strides = {name: 2 ** (i + 1) for i, name in enumerate(names)}

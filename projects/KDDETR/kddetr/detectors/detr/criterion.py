@@ -10,6 +10,7 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from ...boxes import IOU_EPS, box_giou
+from ...errors import check_at_least
 from ...parallel import mean_over_processes
 from ...structures import Predictions
 from .matcher import HungarianMatcher, Matches, Target
@@ -38,6 +39,8 @@ class SetCriterion(nn.Module):
         eps: float = IOU_EPS,
     ) -> None:
         super().__init__()
+        check_at_least(0, class_weight=class_weight, box_weight=box_weight, giou_weight=giou_weight)
+        check_at_least(0, alpha=alpha, gamma=gamma, eps=eps)
         self.matcher = matcher
         self.weights = {
             "loss_class": class_weight,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from ...errors import check_at_least
 from ...structures import Predictions, Queries
 from ..batch import zeroed
 from .criterion import SetCriterion
@@ -127,6 +128,7 @@ class ContrastiveDenoising(nn.Module):
                 "number (denoising_number of dino) must be at least 1, or 0 for no denoising, not"
                 f" {number}."
             )
+        check_at_least(0, label_noise=label_noise, box_noise=box_noise)
         self.label_embedding = nn.Embedding(num_classes, embed_dim)
         self.label_embedding.requires_grad_(number > 0)
         self.number = number

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ...boxes import IOU_EPS, box_giou
+from ...errors import check_at_least
 from ...structures import Predictions
 
 
@@ -60,6 +61,8 @@ class HungarianMatcher:
         gamma: float = 2.0,
         eps: float = IOU_EPS,
     ) -> None:
+        check_at_least(0, class_cost=class_cost, box_cost=box_cost, giou_cost=giou_cost)
+        check_at_least(0, alpha=alpha, gamma=gamma, eps=eps)
         self.weights = (class_cost, box_cost, giou_cost)
         self.alpha, self.gamma, self.eps = alpha, gamma, eps
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ...errors import check_above, check_at_least
 from .attention import SelfAttention
 from .decoder import Decoder, DecoderLayer, DeformableCrossAttention
 from .deformable_attention import DeformableAttention
@@ -49,6 +50,18 @@ class TransformerSettings:
     eps: float = 1e-3
     num_detections: int = 300
     checkpoint_activations: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(1, embed_dim=self.embed_dim, num_heads=self.num_heads)
+        check_at_least(1, feedforward_dim=self.feedforward_dim, decoder_layers=self.decoder_layers)
+        check_at_least(1, num_detections=self.num_detections)
+        check_at_least(0, encoder_layers=self.encoder_layers, dropout=self.dropout)
+        check_above(0, temperature=self.temperature, eps=self.eps)
+        if self.embed_dim % self.num_heads or self.embed_dim % 4:
+            raise ValueError(
+                f"embed_dim must be a multiple of 4 and of num_heads ({self.num_heads}), not"
+                f" {self.embed_dim}."
+            )
 
     def attention(self) -> dict[str, Any]:
         """The arguments of a dense attention."""
@@ -141,6 +154,13 @@ class DeformableSettings(TransformerSettings):
     num_sampling_points: int = 4
     groups: int = 32
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(1, num_sampling_points=self.num_sampling_points, groups=self.groups)
+        check_at_least(0, extra_levels=self.extra_levels)
+        if not self.in_features:
+            raise ValueError("in_features must name at least one feature of the backbone.")
+
     def neck(self, backbone: nn.Module) -> FeatureProjection:
         """The backbone's features, and the extra levels, at width C."""
         return self.projection(
@@ -202,6 +222,8 @@ def takes_settings(kind: type[TransformerSettings], **defaults: Any) -> Callable
 
         @functools.wraps(builder)
         def build(**arguments: Any) -> Any:
+            counts = ("num_classes", "num_queries")
+            check_at_least(1, **{name: arguments[name] for name in counts if name in arguments})
             given = {name: arguments.pop(name) for name in fields if name in arguments}
             return builder(kind(**{**defaults, **given}), **arguments)
 

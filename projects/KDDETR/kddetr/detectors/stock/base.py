@@ -8,7 +8,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
-from ...errors import UsageError
+from ...errors import UsageError, check_at_least
 from ...structures import Queries
 from ..batch import (
     MADE_OF_BOXES,
@@ -48,6 +48,7 @@ class StockDetector(nn.Module):
         self, stock: nn.Module, *, num_queries: int = 300, input_format: str | None = None
     ) -> None:
         self.check_stock(stock)
+        check_at_least(1, num_queries=num_queries)
         super().__init__()
         self.stock = stock
         self.num_queries = num_queries

@@ -13,7 +13,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import nn
 
-from ...errors import UsageError
+from ...errors import UsageError, check_at_least
 from ...zoo import zoo_with
 from .dense import DenseQueryDetector
 from .regions import RegionDetector
@@ -89,6 +89,7 @@ def model_zoo_detector(
         UsageError: there is no such file (the message gives names that are close) or no such key,
             or the model cannot predict at given boxes.
     """
+    check_at_least(1, num_classes=num_classes, num_queries=num_queries)
     cfg = zoo_config(name, boxes_only=boxes_only)
     _override(cfg, name, list(overrides))
     if isinstance(cfg, CfgNode):
