@@ -45,7 +45,7 @@ def argument_types(target: Callable | str) -> dict[str, Any]:
         hint = hints.get(parameter.name, parameter.annotation)
         default = parameter.default
         if hint is parameter.empty and type(default) in (bool, int, float):
-            hint = bool | str | None if type(default) is bool else float | list | dict | None
+            hint = bool | None if type(default) is bool else float | list | dict | None
         elif isinstance(hint, str) or not (trusted or _is_single(hint)):
             continue
         found[parameter.name] = hint | None if default is None and hint is not Any else hint

@@ -130,8 +130,7 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
     if not adding:
         _check_key(cfg, key)
     now = OmegaConf.select(cfg, key)
-    is_call = isinstance(now, DictConfig) and ("_target_" in now or "." not in key)
-    if isinstance(now, DictConfig) and value is not None and (value != {} or is_call):
+    if isinstance(now, DictConfig) and value is not None and not _replaces(now, key, value):
         example = next((f"{key}.{name}" for name in now if name != "_target_"), f"{key}.KEY")
         raise ConfigError(
             f"{key} is a group of keys and cannot be the single value {value!r}: set the keys in"
@@ -139,6 +138,12 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
         )
     OmegaConf.update(cfg, key, value, merge=value != {}, force_add=True)
     return {key}
+
+
+def _replaces(now: DictConfig, key: str, value: Any) -> bool:
+    """An empty dictionary replaces a plain one, such as that of optimizer.params.lr_factors."""
+    is_group = "_target_" in now or "." not in key or key.startswith("train.")
+    return isinstance(value, Mapping) and not is_group
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

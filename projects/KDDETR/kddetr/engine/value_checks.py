@@ -76,6 +76,8 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
         items = value if isinstance(value, list) else [value]
         if not all(finite(item) or (item in _INFINITE and not strict) for item in items):
             raise ConfigError(f"{key} must be a finite number of at most 64 bits, not {value}.")
-        least = LEAST.get(name)
-        if least is not None and isinstance(value, int) and value < least:
+        if name in LEAST and not fits(value, int):
+            raise ConfigError(wrong_type(key, value, int))
+        if name in LEAST and isinstance(value, int) and value < LEAST[name]:
+            least = LEAST[name]
             raise ConfigError(f"{key} must be at least {least}, not {value}.")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ...boxes import inverse_sigmoid
-from ...errors import UsageError, check_above
+from ...errors import UsageError
 from ...structures import Queries
 from ..batch import MADE_OF_BOXES
 from .memory import Memory
@@ -67,7 +67,8 @@ class AnchorQueries(QuerySource):
 
     def __init__(self, count: int, *, size: float | None = None) -> None:
         super().__init__()
-        check_above(0, anchor_size=size)
+        if size is not None and not 0 < size <= 1:
+            raise ValueError(f"anchor_size is a fraction of the image, at most 1, and not {size}.")
         self.anchors = nn.Parameter(torch.randn(count, 4))
         with torch.no_grad():
             # Centres uniform over the image: detrex's default, an option of the authors' project.

@@ -132,6 +132,10 @@ class TransformerSettings:
         :class:`FeatureProjection`.
         """
         shapes = backbone.output_shape()
+        if absent := [name for name in in_features if name not in shapes]:
+            raise ValueError(
+                f"The backbone has no {', '.join(absent)}; choose among {', '.join(shapes)}."
+            )
         channels = [shapes[name].channels for name in in_features]
         return FeatureProjection(
             in_features=in_features, in_channels=channels, embed_dim=self.embed_dim, **options
