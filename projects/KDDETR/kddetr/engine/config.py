@@ -31,7 +31,7 @@ from .scaling import fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
 from .value_checks import check_calls, resolved
 
-_LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm")
+_LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm", "numpy", "hydra")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:

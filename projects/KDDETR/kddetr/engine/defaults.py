@@ -178,6 +178,8 @@ def _check_groups(value: Any, group: type, path: str) -> None:
     """Check the types of a group of keys; interpolations are checked when they are resolved."""
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path} is a group of keys and cannot be the single value {value!r}.")
+    if odd := [key for key in value if not isinstance(key, str)]:
+        raise ConfigError(f"{path} has the key {odd[0]!r}, which is no text.")
     for inner in fields(group):
         if inner.name not in value:
             continue

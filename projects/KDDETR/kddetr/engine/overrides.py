@@ -53,6 +53,8 @@ def _check_style(text: str, following: str) -> None:
         raise ConfigError(
             f"{text} comes after an override and would be ignored; put flags before all overrides."
         )
+    if not text.isprintable():
+        raise ConfigError(f"The override {text!r} has a line break or a control character.")
     if text.startswith("~"):
         raise ConfigError(
             f"The override {text} deletes a key, which is not supported: set it to null."

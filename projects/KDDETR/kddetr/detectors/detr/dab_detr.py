@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from ...errors import check_above
 from .attention import ConditionalCrossAttention, ConditionalSelfAttention
 from .criterion import SetCriterion
 from .decoder import AnchorPosition, DecoderLayer
@@ -37,6 +38,7 @@ def dab_detr(
         anchor_temperature: of the sine embedding of the anchors.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
     """
+    check_above(0, anchor_temperature=anchor_temperature)
     s = settings
     encoder = s.encoder_with(lambda: DenseTokenAttention(**s.attention()), scale_position=True)
     layers = [
