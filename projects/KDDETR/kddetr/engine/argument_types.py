@@ -97,8 +97,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, Mapping) and all(fits(v, (*inner, Any)[1]) for v in values)
     if (origin or hint) is collections.abc.Callable:
         return callable(value)
-    if not isinstance(hint, type) or hint is object:
-        return True  # Any, a type variable
+    if not isinstance(hint, type) or hint in (Any, object):
+        return True  # also a type variable
     return not isinstance(value, (*_SCALARS, list, dict, type(None))) or _is_instance(value, hint)
 
 

@@ -27,7 +27,7 @@ from .defaults import checked_values, with_defaults
 from .overrides import apply_overrides
 from .own_targets import resolve, unsaved
 from .renamed import translated
-from .scaling import fit_to_length, not_for_reference, scale_to_batch
+from .scaling import BATCH, fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
 from .value_checks import check_calls, resolved
 
@@ -36,7 +36,8 @@ _LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm", "numpy", "
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config file, complete its ``train`` section with the defaults, apply overrides, and
-    scale what is not overridden to the batch, see :func:`~kddetr.engine.scaling.scale_to_batch`.
+    scale what neither they nor the user's own file set to the batch, see
+    :func:`~kddetr.engine.scaling.scale_to_batch`.
 
     Args:
         path: a LazyConfig ``.py`` file, or the ``config.yaml`` that a run of this project has
@@ -44,8 +45,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: ``key=value`` strings in hydra's grammar; ``+key=value`` adds a key on purpose.
 
     Raises:
-        ConfigError: the file is missing or empty, is a Detectron2 YAML config, or a key or value
-            is wrong.
+        ConfigError: the file is missing or empty, is a Detectron2 YAML config, or raises an error,
+            or a key or value is wrong.
     """
     file = _existing(path)
     try:
@@ -75,7 +76,8 @@ def _loaded(file: Path, overrides: Sequence[str]) -> DictConfig:
         check_sections(tree, f"{file} with its overrides")
     check_calls(tree)
     scale_to_batch(cfg, fixed=fixed | overridden)
-    fit_to_length(cfg, fixed=fixed | overridden)
+    if not is_saved or overridden & {"train.max_iter", BATCH}:  # a saved config has been fitted
+        fit_to_length(cfg, fixed=fixed | overridden)
     _warn_of_unsaved(cfg, file)
     return cfg
 

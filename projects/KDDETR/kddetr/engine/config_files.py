@@ -66,7 +66,7 @@ def run_file(file: str) -> ModuleType:
         raise _InFile(_sentence(error, file)) from error
     finally:
         _registered[file] = set(DatasetCatalog) - before
-        del sys.modules[file]
+        sys.modules.pop(file, None)
         _running.pop()
     return module
 

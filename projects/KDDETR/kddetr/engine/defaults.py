@@ -85,8 +85,6 @@ class TrainSection:
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
             raise ConfigError("train.output_dir is empty: name a folder for what the run saves.")
-        if self.seed >= 2**63:
-            raise ConfigError(f"train.seed must be below 2**63, not {self.seed}.")
         for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
             self._require_at_least(1, key)
         for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):

@@ -32,7 +32,7 @@ LENGTHS = (
     "lr_multiplier.warmup_iters",
 )
 _RATE = "optimizer.lr"
-_BATCH = "dataloader.train.total_batch_size"
+BATCH = "dataloader.train.total_batch_size"
 _REFERENCE = "train.batch_scaling.reference"
 
 
@@ -103,7 +103,7 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
         cfg: a config with a complete ``train`` section, whose values have been checked.
         fixed: dotted keys that stay as they are, because the user has set them.
     """
-    scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, _BATCH)
+    scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, BATCH)
     if not isinstance(batch, int) or batch < 1 or scaling.reference in (0, batch):
         return
     ratio = batch / scaling.reference

@@ -54,6 +54,9 @@ def check_calls(tree: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: an argument is missing, or its value has another type or is not finite.
     """
+    for path, value in walk(tree.get("train"), "train"):
+        if isinstance(value, int) and not finite(value):
+            raise ConfigError(f"{path} must be below 2**63, not {value}.")
     for section in CALLS:
         node = tree.get(section)
         for path, value in [(section, node), *walk(node, section)]:
@@ -69,6 +72,7 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
                 f"{path}: {target_name(target)} needs the argument {name}: set {path}.{name}."
             )
     types, strict = argument_types(target), is_typed(located(target))
+    package = str(getattr(located(target), "__module__", "")).split(".")[0]
     for name, value in node.items():
         key = f"{path}.{name}"
         if name in types and not fits(value, types[name]):
@@ -76,8 +80,8 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
         items = value if isinstance(value, list) else [value]
         if not all(finite(item) or (item in _INFINITE and not strict) for item in items):
             raise ConfigError(f"{key} must be a finite number of at most 64 bits, not {value}.")
-        if name in LEAST and not fits(value, int):
-            raise ConfigError(wrong_type(key, value, int))
-        if name in LEAST and isinstance(value, int) and value < LEAST[name]:
-            least = LEAST[name]
-            raise ConfigError(f"{key} must be at least {least}, not {value}.")
+        if name in LEAST and package in ("kddetr", "detectron2", "torch"):
+            if not fits(value, int):
+                raise ConfigError(wrong_type(key, value, int))
+            if value < LEAST[name]:
+                raise ConfigError(f"{key} must be at least {LEAST[name]}, not {value}.")
