@@ -18,6 +18,7 @@ from typing import Any
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, UserError, did_you_mean
 from ..renamed import MODULES
@@ -203,7 +204,9 @@ def _sentence(error: BaseException, file: str) -> str:
     where = f"{file}, line {line}" if line else file
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{where}: {missing_module(error.name, os.path.dirname(file))}"
-    text = " ".join(str(error).split()) or "no reason was given"
+    lines = str(error).splitlines() or ["no reason was given"]
+    # The further lines of omegaconf's errors name types of its own.
+    text = lines[0] if isinstance(error, OmegaConfBaseException) else " ".join(lines)
     if isinstance(error, UserError):
         return f"{where}: {text}"
     return f"{where}: {type(error).__name__}: {text}"
