@@ -117,13 +117,13 @@ def _own_imports() -> Iterator[None]:
         level: int = 0,
     ) -> Any:
         importer = (globals or {}).get("__name__")  # of a config file, its path
-        file = _file_of(name, importer, level) if importer in _running else None
+        file = _file_of(name, importer, level) if importer in _ran else None
         if file is not None:
             return _imported(file, name, level, fromlist or ())
         return python_import(name, globals, locals, fromlist or (), level)
 
     def load(filename: str, keys: str | tuple[str, ...] | None = None) -> Any:
-        if not str(filename).endswith(".py"):
+        if not str(filename).endswith(".py") or "://" in str(filename):
             return lazy_load.__func__(filename, keys)
         module = run_file(str(filename))
         if keys is None:

@@ -175,7 +175,8 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
 def _check_groups(value: Any, group: type, path: str) -> None:
     """Check the types of a group of keys; interpolations are checked when they are resolved."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is a group of keys and cannot be the single value {value!r}.")
+        given = "null" if value is None else repr(value)
+        raise ConfigError(f"{path} is a group of keys and cannot be the single value {given}.")
     if odd := [key for key in value if not isinstance(key, str)]:
         raise ConfigError(f"{path} has the key {odd[0]!r}, which is no text.")
     for inner in fields(group):
