@@ -61,10 +61,10 @@ def test_a_path_is_a_text(file, given, read):
         (f"{ROOT_KEY}==a", f"two equality signs: write {ROOT_KEY}=a."),
         (f"{ROOT_KEY}='a", "quote"),
         ("model.size=1,2", "a list is model.size=[1,2]"),
-        ("model.size=choice(1,2)", "several values"),
-        ("model.size=range(1,5)", "several values"),
-        ("model.size=interval(0,1)", "several values"),
-        ("model.size=glob(*)", "several values"),
+        ("model.size=choice(1,2)", "gives several values"),
+        ("model.size=range(1,5)", "gives several values"),
+        ("model.size=interval(0,1)", "gives several values"),
+        ("model.size=glob(*)", "gives several values"),
         ("train.max_iter=1,000", "a number has no comma"),
         ("model@x.size=1", "write key=value"),
         ("model/size=1", "Unknown key model/size"),
@@ -87,6 +87,7 @@ def test_a_path_is_a_text(file, given, read):
         ("train.max_iter=${foo}", "train.max_iter cannot be resolved"),
         ("train.seed=-1", "train.seed must be at least 0"),
         ("train.output_dir=' '", "train.output_dir is empty"),
+        ("train.output_dir= ", "train.output_dir is empty"),
     ],
 )
 def test_what_has_no_plain_meaning_is_a_sentence(file, override, words):

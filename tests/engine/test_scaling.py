@@ -41,6 +41,7 @@ def numbers(cfg) -> tuple:
         ([f"{BATCH}=16", "train.batch_scaling.learning_rate=none"], (30, 3, 2, 2, 0.02)),
         ([f"{BATCH}=1"], (480, 48, 24, 32, 0.01)),
         ([f"{BATCH}=16", "train.batch_scaling.reference=0"], (120, 12, 6, 8, 0.02)),
+        ([f"{BATCH}=16", "train.batch_scaling.reference=8"], (60, 6, 3, 4, 0.0282843)),
         # ten periods of 12 are ten of 10 (9.6), not 96 iterations with an eleventh evaluation
         ([f"{BATCH}=5"], (100, 10, 5, 6, 0.0223607)),
         # overridden values stay, in each form of an override

@@ -30,7 +30,7 @@ class ShortestEdge(T.ResizeShortestEdge):
 
     def __init__(self, short_edge_length: int | Sequence[int], max_size: int | None = None):
         sizes = [short_edge_length] if isinstance(short_edge_length, int) else short_edge_length
-        check_at_least(1, max_size=max_size, **{f"short_edge_length {s}": s for s in sizes})
+        check_at_least(1, max_size=max_size, short_edge_length=min(sizes, default=0))
         unlimited = 2**31 - 1
         super().__init__([int(s) for s in sizes], max_size or unlimited, sample_style="choice")
 

@@ -27,7 +27,7 @@ from .defaults import checked_values, with_defaults
 from .overrides import apply_overrides
 from .own_targets import resolve, unsaved
 from .renamed import translated
-from .scaling import BATCH, fit_to_length, not_for_reference, scale_to_batch
+from .scaling import BATCH, REFERENCE, fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
 from .value_checks import check_calls, resolved
 
@@ -69,6 +69,8 @@ def _loaded(file: Path, overrides: Sequence[str]) -> DictConfig:
     _drop_parts(cfg)
     cfg.train = with_defaults(tree.get("train") or {}, str(file), lenient=is_saved)
     overridden = apply_overrides(cfg, overrides)
+    if REFERENCE in overridden:
+        fixed = set()  # the numbers are for this batch, wherever they come from
     _expand_home(cfg)
     tree = resolved(cfg)
     cfg.train = checked_values(cfg.train)

@@ -82,14 +82,14 @@ def _parsed(cfg: DictConfig, text: str) -> tuple[str, Any, bool]:
         override = OverridesParser.create().parse_override(text)
         value = override.value()
     except HydraException as error:
-        if wants_text and given[0] not in "\"'[{":
+        if wants_text and given[:1] not in "\"'[{":
             return key, given, text.startswith("+")
         reason = str(error).splitlines()[0]
         raise ConfigError(f"The override {text} cannot be read ({reason}); {QUOTE}") from error
     if override.is_sweep_override():
         listed = given if override.is_choice_sweep() and "(" not in given else "1,2"
         raise ConfigError(
-            f"The override {text} gives several values to choose from, and a run has one: a list is"
+            f"The override {text} gives several values, and a run has one: a list is"
             f" {key}=[{listed}], a text is \"{key}='{given}'\", and a number has no comma."
         )
     if override.package is not None or not isinstance(
@@ -132,7 +132,8 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
     if not adding:
         _check_key(cfg, key)
     now = OmegaConf.select(cfg, key)
-    if isinstance(now, DictConfig) and value is not None and not _replaces(now, key, value):
+    merges = adding and isinstance(value, Mapping) and value
+    if isinstance(now, DictConfig) and not (value is None or merges or _replaces(now, key, value)):
         example = next((f"{key}.{name}" for name in now if name != "_target_"), f"{key}.KEY")
         raise ConfigError(
             f"{key} is a group of keys and cannot be the single value {value!r}: set the keys in"

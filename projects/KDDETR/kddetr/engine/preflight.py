@@ -89,7 +89,7 @@ def check_config(
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
-        _check_mappers(cfg)
+        _check_mappers(cfg, training)
         _check_data(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
@@ -102,11 +102,11 @@ def check_config(
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
 
-def _check_mappers(cfg: DictConfig) -> None:
+def _check_mappers(cfg: DictConfig, training: bool) -> None:
     """Build every mapper once, because that of the test images is needed late, and refuse one that
     reads BGR, as those of Detectron2's own configs do.
     """
-    for key in ("train.mapper", "train.unlabeled_mapper", "test.mapper"):
+    for key in ("test.mapper", *(("train.mapper", "train.unlabeled_mapper") if training else ())):
         order = OmegaConf.select(cfg, f"dataloader.{key}.image_format")
         if order not in (None, "RGB"):
             raise ConfigError(

@@ -33,7 +33,7 @@ LENGTHS = (
 )
 _RATE = "optimizer.lr"
 BATCH = "dataloader.train.total_batch_size"
-_REFERENCE = "train.batch_scaling.reference"
+REFERENCE = "train.batch_scaling.reference"
 
 
 class _ForReference(AnyNode):
@@ -61,10 +61,10 @@ def mark_reference(sections: Mapping[str, Any]) -> None:
     Args:
         sections: the names of a config file that has just been run; changed in place.
     """
-    reference = _node(sections, _REFERENCE)
+    reference = _node(sections, REFERENCE)
     if reference is None or _holds(reference) or not reference._value():
         return
-    for key in (*LENGTHS, _RATE, _REFERENCE):
+    for key in (*LENGTHS, _RATE, REFERENCE):
         node = _node(sections, key)
         if node is not None:
             marked = _ForReference(node._value())
