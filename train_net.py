@@ -29,6 +29,7 @@ from kddetr.engine import (
     check_launch,
     check_model,
     check_output_dir,
+    check_writable,
     launch,
     load_config,
     record_classes,
@@ -100,6 +101,7 @@ def check(args: argparse.Namespace) -> torch.device:
     check_config(cfg, training=not args.eval_only, check_init_checkpoint=not last)
     evaluated = cfg.train.init_checkpoint if args.eval_only else ""
     check_classes(cfg, last or evaluated, training=not args.eval_only)
+    check_writable(cfg.train.output_dir)
     if not args.eval_only and not args.resume:
         check_output_dir(cfg.train.output_dir)
     return device

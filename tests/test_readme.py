@@ -25,6 +25,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import yaml
+from detectron2.config import LazyConfig
 
 from kddetr.engine import build, load_config
 from kddetr.errors import ConfigError
@@ -193,10 +194,9 @@ def test_python_snippets_compile_and_import():
 
 
 @pytest.fixture
-def documented_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of configs/ with the two files that the pages tell a reader to save there.
-
-    The classes of docs/your_own.md are importable from my_distillation, as the page says.
+def documented_configs(tmp_path: Path) -> Path:
+    """A copy of configs/ with the file that a page tells a reader to save there, beside the folder
+    my_project/ of docs/your_own.md.
     """
     code = {
         page: [b.text for b in blocks() if b.place.startswith(f"docs/{page}.md")]
@@ -206,19 +206,26 @@ def documented_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     teacher = next(text for text in code["your_own_data"] if "common.data.custom" in text)
     (tmp_path / "configs" / "detectors" / "my_teacher.py").write_text(teacher)
     pair = next(text for text in code["your_own"] if "my_distillation import" in text)
-    (tmp_path / "configs" / "distill" / "my_pair.py").write_text(pair)
+    (tmp_path / "my_project").mkdir()
+    (tmp_path / "my_project" / "my_pair.py").write_text(pair)
     classes = [text for text in code["your_own"] if "\nclass " in f"\n{text}"]
-    (tmp_path / "my_distillation.py").write_text("\n".join(classes))
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "configs"
-    sys.modules.pop("my_distillation", None)
+    (tmp_path / "my_project" / "my_distillation.py").write_text("\n".join(classes))
+    return tmp_path
 
 
 def test_documented_configs_load(documented_configs: Path):
-    teacher = load_config(str(documented_configs / "detectors" / "my_teacher.py"))
+    teacher = load_config(str(documented_configs / "configs" / "detectors" / "my_teacher.py"))
     assert teacher.train.batch_scaling.note == ""  # its numbers are for its own batch
     assert teacher.train.max_iter == 50_000 and teacher.model.num_classes == 5
-    pair = documented_configs / "distill" / "my_pair.py"
+
+
+def test_the_documented_folder_of_ones_own_works(documented_configs: Path, tmp_path: Path):
+    """Outside of the project, and again from the config that a run has saved."""
+    shutil.rmtree(documented_configs / "configs")  # so that those of this project are found
+    pair = documented_configs / "my_project" / "my_pair.py"
+    LazyConfig.save(load_config(str(pair)), str(tmp_path / "config.yaml"))
+    saved = load_config(str(tmp_path / "config.yaml"))
+    assert type(build(saved.model.loss.box_losses[-1])).__name__ == "SmoothL1"
     model = load_config(str(pair), ["model.sampler.samplers.0.count=50"]).model
     assert build(model.sampler).samplers[0].count == 50
     loss = build(model.loss)

@@ -40,6 +40,7 @@ model.teacher = L(Vocabulary)(
 model.teacher.detector.model.num_classes = "${model.student.num_classes}"
 
 train.output_dir = "output/custom_faster_rcnn"
+train.batch_scaling.reference = dataloader.train.total_batch_size
 train.init_checkpoint = "model_zoo://${model.student.name}"
 train.max_iter = 50000
 train.checkpointer.period = 1000

@@ -13,7 +13,7 @@ from detectron2.data import (
 )
 
 from kddetr.checkpoint import AssumedClasses, Checkpointer, CheckpointError, load_pretrained
-from kddetr.data import registered_classes
+from kddetr.data import DetectionMapper, registered_classes
 from kddetr.engine import (
     ConfigError,
     Trainer,
@@ -37,7 +37,9 @@ WORDS = "the same 3 classes in another order: class 0 is 'class5'"
 def cfg(toy, tmp_path, dataset):
     cfg = toy.toy_config(tmp_path, dataset, eval_period=0, max_iter=2)
     node = L(get_detection_dataset_dicts)(names=dataset, filter_empty=False)
-    cfg.dataloader.test = L(build_detection_test_loader)(dataset=node, num_workers=0)
+    cfg.dataloader.test = L(build_detection_test_loader)(
+        dataset=node, mapper=L(DetectionMapper)(is_train=False, augmentations=[]), num_workers=0
+    )
     return cfg
 
 

@@ -14,7 +14,7 @@ from detectron2.data import (
 )
 
 from kddetr.checkpoint import CheckpointError, load_pretrained
-from kddetr.data import DatasetError, DetectionMapper, load_coco_format
+from kddetr.data import DatasetError, DetectionMapper, ShortestEdge, load_coco_format
 from kddetr.detectors import detectron2_detector
 from kddetr.engine import (
     ConfigError,
@@ -130,3 +130,15 @@ def test_a_new_run_overwrites_no_other(tmp_path):
     torch.save({}, tmp_path / "model_0000001.pth")
     with pytest.raises(ConfigError, match="--resume"):
         check_output_dir(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_mapper_out_of_range_is_found_before_training(cfg, part):
+    node = L(DetectionMapper)(
+        is_train=part == "train", augmentations=[L(ShortestEdge)(short_edge_length=[64, 0])]
+    )
+    cfg.dataloader[part].mapper = node
+    with pytest.raises(
+        ConfigError, match="short_edge_length must be a whole number of at least 1, not 0"
+    ):
+        check_config(cfg)

@@ -41,6 +41,7 @@ def numbers(cfg) -> tuple:
         ([f"{BATCH}=16", "train.batch_scaling.learning_rate=none"], (30, 3, 2, 2, 0.02)),
         ([f"{BATCH}=1"], (480, 48, 24, 32, 0.01)),
         ([f"{BATCH}=16", "train.batch_scaling.reference=0"], (120, 12, 6, 8, 0.02)),
+        ([f"{BATCH}=16", "train.batch_scaling.reference=8"], (60, 6, 3, 4, 0.0282843)),
         # ten periods of 12 are ten of 10 (9.6), not 96 iterations with an eleventh evaluation
         ([f"{BATCH}=5"], (100, 10, 5, 6, 0.0223607)),
         # overridden values stay, in each form of an override
@@ -81,7 +82,8 @@ def test_a_run_logs_what_was_scaled(config, caplog):
     logged = [r.getMessage() for r in caplog.records if r.getMessage().startswith("scaled")]
     assert logged == [
         "scaled from batch 4 to 8: train.max_iter stays 2, train.eval_period 12 -> 6,"
-        " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843"
+        " train.checkpointer.period 6 -> 3, optimizer.lr 0.02 -> 0.0282843; to a run of 2"
+        " iterations: train.checkpointer.period 3 -> 1"
     ]
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -100,3 +102,75 @@ def test_a_run_logs_what_was_scaled(config, caplog):
 def test_mistakes(config, override, words):
     with pytest.raises(ConfigError, match=words):
         load_config(config, [override])
+
+
+OWN = """
+from .toy_config import dataloader, lr_multiplier, model, optimizer, train
+dataloader.train.total_batch_size = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (30, 3, 2, 2, 0.04)),
+        ("train.max_iter = 70\noptimizer.lr = 0.5", (70, 3, 2, 2, 0.5)),
+        # also where it is the number that would be inherited
+        ("train.max_iter = 120\noptimizer.lr = 0.02", (120, 3, 2, 2, 0.02)),
+        ("train.max_iter, train.eval_period = 70, 7", (70, 7, 2, 2, 0.04)),
+        ("train.checkpointer.update(period=5)", (30, 3, 5, 2, 0.04)),
+        ("train = OmegaConf.merge(train, {'max_iter': 70})", (70, 3, 2, 2, 0.04)),
+        ("OmegaConf.update(train, 'max_iter', 70)", (70, 3, 2, 2, 0.04)),
+        ("train = deepcopy(train)\ntrain['max_iter'] = 70", (70, 3, 2, 2, 0.04)),
+        # a file that says for which batch its numbers are
+        ("train.max_iter = 70\ntrain.batch_scaling.reference = 4", (18, 3, 2, 2, 0.04)),
+        ("train.max_iter = 70\ntrain.batch_scaling.reference = 16", (70, 12, 6, 8, 0.02)),
+        ("train.batch_scaling.reference = 0", (120, 12, 6, 8, 0.02)),
+    ],
+)
+@pytest.mark.parametrize("chained", [False, True])
+def test_what_a_users_file_says_stays(config, text, expected, chained):
+    """Only what it inherits is scaled, also in a file that imports the user's."""
+    head = "from copy import deepcopy\nfrom omegaconf import OmegaConf\n"
+    mine = Path(config).with_name("mine.py")
+    mine.write_text(head + OWN + text)
+    if chained:
+        mine = mine.with_name("another.py")
+        names = "dataloader, lr_multiplier, model, optimizer, train"
+        mine.write_text(f"from .mine import {names}\ntrain.log_period = 3")
+    assert numbers(load_config(str(mine))) == expected
+
+
+def test_a_users_file_that_loads_the_recipe(config):
+    text = f"""
+from detectron2.config import LazyConfig
+_c = LazyConfig.load({config!r})
+dataloader, lr_multiplier, model = _c.dataloader, _c.lr_multiplier, _c.model
+optimizer, train = _c.optimizer, _c.train
+dataloader.train.total_batch_size = 16
+train.max_iter = 120
+"""
+    mine = Path(config).with_name("mine.py")
+    mine.write_text(text)
+    cfg = load_config(str(mine))
+    assert numbers(cfg) == (120, 3, 2, 2, 0.04)
+    assert "train.max_iter stays 120, train.eval_period 12 -> 3" in cfg.train.batch_scaling.note
+
+
+def test_what_would_outlast_the_run_is_shortened(config, tmp_path):
+    cfg = load_config(config, [f"{BATCH}=1", "train.max_iter=20"])
+    assert numbers(cfg)[2:4] == (10, 10)
+    assert cfg.train.batch_scaling.note.endswith(
+        "; to a run of 20 iterations: train.checkpointer.period 24 -> 10,"
+        " lr_multiplier.warmup_iters 32 -> 10"
+    )
+    LazyConfig.save(cfg, str(tmp_path / "config.yaml"))
+    assert load_config(str(tmp_path / "config.yaml")).train == cfg.train
+    # Without scaling too, and not where it is said on purpose.
+    unscaled = load_config(config, ["train.max_iter=4", "lr_multiplier.warmup_iters=0"])
+    assert unscaled.train.checkpointer.period == 2 and unscaled.train.batch_scaling.note
+    said = ["train.max_iter=4", "train.checkpointer.period=9", "lr_multiplier.warmup_iters=9"]
+    cfg = load_config(config, said)
+    assert cfg.train.checkpointer.period == 9 and "stays 9, so nothing" in str(cfg.train)
+    with pytest.raises(ConfigError, match="does not fit"):
+        build(cfg.lr_multiplier)

@@ -16,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
 from ..errors import DatasetError
+from ..ranges import whole
 
 MIN_SIDE = 1e-3  # pixels; a box that was clipped to nothing may have a side of a rounding error
 
@@ -30,6 +31,7 @@ class ShortestEdge(T.ResizeShortestEdge):
 
     def __init__(self, short_edge_length: int | Sequence[int], max_size: int | None = None):
         sizes = [short_edge_length] if isinstance(short_edge_length, int) else short_edge_length
+        whole(1, short_edge_length=min(sizes, default=0), max_size=max_size or 1)
         unlimited = 2**31 - 1
         super().__init__([int(s) for s in sizes], max_size or unlimited, sample_style="choice")
 

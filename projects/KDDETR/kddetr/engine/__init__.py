@@ -12,7 +12,13 @@ from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
 from .overrides import apply_overrides
-from .preflight import check_config, check_launch, check_output_dir, resolve_device
+from .preflight import (
+    check_config,
+    check_launch,
+    check_output_dir,
+    check_writable,
+    resolve_device,
+)
 from .schedule import cosine_schedule, step_schedule
 from .seeding import seed_everything
 from .trainer import Trainer
@@ -32,6 +38,7 @@ __all__ = [
     "check_launch",
     "check_model",
     "check_output_dir",
+    "check_writable",
     "coco_backend",
     "cosine_schedule",
     "launch",

@@ -1,5 +1,7 @@
 """The LazyCalls in a config: their callables, and the arguments that these take."""
 
+import contextlib
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -8,7 +10,7 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -29,27 +31,56 @@ def located(target: Callable | str) -> Callable:
         ConfigError: nothing is found at the path, or it cannot be called.
     """
     if not isinstance(target, str):
-        return target
-    try:
-        found = locate(target)
-    except ImportError:
-        found = None
+        found, reason = target, "it is no function or class."
+    else:
+        found, reason = None, _missing_part(target)
+        with contextlib.suppress(Exception):  # whatever a module of the user's raises
+            found = locate(target)
     if not callable(found):
-        raise ConfigError(f"{target} cannot be found, or is not callable: check its spelling.")
+        raise ConfigError(f"{target} cannot be found, or is not callable: {reason}")
     return found
+
+
+def _missing_part(path: str) -> str:
+    """Which part of an import path does not exist, for messages."""
+    module, _, name = path.rpartition(".")
+    while module:
+        try:
+            known = dir(importlib.import_module(module))
+        except ModuleNotFoundError:
+            module, _, name = module.rpartition(".")
+        except Exception as error:
+            return f"importing {module} raises {type(error).__name__}: {error}."
+        else:
+            hint = did_you_mean(name, known, otherwise="check its spelling.")
+            return f"{module} has no {name}; {hint}"
+    first = path.split(".")[0]
+    return f"there is no module {first}: check its spelling, or add its folder to PYTHONPATH."
 
 
 @cache
 def call_parameters(target: Callable | str) -> frozenset[str] | None:
     """The keyword arguments that the callable of a LazyCall takes; None: it takes any."""
-    try:
-        parameters = inspect.signature(located(target)).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
-        return None
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    parameters = _parameters(target)
+    if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return frozenset(p.name for p in parameters if p.kind in kinds)
+
+
+@cache
+def needed_arguments(target: Callable | str) -> frozenset[str]:
+    """The arguments that the callable of a LazyCall cannot be called without."""
+    parameters = _parameters(target) or ()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return frozenset(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
+
+
+def _parameters(target: Callable | str) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(located(target)).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature
+        return None
 
 
 def target_name(target: Callable | str) -> str:

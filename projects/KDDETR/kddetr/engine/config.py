@@ -5,6 +5,7 @@ ignore it.
 """
 
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
@@ -17,21 +18,26 @@ from detectron2.config import instantiate
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, did_you_mean
-from ..renamed import MODULES
+from ..errors import ConfigError, UserError, did_you_mean
 from .calls import target_name
+from .config_files import public, run_file
 from .defaults import checked_values, with_defaults
 from .overrides import apply_overrides
-from .own_targets import execute, name_by_file, resolve
+from .own_targets import resolve, unsaved
 from .renamed import translated
-from .scaling import scale_to_batch
+from .scaling import BATCH, REFERENCE, fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
+from .value_checks import check_calls, resolved
+
+_LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm", "numpy", "hydra")
 
 
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config file, complete its ``train`` section with the defaults, apply overrides, and
-    scale what is not overridden to the batch, see :func:`~kddetr.engine.scaling.scale_to_batch`.
+    scale what neither they nor the user's own file set to the batch, see
+    :func:`~kddetr.engine.scaling.scale_to_batch`.
 
     Args:
         path: a LazyConfig ``.py`` file, or the ``config.yaml`` that a run of this project has
@@ -39,20 +45,43 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
         overrides: ``key=value`` strings in hydra's grammar; ``+key=value`` adds a key on purpose.
 
     Raises:
-        ConfigError: the file is missing or empty, is a Detectron2 YAML config, or a key or value
-            is wrong.
+        ConfigError: the file is missing or empty, is a Detectron2 YAML config, or raises an error,
+            or a key or value is wrong.
     """
     file = _existing(path)
+    try:
+        return _loaded(file, overrides)
+    except (OmegaConfBaseException, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The config {file} cannot be read ({reason}): correct it.") from error
+
+
+def _loaded(file: Path, overrides: Sequence[str]) -> DictConfig:
     is_saved = file.suffix in (".yaml", ".yml")
     cfg = _load_saved(file) if is_saved else _load_python(file)
+    fixed = set() if is_saved else not_for_reference(cfg)
     tree = _plain(cfg)
-    check_sections(tree, str(path))
+    check_sections(tree, str(file))
+    if not set(SECTIONS) & set(cfg):
+        raise ConfigError(
+            f"{file} holds no config: a config file sets {', '.join(SECTIONS)}, or imports them."
+        )
     _drop_parts(cfg)
-    cfg.train = with_defaults(tree.get("train", {}), str(path), lenient=is_saved)
+    cfg.train = with_defaults(tree.get("train") or {}, str(file), lenient=is_saved)
     overridden = apply_overrides(cfg, overrides)
     _drop_idle_evaluator(cfg)
+    if REFERENCE in overridden:
+        fixed = set()  # the numbers are for this batch, wherever they come from
+    _expand_home(cfg)
+    tree = resolved(cfg)
     cfg.train = checked_values(cfg.train)
-    scale_to_batch(cfg, fixed=overridden)
+    if overrides:
+        check_sections(tree, f"{file} with its overrides")
+    check_calls(tree)
+    scale_to_batch(cfg, fixed=fixed | overridden)
+    if not is_saved or overridden & {"train.max_iter", BATCH}:  # a saved config has been fitted
+        fit_to_length(cfg, fixed=fixed | overridden)
+    _warn_of_unsaved(cfg, file)
     return cfg
 
 
@@ -82,7 +111,8 @@ def build(node: Any, **arguments: Any) -> Any:
             call ``params``.
 
     Raises:
-        ConfigError: a constructor refuses its arguments.
+        ConfigError: a constructor refuses its arguments. An error in the code of the user keeps its
+            traceback.
     """
     if not isinstance(node, Mapping | DictConfig):
         return node
@@ -92,11 +122,28 @@ def build(node: Any, **arguments: Any) -> Any:
         reduce(getitem, outer, call)[last] = value
     try:
         return instantiate(call)
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:
         # Constructors here raise ValueError, with a sentence, for arguments that do not fit.
-        if type(error) is not ValueError:
+        if type(error) is not ValueError and not _refused_by_library(error):
             raise
-        raise ConfigError(f"{target_name(call['_target_'])}: {error}") from error
+        reason = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        name = target_name(call["_target_"])
+        raise ConfigError(f"{name}: {' '.join(str(reason).split())}") from error
+
+
+def _refused_by_library(error: Exception) -> bool:
+    """Whether a library raised an error of its own kind for arguments that it got from a config.
+
+    Only code of this project and of the library has run until then: an error in a user's own class
+    keeps its traceback, and so does one that this project raises by mistake.
+    """
+    packages, trace = [], error.__traceback__
+    while trace is not None:
+        packages.append(trace.tb_frame.f_globals.get("__name__", "").split(".")[0])
+        trace = trace.tb_next
+    return {*packages} <= {"kddetr", *_LIBRARIES} and packages[-1] in _LIBRARIES
 
 
 def _existing(path: str) -> Path:
@@ -104,7 +151,9 @@ def _existing(path: str) -> Path:
         raise ConfigError(
             "No config file was named; give one with --config-file, e.g. a file under configs/."
         )
-    file = Path(path)
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise ConfigError(f"The config file {path} is a folder: name a file in it.")
     if not file.is_file():
         names = [other.name for other in file.parent.glob("*.py")]
         hint = did_you_mean(file.name, names, otherwise="check the path.", count=3)
@@ -117,17 +166,43 @@ def _existing(path: str) -> Path:
 
 
 def _load_python(file: Path) -> DictConfig:
-    try:
-        cfg = execute(str(file))
-    except ModuleNotFoundError as error:
-        if error.name not in MODULES:
-            raise
-        raise ConfigError(
-            f"{file}: the module {error.name} is now called {MODULES[error.name]}: import it"
-            " from there."
-        ) from error
-    name_by_file(cfg, str(file))
+    module = run_file(str(file))
+    for section in SECTIONS:
+        value = vars(module).get(section)
+        if value is not None and not isinstance(value, DictConfig):
+            raise ConfigError(
+                f"{file}: {section} is a {type(value).__name__}, but a section is a LazyCall or a"
+                " dictionary: write L(CLASS)(...) from detectron2.config's LazyCall, which is"
+                " called later."
+            )
+    cfg = public(module)
+    resolve(cfg)
     return cfg
+
+
+def _expand_home(node: Any) -> None:
+    """Replace the ``~`` at the start of every path by the home folder, in place."""
+    if not OmegaConf.is_config(node):
+        return
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        value = node[key]
+        if isinstance(value, str) and value.startswith("~"):
+            node[key] = os.path.expanduser(value)
+        _expand_home(value)
+
+
+def _warn_of_unsaved(cfg: DictConfig, file: Path) -> None:
+    names = unsaved(cfg)
+    if names and comm.is_main_process():
+        message = (
+            f"{', '.join(names)}: a lambda, a function inside of a function, a partial function or"
+            f" an object cannot be saved in config.yaml. The run itself can be resumed with {file};"
+            " to load its config.yaml too, write a class or a function in the file and a LazyCall"
+            " of it."
+        )
+        log_first_n(logging.WARNING, message, key="message", name=__name__)
 
 
 def _load_saved(file: Path) -> DictConfig:
@@ -137,9 +212,8 @@ def _load_saved(file: Path) -> DictConfig:
     config file is executed.
     """
     try:
-        with open(file) as stream:
-            tree = yaml.safe_load(stream)
-    except yaml.YAMLError as error:
+        tree = yaml.safe_load(file.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"The config file {file} cannot be read as plain YAML ({str(error).splitlines()[0]});"
             " correct it, or use the original .py config."

@@ -7,15 +7,15 @@ import copy
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import reduce
+from functools import cache, reduce
 from operator import attrgetter, getitem
-from types import NoneType
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, ValidationError
+from omegaconf.errors import ConfigKeyError
 
 from ..errors import ConfigError, did_you_mean
+from .argument_types import fits, wrong_type
 from .scaling import LEARNING_RATE_RULES
 
 _log = logging.getLogger(__name__)
@@ -86,8 +86,8 @@ class TrainSection:
     log_period: int = 20
 
     def __post_init__(self) -> None:
-        if not all(isinstance(name, str) for name in self.classes or ()):
-            raise ConfigError(f"train.classes must be a list of names, not {self.classes!r}.")
+        if not self.output_dir.strip():
+            raise ConfigError("train.output_dir is empty: name a folder for what the run saves.")
         for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
             self._require_at_least(1, key)
         for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):
@@ -112,6 +112,20 @@ class TrainSection:
 def train_defaults() -> dict[str, Any]:
     """The default ``train`` section as a new tree of plain dictionaries."""
     return OmegaConf.to_container(OmegaConf.structured(TrainSection))
+
+
+@cache
+def train_types() -> dict[str, Any]:
+    """The type of every key of ``train`` that is no group, by its dotted name."""
+
+    def types(group: type, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for inner in fields(group):
+            key = f"{path}.{inner.name}"
+            found |= types(inner.type, key) if is_dataclass(inner.type) else {key: inner.type}
+        return found
+
+    return types(TrainSection, "train")
 
 
 def with_defaults(train: Any, source: str, *, lenient: bool = False) -> DictConfig:
@@ -159,22 +173,20 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
             del reduce(getitem, groups, tree)[key]
             hint = did_you_mean(key, [f.name for f in fields(error.object_type)])
             unknown.append(f"unknown key train.{error.full_key}; {hint}")
-        except ValidationError as error:
-            if not is_dataclass(error.object_type):  # an element of a list
-                place = error.full_key.partition("[")[0]
-                raise ConfigError(
-                    f"train.{place} must be a list of names, not {train.get(place)!r}."
-                ) from error
-            kind = next(f.type for f in fields(error.object_type) if f.name == error.key)
-            names = ["null" if t is NoneType else t.__name__ for t in get_args(kind) or (kind,)]
-            raise ConfigError(
-                f"train.{error.full_key} must be of type {' or '.join(names)}, not {error.value!r}."
-            ) from error
 
 
 def _check_groups(value: Any, group: type, path: str) -> None:
+    """Check the types of a group of keys; interpolations are checked when they are resolved."""
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{path} is a group of keys and cannot be the single value {value!r}.")
+        given = "null" if value is None else repr(value)
+        raise ConfigError(f"{path} is a group of keys and cannot be the single value {given}.")
+    if odd := [key for key in value if not isinstance(key, str)]:
+        raise ConfigError(f"{path} has the key {odd[0]!r}, which is no text.")
     for inner in fields(group):
-        if is_dataclass(inner.type) and inner.name in value:
-            _check_groups(value[inner.name], inner.type, f"{path}.{inner.name}")
+        if inner.name not in value:
+            continue
+        key, given = f"{path}.{inner.name}", value[inner.name]
+        if is_dataclass(inner.type):
+            _check_groups(given, inner.type, key)
+        elif not fits(given, inner.type) and "${" not in str(given):
+            raise ConfigError(wrong_type(key, given, inner.type))

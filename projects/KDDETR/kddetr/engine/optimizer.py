@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ..ranges import not_negative
+
 # The first is the base class of batch and instance normalisation.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
@@ -39,7 +41,8 @@ def parameter_groups(
         ValueError: a key of ``lr_factors`` occurs in no parameter's name, or no parameter is
             trainable.
     """
-    factors = dict(lr_factors or {})
+    not_negative(base_lr=base_lr, **(factors := dict(lr_factors or {})))
+    not_negative(weight_decay_norm=weight_decay_norm or 0, weight_decay_bias=weight_decay_bias or 0)
     names = [name for name, _ in model.named_parameters()]
     idle = [part for part in factors if not any(part in name for name in names)]
     if idle:

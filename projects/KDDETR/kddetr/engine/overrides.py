@@ -1,17 +1,26 @@
 """Overrides of a config on the command line, ``key=value``, which refuse unknown keys."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, did_you_mean
+from .argument_types import argument_types, is_text
 from .calls import call_parameters
+from .defaults import train_types
 from .renamed import current_argument
+
+QUOTE = "quote a value with special characters twice: \"key='a=b'\"."
 
 
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
-    """Apply overrides in hydra's grammar, in place.
+    """Apply overrides in hydra's grammar, in place. Of two for one key the last one counts.
+
+    Where an argument is a text, such as a path, a value that reads as a number is its text.
 
     Args:
         cfg: the config.
@@ -23,26 +32,19 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
     Raises:
         ConfigError: an unknown key, an override in another style, or a flag among the overrides.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
     overridden: set[str] = set()
     for text, following in zip(overrides, [*overrides[1:], "VALUE"]):
         _check_style(text, following)
+        key, value, adding = _parsed(cfg, text)
         try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException as error:
+            keys = _set(cfg, key, value, adding=adding)
+        except OmegaConfBaseException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"The override {text} cannot be read ({reason}); quote a value with special"
-                " characters twice: \"key='a=b'\"."
-            ) from error
-        if override.is_delete():
-            raise ConfigError(
-                f"The override {text} deletes a key, which is not supported: set it to null."
-            )
-        adding = override.is_add() or override.is_force_add()
-        overridden |= _set(cfg, override.key_or_group, override.value(), adding=adding)
+            raise ConfigError(f"The override {text} cannot be used ({reason}); {QUOTE}") from error
+        if twice := sorted(keys & overridden):
+            message = f"{', '.join(twice)} is overridden twice: the last value, of {text}, counts."
+            log_first_n(logging.WARNING, message, key="message", name=__name__)
+        overridden |= keys
     return overridden
 
 
@@ -51,12 +53,75 @@ def _check_style(text: str, following: str) -> None:
         raise ConfigError(
             f"{text} comes after an override and would be ignored; put flags before all overrides."
         )
-    if "=" not in text and not text.startswith("~"):
+    if not text.isprintable():
+        raise ConfigError(f"The override {text!r} has a line break or a control character.")
+    if text.startswith("~"):
+        raise ConfigError(
+            f"The override {text} deletes a key, which is not supported: set it to null."
+        )
+    key, equals, value = text.partition("=")
+    if not equals:
         raise ConfigError(
             f"Overrides are written key=value: {text}={following} instead of '{text} {following}'."
         )
-    if text.endswith("=None"):
-        raise ConfigError(f"{text} sets the word 'None'; write {text[:-4]}null for no value.")
+    if value.startswith("="):
+        raise ConfigError(f"{text} has two equality signs: write {key}={value.lstrip('=')}.")
+    if value == "None":
+        raise ConfigError(f"{text} sets the word 'None'; write {key}=null for no value.")
+
+
+def _parsed(cfg: DictConfig, text: str) -> tuple[str, Any, bool]:
+    """The key of an override, its value, and whether it adds the key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    key, _, given = text.partition("=")
+    key, given = key.lstrip("+"), given.strip()
+    wants_text = _wants_text(cfg, key)
+    try:
+        override = OverridesParser.create().parse_override(text)
+        value = override.value()
+    except HydraException as error:
+        if wants_text and given[:1] not in "\"'[{":
+            return key, given, text.startswith("+")
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"The override {text} cannot be read ({reason}); {QUOTE}") from error
+    if override.is_sweep_override():
+        listed = given if override.is_choice_sweep() and "(" not in given else "1,2"
+        raise ConfigError(
+            f"The override {text} gives several values, and a run has one: a list is"
+            f" {key}=[{listed}], a text is \"{key}='{given}'\", and a number has no comma."
+        )
+    if override.package is not None or not isinstance(
+        value, bool | int | float | str | list | dict | None
+    ):
+        raise ConfigError(f"The override {text} cannot be used: write key=value.")
+    if wants_text and isinstance(value, bool | int | float):
+        value = given
+    return override.key_or_group, value, override.is_add() or override.is_force_add()
+
+
+def _wants_text(cfg: DictConfig, key: str) -> bool:
+    """Whether the value of a key is a text, by the type of the argument, or else as it is now."""
+    group, _, name = key.rpartition(".")
+    if key.startswith("train."):
+        return key in train_types() and is_text(train_types()[key])
+    try:
+        node = OmegaConf.select(cfg, group) if group else cfg
+        now = node[name] if OmegaConf.is_config(node) and not _is_reference(node, name) else None
+    except (OmegaConfBaseException, ValueError, TypeError, KeyError, IndexError):
+        return False  # a key that does not exist, which is refused elsewhere
+    if not isinstance(node, DictConfig) or name == "_target_":
+        return False
+    target = node.get("_target_")
+    types = argument_types(target) if target is not None else {}
+    return is_text(types[name]) if name in types else isinstance(now, str)
+
+
+def _is_reference(node: DictConfig | ListConfig, name: str) -> bool:
+    return (
+        isinstance(node, ListConfig) or name not in node or OmegaConf.is_interpolation(node, name)
+    )
 
 
 def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
@@ -66,8 +131,22 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
         return set().union(*keys)
     if not adding:
         _check_key(cfg, key)
-    OmegaConf.update(cfg, key, value, merge=True, force_add=True)
+    now = OmegaConf.select(cfg, key)
+    merges = adding and isinstance(value, Mapping) and value
+    if isinstance(now, DictConfig) and not (value is None or merges or _replaces(now, key, value)):
+        example = next((f"{key}.{name}" for name in now if name != "_target_"), f"{key}.KEY")
+        raise ConfigError(
+            f"{key} is a group of keys and cannot be the single value {value!r}: set the keys in"
+            f" it, such as {example}."
+        )
+    OmegaConf.update(cfg, key, value, merge=value != {}, force_add=True)
     return {key}
+
+
+def _replaces(now: DictConfig, key: str, value: Any) -> bool:
+    """An empty dictionary replaces a plain one, such as that of optimizer.params.lr_factors."""
+    is_group = "_target_" in now or "." not in key or key.startswith("train.")
+    return isinstance(value, Mapping) and not is_group
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

@@ -5,6 +5,7 @@ They need no model; :func:`kddetr.engine.check_model` is for the model before it
 
 import logging
 import os
+import tempfile
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,7 @@ from ..checkpoint import local_file, whole_checkpoints
 from ..data import check_dataset, check_same_classes
 from ..errors import CheckpointError, ConfigError
 from .calls import needs_no_teacher, walk
+from .config import build
 from .evaluation_sets import check_evaluation, evaluation_sets, has_test_data, names_in
 
 _log = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def check_config(
     """
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
-        _check_colours(cfg)
+        _check_mappers(cfg, training)
         _check_data(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
@@ -99,15 +101,18 @@ def check_config(
         _check_file(cfg.train.init_checkpoint, "train.init_checkpoint")
 
 
-def _check_colours(cfg: DictConfig) -> None:
-    """Refuse a mapper that reads BGR, as those of Detectron2's own configs do."""
-    for key in ("train.mapper", "train.unlabeled_mapper", "test.mapper"):
+def _check_mappers(cfg: DictConfig, training: bool) -> None:
+    """Build every mapper once, because that of the test images is needed late, and refuse one that
+    reads BGR, as those of Detectron2's own configs do.
+    """
+    for key in ("test.mapper", *(("train.mapper", "train.unlabeled_mapper") if training else ())):
         order = OmegaConf.select(cfg, f"dataloader.{key}.image_format")
         if order not in (None, "RGB"):
             raise ConfigError(
                 f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
+        build(OmegaConf.select(cfg, f"dataloader.{key}"))
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
@@ -131,6 +136,23 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
             " dataloader.test.dataset.json_file=FILE dataloader.test.dataset.image_root=FOLDER for"
             " data of your own, or dataloader.test.dataset.names=NAME for registered data."
         )
+
+
+def check_writable(folder: str) -> None:
+    """Make the output folder, and check that files can be written into it.
+
+    Raises:
+        ConfigError: it cannot be made, is a file, or must not be written to.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"train.output_dir={folder} cannot be written to ({error.strerror}): name a folder of"
+            " yours."
+        ) from error
 
 
 def check_output_dir(folder: str) -> None:

@@ -4,12 +4,16 @@
 ``dataloader.train.total_batch_size`` differs from it, the iterations are multiplied by
 reference / batch, so that the run processes the same number of images, and ``optimizer.lr`` is
 multiplied by a power of batch / reference.
+
+A recipe says its reference itself. What another file sets after importing it is not known to be for
+that batch, and stays as it is.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import AnyNode, DictConfig, OmegaConf
 
 # The learning rate is multiplied by (batch / reference) ** power. "sqrt" is the rule of adaptive
 # optimizers, whose update does not grow with the gradient: the mean over k times as many images has
@@ -27,7 +31,66 @@ LENGTHS = (
     "train.checkpointer.period",
     "lr_multiplier.warmup_iters",
 )
-_BATCH = "dataloader.train.total_batch_size"
+_RATE = "optimizer.lr"
+BATCH = "dataloader.train.total_batch_size"
+REFERENCE = "train.batch_scaling.reference"
+
+
+class _ForReference(AnyNode):
+    """A number that is for the reference batch, until another value is assigned to it.
+
+    It is an ordinary node of omegaconf with a note, which copies of a config keep.
+    """
+
+    holds = False
+
+    def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
+        super()._set_value(value, flags)
+        self.__dict__["holds"] = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_ForReference":
+        copied = _ForReference()
+        self._deepcopy_impl(copied, memo)
+        copied.__dict__["holds"] = self.holds
+        return copied
+
+
+def mark_reference(sections: Mapping[str, Any]) -> None:
+    """Note, in a config file that has set the reference itself, that its numbers are for it.
+
+    Args:
+        sections: the names of a config file that has just been run; changed in place.
+    """
+    reference = _node(sections, REFERENCE)
+    if reference is None or _holds(reference) or not reference._value():
+        return
+    for key in (*LENGTHS, _RATE, REFERENCE):
+        node = _node(sections, key)
+        if node is not None:
+            marked = _ForReference(node._value())
+            marked.__dict__["holds"] = True
+            node._get_parent()[key.rpartition(".")[2]] = marked
+
+
+def not_for_reference(cfg: DictConfig) -> set[str]:
+    """The dotted keys that a file has set without saying for which batch."""
+    nodes = {key: _node(cfg, key) for key in (*LENGTHS, _RATE)}
+    return {key for key, node in nodes.items() if node is not None and not _holds(node)}
+
+
+def _holds(node: AnyNode | None) -> bool:
+    return isinstance(node, _ForReference) and node.holds
+
+
+def _node(sections: Mapping[str, Any], key: str) -> AnyNode | None:
+    """The node of a single value; None where there is none."""
+    node: Any = sections
+    for part in key.split("."):
+        if isinstance(node, DictConfig):
+            node = None if node._is_none() else node._get_node(part)
+        else:
+            node = node.get(part) if isinstance(node, Mapping) else None
+    return node if isinstance(node, AnyNode) else None
 
 
 def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
@@ -38,17 +101,17 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
 
     Args:
         cfg: a config with a complete ``train`` section, whose values have been checked.
-        fixed: dotted keys that stay as they are, because they were overridden.
+        fixed: dotted keys that stay as they are, because the user has set them.
     """
-    scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, _BATCH)
+    scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, BATCH)
     if not isinstance(batch, int) or batch < 1 or scaling.reference in (0, batch):
         return
     ratio = batch / scaling.reference
     changes = _lengths(cfg, ratio, whole_periods="train.eval_period" not in fixed)
-    rate = OmegaConf.select(cfg, "optimizer.lr")
+    rate = OmegaConf.select(cfg, _RATE)
     if rate is not None:
         power = LEARNING_RATE_RULES[scaling.learning_rate]
-        changes["optimizer.lr"] = float(f"{rate * ratio**power:.6g}")
+        changes[_RATE] = float(f"{rate * ratio**power:.6g}")
     changed = []
     for key, value in changes.items():
         before = OmegaConf.select(cfg, key)
@@ -73,3 +136,28 @@ def _lengths(cfg: DictConfig, ratio: float, *, whole_periods: bool) -> dict[str,
         # one after a few iterations.
         found["train.max_iter"] = cfg.train.max_iter // period * found["train.eval_period"]
     return found
+
+
+def fit_to_length(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
+    """Shorten what would outlast the run, in place, and add it to ``train.batch_scaling.note``.
+
+    The run is then saved at least once before its end. The period of the evaluation needs no
+    change, because the last iteration is always followed by one.
+
+    Args:
+        cfg: as :func:`scale_to_batch` leaves it.
+        fixed: as there. A warm-up among them is refused by the schedule where it is too long.
+    """
+    length, scaling, changed = cfg.train.max_iter, cfg.train.batch_scaling, []
+    for key in ("train.checkpointer.period", "lr_multiplier.warmup_iters"):
+        before = OmegaConf.select(cfg, key)
+        if not isinstance(before, int) or before < length or length < 2:
+            continue
+        if key not in fixed:
+            OmegaConf.update(cfg, key, length // 2)
+            changed.append(f"{key} {before} -> {length // 2}")
+        elif key == "train.checkpointer.period":
+            changed.append(f"{key} stays {before}, so nothing is saved before the end")
+    fitted = f"to a run of {length} iterations: {', '.join(changed)}"
+    if changed and fitted not in scaling.note:
+        scaling.note = "; ".join(note for note in (scaling.note, fitted) if note)

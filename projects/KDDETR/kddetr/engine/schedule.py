@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
 from fvcore.common.param_scheduler import CosineParamScheduler, ParamScheduler
 
+from ..ranges import not_negative, whole
+
 
 class _Steps(ParamScheduler):
     def __init__(self, milestones: Sequence[float], gamma: float):
@@ -45,6 +47,7 @@ def step_schedule(
             "milestones is not set: call set_iterations (coco_iterations.py) or set"
             " lr_multiplier.milestones=[0.8]."
         )
+    not_negative(gamma=gamma)
     milestones = list(milestones)
     if milestones != sorted(set(milestones)) or not all(0 < m < 1 for m in milestones):
         raise ValueError(
@@ -64,6 +67,7 @@ def cosine_schedule(
     Raises:
         ValueError: the warm-up is as long as the run.
     """
+    not_negative(end_factor=end_factor)
     schedule = CosineParamScheduler(1.0, end_factor)
     return _warmed_up(schedule, max_iter, warmup_iters, warmup_factor)
 
@@ -71,6 +75,9 @@ def cosine_schedule(
 def _warmed_up(
     schedule: ParamScheduler, max_iter: int, iters: int, factor: float
 ) -> ParamScheduler:
+    whole(1, max_iter=max_iter)
+    whole(0, warmup_iters=iters)
+    not_negative(warmup_factor=factor)
     if iters == 0:
         return schedule
     if not 0 < iters < max_iter:

@@ -30,6 +30,8 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
             of an earlier version, with today's name.
     """
     for section in tree:
+        if not isinstance(section, str):
+            raise ConfigError(f"{source}: {section!r} is no name of a section: put it in quotes.")
         # Other names are parts that sections are made of, unless they are nearly a section's name.
         hint = did_you_mean(section, SECTIONS, otherwise="", cutoff=0.6)
         if section not in SECTIONS and hint:
@@ -37,9 +39,15 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
                 f"{source}: there is no section '{section}'; {hint} (If it is not meant as a"
                 " section, start its name with an underscore.)"
             )
+    for section in SECTIONS:
+        if not isinstance(tree.get(section, {}), Mapping | None):
+            raise ConfigError(
+                f"{source}: {section} is a group of keys and cannot be the single value"
+                f" {tree[section]!r}."
+            )
     for key in tree.get("dataloader") or ():
         if key not in LOADERS:
-            hint = did_you_mean(key, LOADERS)
+            hint = did_you_mean(str(key), LOADERS)
             raise ConfigError(f"{source}: unknown key dataloader.{key}; {hint}")
     for section in CALLS:
         _check_calls(tree.get(section), section, source, in_call=False)
@@ -68,19 +76,31 @@ def _check_calls(node: Any, path: str, source: str, *, in_call: bool) -> None:
 def _check_arguments(
     node: Mapping[str, Any], target: Callable | str, path: str, source: str
 ) -> None:
+    if not isinstance(target, str) and not callable(target):
+        raise ConfigError(
+            f"{source}: {path}._target_ must be the import path of a class or a function, not"
+            f" {target!r}."
+        )
     if isinstance(target, str) and (new := current_name(target)):
         raise ConfigError(f"{source}: {path}: {target} is now called {new}.")
-    if located(target) is DistillationLoss:
+    try:
+        found = located(target)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {path}._target_: {error}") from error
+    if found is DistillationLoss:
         raise ConfigError(f"{source}: {path}: {LOSS_IS_NOW}")
     known = call_parameters(target)
     for key in node:
         if key == "_target_" or known is None or key in known:
             continue
+        if not isinstance(key, str):
+            raise ConfigError(f"{source}: {path} has the key {key!r}, which is no text.")
         if new := current_argument(key, known):
             raise ConfigError(f"{source}: {path}.{key} is now called {path}.{new}.")
         hint = did_you_mean(key, known)
         raise ConfigError(
-            f"{source}: {path}.{key}: {target_name(target)} has no such argument; {hint}"
+            f"{source}: {path}.{key}: {target_name(target)} has no such argument; {hint} (A call"
+            " with other arguments is written as a whole in a config file.)"
         )
 
 
