@@ -12,7 +12,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from kddetr.data import (
     DatasetError,
     check_dataset,
-    checks,
     dataset_names,
     load_coco_format,
     load_image_folder,
@@ -42,8 +41,9 @@ def test_an_unknown_name_is_refused_with_close_names():
 @pytest.mark.parametrize("what", ["json_file", "image_root"])
 def test_missing_paths_are_refused(paths, what):
     name = register_coco_format(**paths | {what: "nowhere/at all"})
-    with pytest.raises(DatasetError, match=r"nowhere/at all does not exist.*DETECTRON2_DATASETS"):
+    with pytest.raises(DatasetError, match=r"nowhere/at all does not exist.*relative to") as error:
         check_dataset(name)
+    assert "DETECTRON2_DATASETS" not in str(error.value)  # which has no effect on own data
     with pytest.raises(DatasetError, match="does not exist"):
         DatasetCatalog.get(name)
     with pytest.raises(DatasetError, match=f"has no {what}"):
@@ -63,18 +63,6 @@ def test_missing_images_are_named_and_counted(paths, folder):
         check_dataset(name)
     (folder / "images/2.png").unlink()
     with pytest.raises(DatasetError, match=r"1\.png and 1 more of its 3 images do not exist"):
-        check_dataset(name)
-
-
-def test_of_a_large_file_only_the_end_is_read(paths, folder, monkeypatch):
-    monkeypatch.setattr(checks, "LARGE_FILE", 100)
-    name = register_coco_format(**paths)
-    MetadataCatalog.get(name).thing_classes = ["early", "late"]
-    monkeypatch.setattr(checks, "read_coco_json", None)
-    check_dataset(name)
-    path = folder / "instances.json"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(DatasetError, match="truncated"):
         check_dataset(name)
 
 

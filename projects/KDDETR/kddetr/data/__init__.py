@@ -2,15 +2,13 @@
 
 from ..errors import DatasetError
 from ..renamed import explain_old_names
-from .checks import check_dataset, check_same_classes, dataset_names
-from .coco import (
-    load_coco_format,
-    load_image_folder,
-    register_coco_format,
-    without_annotations,
-)
+from .checks import check_dataset, check_pixels, check_same_classes, dataset_names
+from .coco import load_coco_format, register_coco_format, without_annotations
+from .entries import is_left_out
+from .folders import load_image_folder
+from .images import read_image
 from .loader import TrainLoader, build_train_loader
-from .mapper import DetectionMapper, ShortestEdge, read_image
+from .mapper import DetectionMapper, ShortestEdge
 
 __all__ = [
     "DatasetError",
@@ -19,8 +17,10 @@ __all__ = [
     "TrainLoader",
     "build_train_loader",
     "check_dataset",
+    "check_pixels",
     "check_same_classes",
     "dataset_names",
+    "is_left_out",
     "load_coco_format",
     "load_image_folder",
     "read_image",

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
-from ..data import check_dataset, check_same_classes, dataset_names
+from ..data import check_dataset, check_pixels, check_same_classes, dataset_names
 from ..errors import CheckpointError, ConfigError
 from ..teachers import Vocabulary, listed
 from .calls import walk
@@ -89,6 +89,7 @@ def check_config(
     if cfg.get("dataloader") is not None:
         _check_colours(cfg)
         _check_data(cfg, training)
+        _check_bits(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
         model = cfg.get("model")
@@ -109,6 +110,19 @@ def _check_colours(cfg: DictConfig) -> None:
                 f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
+
+
+def _check_bits(cfg: DictConfig, training: bool) -> None:
+    """Refuse 16-bit images that a mapper would turn black, because they use fewer bits."""
+    parts = [("test", "dataset", "mapper")]
+    if training:
+        parts.append(("train", "dataset", "mapper"))
+        if OmegaConf.select(cfg, "dataloader.train.unlabeled_per_batch", default=0):
+            parts.append(("train", "unlabeled", "unlabeled_mapper"))
+    for part, dataset, mapper in parts:
+        node = OmegaConf.select(cfg, f"dataloader.{part}.{dataset}")
+        key = f"dataloader.{part}.{mapper}.bits"
+        check_pixels(node, OmegaConf.select(cfg, key), key)
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
