@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
@@ -22,7 +21,7 @@ from .coco import (
     set_classes,
 )
 from .entries import check_class_names, check_for_metric
-from .folders import list_images, load_image_folder
+from .folders import list_images
 from .images import SEEN, check_bits, check_size, spread, upright_size
 from .paths import check_images_exist, check_paths
 from .plausibility import check_boxes
@@ -66,7 +65,7 @@ def check_dataset(
         for_training: also require annotations, with a box to learn from in at least one data set.
         for_evaluation: also require what the metric reads: of a COCO file see
             :func:`~kddetr.data.entries.check_for_metric`; of the records of a function an
-            ``image_id`` of its own, ``height`` and ``width``.
+            ``image_id`` of its own.
 
     Raises:
         DatasetError: a name is not registered, a file, folder or image is missing, an entry is
@@ -126,32 +125,31 @@ def dataset_names(node) -> list[str]:
         return [name for item in node for name in dataset_names(item)]
     if "names" in node:
         return dataset_names(node["names"])
-    target = _target(node)
+    target = node.get("_target_")
+    target = locate(target) if isinstance(target, str) else target
     if target in (load_coco_format, register_coco_format):
         keys = ("json_file", "image_root", "name")
         return [register_coco_format(**{k: node[k] for k in keys if k in node})]
     return []
 
 
-def check_pixels(node, bits: int | None, key: str) -> None:
+def check_pixels(names: Sequence[str], bits: int | None, key: str, *, folder: str = "") -> None:
     """Check that 16-bit images fill the bits that their mapper expects.
 
     Args:
-        node: a part of a config that :func:`dataset_names` reads, whose data sets were checked
-            before, or a node of :func:`load_image_folder`.
+        names: registered names, which :func:`check_dataset` has checked.
         bits: argument ``bits`` of the mapper.
         key: the config key of this argument, for the message.
+        folder: a folder of images that the same mapper reads, if any.
 
     Raises:
-        DatasetError: the images would become black or white, or one of them cannot be opened.
+        DatasetError: the images would become black or white, or one of them cannot be opened, or
+            the folder holds none.
     """
-    if hasattr(node, "keys") and _target(node) is load_image_folder:
-        if node.get("image_root"):
-            check_bits([str(path) for path in list_images(node["image_root"])[0]], bits, key)
-        return
-    for name in dict.fromkeys(dataset_names(node)):
-        found = next((f for (known, *_), f in _checked.items() if known == name), None)
-        check_bits(found.images if found else (), bits, key)
+    files = [f for (name, *_), found in _checked.items() if name in names for f in found.images]
+    check_bits(sorted(set(files)), bits, key)
+    if folder:
+        check_bits([str(path) for path in list_images(folder)[0]], bits, key)
 
 
 def _check_once(name: str, for_training: bool, for_evaluation: bool) -> _Found:
@@ -238,10 +236,10 @@ def _check_classes(name: str) -> None:
         )
     check_class_names(classes, where)
     ids = metadata.get("thing_dataset_id_to_contiguous_id")
-    if ids and sorted(ids.values()) != list(range(len(classes))):
+    if ids and set(ids.values()) != set(range(len(classes))):
         raise DatasetError(
-            f"{where}: thing_dataset_id_to_contiguous_id must give each of the {len(classes)} "
-            f"classes one number from 0 to {len(classes) - 1}, and not {sorted(ids.values())}."
+            f"{where}: thing_dataset_id_to_contiguous_id must give ids for the {len(classes)} "
+            f"classes from 0 to {len(classes) - 1}, and not for {sorted(set(ids.values()))}."
         )
 
 
@@ -252,7 +250,9 @@ def _check_metric_file(name: str, records: Sequence[dict]) -> None:
     document = read_coco_json(json_file)
     listed, classes, id_map = coco_records(document, json_file=json_file, image_root="")
     check_for_metric(document, json_file)
-    set_classes(name, classes, id_map, f"{json_file}, which its metadata names, has the classes")
+    if not metadata.get("thing_dataset_id_to_contiguous_id"):
+        what = f"{json_file}, which its metadata names, has the classes"
+        set_classes(name, classes, id_map, what)
     ids, wanted = ({record["image_id"] for record in some} for some in (records, listed))
     if ids != wanted:
         raise DatasetError(
@@ -277,11 +277,6 @@ def _check_pictures(
     images = tuple(record["file_name"] for record in seen)
     boxes, warnings = check_boxes(records, where, sizes) if labeled else (None, [])
     return boxes, images, warnings
-
-
-def _target(node) -> Any:
-    target = node.get("_target_")
-    return locate(target) if isinstance(target, str) else target
 
 
 def _nothing_to_learn(names: Sequence[str]) -> str:

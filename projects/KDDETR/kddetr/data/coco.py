@@ -4,11 +4,12 @@ Detectron2 needs every data set registered under a name by Python code; the func
 one from its paths. Every fault of a file is reported in one sentence that names the entry.
 """
 
+import contextlib
 import gc
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -139,10 +140,9 @@ def read_coco_json(json_file: str | os.PathLike) -> dict:
     path = Path(json_file)
     if not path.is_file():
         raise DatasetError(f"The annotation file {path} does not exist. {advice(path)}")
-    collects = gc.isenabled()
-    gc.disable()  # it would look through the millions of new objects again and again
     try:
-        document = json.loads(path.read_bytes())
+        with _no_collection():
+            document = json.loads(path.read_bytes())
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path} is not text in UTF-8 ({error}): save it in this encoding."
@@ -151,9 +151,6 @@ def read_coco_json(json_file: str | os.PathLike) -> dict:
         raise DatasetError(
             f"{path} is truncated or not JSON ({error}): copy or export it again."
         ) from error
-    finally:
-        if collects:
-            gc.enable()
     document = document if isinstance(document, dict) else {}
     for key in ("images", "categories", "annotations"):
         if not isinstance(document.get(key, [] if key == "annotations" else None), list):
@@ -180,26 +177,18 @@ def coco_records(
     id_map = {category["id"]: i for i, category in enumerate(categories)}
     names = [c["id"] if c.get("name") is None else c["name"] for c in categories]
     check_class_names(names, json_file)
-    records: dict = {}
-    for image in document["images"]:
-        check_image(image, json_file)
-        record = {
-            "file_name": os.path.join(image_root, image["file_name"]),
-            "image_id": image["id"],
-        }
-        record |= {k: image[k] for k in ("height", "width") if image.get(k) is not None}
-        records[image["id"]] = record | ({"annotations": []} if "annotations" in document else {})
-    check_listed_once({k: os.path.normpath(r["file_name"]) for k, r in records.items()}, json_file)
-    notes = document.get("annotations", ())
-    check_annotations(notes, records, id_map, json_file)
-    for note in notes:
-        converted = {
-            "bbox": note["bbox"],
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": id_map[note["category_id"]],
-            "iscrowd": int(is_left_out(note)),
-        }
-        records[note["image_id"]]["annotations"].append(converted)
+    with _no_collection():
+        records = _image_records(document, json_file, image_root)
+        notes = document.get("annotations", ())
+        check_annotations(notes, records, id_map, json_file)
+        for note in notes:
+            converted = {
+                "bbox": note["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": id_map[note["category_id"]],
+                "iscrowd": int(is_left_out(note)),
+            }
+            records[note["image_id"]]["annotations"].append(converted)
     ignored = sum(1 for note in notes if note.get("ignore"))
     if ignored:
         _log.info(
@@ -210,6 +199,33 @@ def coco_records(
             len(notes),
         )
     return [records[key] for key in sorted(records)], [str(name) for name in names], id_map
+
+
+def _image_records(document: dict, json_file: str, image_root: str) -> dict:
+    """The dataset dicts of a parsed file, still without annotations, by image id."""
+    records: dict = {}
+    for image in document["images"]:
+        check_image(image, json_file)
+        record = {
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "image_id": image["id"],
+        }
+        record |= {k: image[k] for k in ("height", "width") if image.get(k) is not None}
+        records[image["id"]] = record | ({"annotations": []} if "annotations" in document else {})
+    check_listed_once({k: os.path.normpath(r["file_name"]) for k, r in records.items()}, json_file)
+    return records
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection, which would look through millions of new objects again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ Detectron2 believes such dicts: a class from 1 to K trains the wrong class, a mi
 ends the first evaluation. Numbers of numpy and torch, tuples and arrays are converted to Python's.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from .entries import (
     is_left_out,
 )
 
+_log = logging.getLogger(__name__)
 _PIXELS = {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}
 
 
@@ -44,6 +46,9 @@ def plain_records(records: Any, where: str, classes: Sequence[str] | None) -> li
     for i, record in enumerate(plain):
         if "annotations" in record:
             _plain_annotations(record, f"{where}, record {i} ({record['file_name']})", classes)
+    ignored = sum(bool(n.get("ignore")) for r in plain for n in r.get("annotations", ()))
+    if ignored:
+        _log.info("%s: %d boxes say ignore, and are left out as crowds are.", where, ignored)
     files = {i: record["file_name"] for i, record in enumerate(plain)}
     check_listed_once(
         {i: f if "://" in f else os.path.normpath(f) for i, f in files.items()}, where
@@ -52,14 +57,13 @@ def plain_records(records: Any, where: str, classes: Sequence[str] | None) -> li
 
 
 def check_for_evaluation(records: Sequence[dict], where: str) -> None:
-    """Raise DatasetError unless every plain record has an ``image_id`` of its own and a size."""
+    """Raise DatasetError unless every plain record has an ``image_id`` of its own."""
     for i, record in enumerate(records):
-        for key in ("image_id", "height", "width"):
-            if key not in record:
-                raise DatasetError(
-                    f"{where}, record {i} ({record['file_name']}) has no {key!r}, which "
-                    "evaluation needs."
-                )
+        if "image_id" not in record:
+            raise DatasetError(
+                f"{where}, record {i} ({record['file_name']}) has no 'image_id', which evaluation "
+                "needs: give each image its own."
+            )
     check_distinct([record["image_id"] for record in records], "image", "images", where)
 
 

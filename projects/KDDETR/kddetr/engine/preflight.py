@@ -114,15 +114,17 @@ def _check_colours(cfg: DictConfig) -> None:
 
 def _check_bits(cfg: DictConfig, training: bool) -> None:
     """Refuse 16-bit images that a mapper would turn black, because they use fewer bits."""
-    parts = [("test", "dataset", "mapper")]
+    select = OmegaConf.select
+    parts = [(_tested(cfg), "", "test.mapper.bits")]
     if training:
-        parts.append(("train", "dataset", "mapper"))
-        if OmegaConf.select(cfg, "dataloader.train.unlabeled_per_batch", default=0):
-            parts.append(("train", "unlabeled", "unlabeled_mapper"))
-    for part, dataset, mapper in parts:
-        node = OmegaConf.select(cfg, f"dataloader.{part}.{dataset}")
-        key = f"dataloader.{part}.{mapper}.bits"
-        check_pixels(node, OmegaConf.select(cfg, key), key)
+        parts.append((_labeled(cfg), "", "train.mapper.bits"))
+        unlabeled = select(cfg, "dataloader.train.unlabeled")
+        of_folder = OmegaConf.is_dict(unlabeled) and "json_file" not in unlabeled
+        folder = of_folder and unlabeled.get("image_root")
+        parts.append((_unlabeled(cfg), folder or "", "train.unlabeled_mapper.bits"))
+    for names, folder, key in parts:
+        key = f"dataloader.{key}"
+        check_pixels(names, select(cfg, key), key, folder=folder)
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
