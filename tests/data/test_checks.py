@@ -12,10 +12,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from kddetr.data import (
     DatasetError,
     check_dataset,
+    checks,
     dataset_names,
     load_coco_format,
     load_image_folder,
     register_coco_format,
+    warn_of_shared_images,
 )
 from tests.data.changes import every, replace_boxes
 
@@ -140,6 +142,32 @@ def test_boxes_outside_and_without_size_are_counted_in_warnings(paths, edit, cap
     check_dataset(paths["json_file"], for_training=True)
     assert "3 of 13 boxes have no area in their image" in caplog.text
     assert "1 of 13 boxes reach beyond" in caplog.text
+
+
+def test_an_unchanged_file_is_read_once(paths, edit, monkeypatch, caplog):
+    name = register_coco_format(**paths)
+    check_dataset(name, for_training=True)
+    assert "1 of 3 boxes have no area" in caplog.text
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "read_coco_json", None)
+        check_dataset(name, for_training=True)
+    assert "1 of 3 boxes have no area" in caplog.text
+    edit(every("annotations", iscrowd=1))
+    with pytest.raises(DatasetError, match="no box to learn from"):
+        check_dataset(name, for_training=True)
+
+
+def test_images_that_are_trained_and_tested_on_are_warned_of(paths, folder, caplog):
+    one = register_coco_format(**paths)
+    (folder / "other.json").write_text((folder / "instances.json").read_text())
+    root = f"{paths['image_root']}/../images"
+    two = register_coco_format(json_file=str(folder / "other.json"), image_root=root)
+    check_dataset([one, two])
+    warn_of_shared_images([one], [])
+    assert not caplog.records
+    warn_of_shared_images([one], [two])
+    assert "3 of the test images are training images too" in caplog.text
 
 
 def test_names_in_a_config(paths):

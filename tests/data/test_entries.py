@@ -30,7 +30,17 @@ pytestmark = pytest.mark.usefixtures("forget")
         (put("annotations", "bbox", [float("nan"), 1, 2, 3]), "annotation 1: .*not finite"),
         (put("annotations", "bbox", [0, 0, float("inf"), 3]), "annotation 1: .*not finite"),
         (put("annotations", "bbox", [9, 9, -3, 4]), "annotation 1: .*negative width or height"),
+        (put("annotations", "bbox", [10**400, 1, 2, 3]), "annotation 1: .*too large"),
+        (put("annotations", "bbox", [1e300, 1, 2, 3]), "annotation 1: .*too large"),
+        (put("annotations", "image_id", False), "no image with id False"),
+        (put("annotations", "category_id", True), "no category with id True"),
         (put("annotations", "iscrowd", "0"), "iscrowd must be 0 or 1, not '0'"),
+        (put("images", "width", 40.5), "image 0: width must be a positive number of pixels"),
+        (put("images", "height", 10**400), "image 0: height must be a positive number of pixels"),
+        (put("images", "id", True), "image True: an id must be a number or a string"),
+        (put("images", "id", float("nan")), "image nan: an id must be a number or a string"),
+        (put("categories", "name", "early"), "two categories named 'early'"),
+        (put("categories", "name", ["late"]), r"name of a category must be a string, not \['late'"),
         (lambda d: d["annotations"].append(None), "annotation None is not an object"),
         (remove("images", "file_name"), "image 0 has no 'file_name'"),
         (put("images", "file_name", None), "image 0: file_name must be a string, not None"),
@@ -79,6 +89,43 @@ def test_what_cocos_metric_would_misread_is_refused_for_evaluation(paths, edit, 
     check_dataset(paths["json_file"])
     with pytest.raises(DatasetError, match=sentence):
         check_dataset(paths["json_file"], for_evaluation=True)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda i: 2**63 + i,
+        lambda i: 2**127 + i,
+        lambda i: 20240115103000000 + i,
+        lambda i: -i,
+        lambda i: i / 4,
+        lambda i: f"img_{i}",
+    ],
+    ids=["64 bits", "128 bits", "17 digits", "negative", "fractions", "text"],
+)
+def test_ids_of_any_kind_tell_images_and_categories_apart(paths, edit, number):
+    expected = load_coco_format(**paths)
+    for kind in ("images", "categories", "annotations"):
+        edit(every(kind, id=lambda e: number(e["id"])))
+    edit(every("annotations", image_id=lambda e: number(e["image_id"])))
+    edit(every("annotations", category_id=lambda e: number(e["category_id"])))
+    order = sorted(map(number, (3, 7)))
+    found = load_coco_format(
+        **paths | {"image_root": f"{paths['image_root']}/."}, name="renumbered"
+    )
+    assert {r["image_id"] for r in found} == {number(i) for i in range(3)}
+    by_file = {r["file_name"].rsplit("/", 1)[1]: r["annotations"] for r in found}
+    for record in expected:
+        notes = by_file[record["file_name"].rsplit("/", 1)[1]]
+        assert [n["bbox"] for n in notes] == [n["bbox"] for n in record["annotations"]]
+        classes = [order.index(number((3, 7)[n["category_id"]])) for n in record["annotations"]]
+        assert [n["category_id"] for n in notes] == classes
+
+
+def test_class_names_that_look_the_same_are_warned_of(paths, edit, caplog):
+    edit(put("categories", "name", " Early"))
+    load_coco_format(**paths)
+    assert "'early' and ' Early' differ only in case or spaces" in caplog.text
 
 
 def test_ids_may_be_strings_where_nothing_is_evaluated(paths, edit):

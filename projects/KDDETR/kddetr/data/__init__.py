@@ -2,7 +2,14 @@
 
 from ..errors import DatasetError
 from ..renamed import explain_old_names
-from .checks import check_dataset, check_pixels, check_same_classes, dataset_names
+from .checks import (
+    check_dataset,
+    check_pixels,
+    check_same_classes,
+    dataset_names,
+    image_folder,
+    warn_of_shared_images,
+)
 from .coco import load_coco_format, register_coco_format, without_annotations
 from .entries import is_left_out
 from .folders import load_image_folder
@@ -20,11 +27,13 @@ __all__ = [
     "check_pixels",
     "check_same_classes",
     "dataset_names",
+    "image_folder",
     "is_left_out",
     "load_coco_format",
     "load_image_folder",
     "read_image",
     "register_coco_format",
+    "warn_of_shared_images",
     "without_annotations",
 ]
 

@@ -21,11 +21,11 @@ from .coco import (
     set_classes,
 )
 from .entries import check_class_names, check_for_metric
-from .folders import list_images
-from .images import SEEN, check_bits, check_size, spread, upright_size
+from .folders import list_images, load_image_folder
+from .images import SEEN, check_bits, check_size, header_size, read_image, spread
 from .paths import check_images_exist, check_paths
 from .plausibility import check_boxes
-from .reader import reads_coco_file, use_checked_reader
+from .reader import check_metadata, reads_coco_file, use_checked_reader
 from .records import check_for_evaluation
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class _Found:
 
     Attributes:
         boxes: the number of boxes to learn from; None where they were not counted.
-        images: files of some of its images, evenly spread.
+        images: the files of its images; addresses, such as ``s3://``, are left out.
         warnings: sentences to warn with.
         reader, file: what was read; a data set is checked again where these have changed.
     """
@@ -125,9 +125,7 @@ def dataset_names(node) -> list[str]:
         return [name for item in node for name in dataset_names(item)]
     if "names" in node:
         return dataset_names(node["names"])
-    target = node.get("_target_")
-    target = locate(target) if isinstance(target, str) else target
-    if target in (load_coco_format, register_coco_format):
+    if _target(node) in (load_coco_format, register_coco_format):
         keys = ("json_file", "image_root", "name")
         return [register_coco_format(**{k: node[k] for k in keys if k in node})]
     return []
@@ -146,20 +144,48 @@ def check_pixels(names: Sequence[str], bits: int | None, key: str, *, folder: st
         DatasetError: the images would become black or white, or one of them cannot be opened, or
             the folder holds none.
     """
-    files = [f for (name, *_), found in _checked.items() if name in names for f in found.images]
-    check_bits(sorted(set(files)), bits, key)
+    check_bits(sorted(_images(names)), bits, key)
     if folder:
         check_bits([str(path) for path in list_images(folder)[0]], bits, key)
 
 
+def image_folder(node) -> str:
+    """The folder that a node of :func:`load_image_folder` reads; "" for any other part."""
+    return str(node.get("image_root") or "") if _target(node) is load_image_folder else ""
+
+
+def warn_of_shared_images(training: Sequence[str], tested: Sequence[str]) -> None:
+    """Warn of images that are both trained on and tested on, by their file names.
+
+    Args:
+        training, tested: registered names, which :func:`check_dataset` has checked.
+    """
+    seen = {os.path.normpath(file) for file in _images(training)}
+    shared = sorted(file for file in _images(tested) if os.path.normpath(file) in seen)
+    if shared:
+        _log.warning(
+            "%d of the test images are training images too, such as %s: their results say little "
+            "about other images.",
+            len(shared),
+            shared[0],
+        )
+
+
+def _images(names: Sequence[str]) -> set[str]:
+    return {f for (name, *_), found in _checked.items() if name in names for f in found.images}
+
+
+def _target(node) -> object:
+    target = node.get("_target_") if hasattr(node, "keys") else None
+    return locate(target) if isinstance(target, str) else target
+
+
 def _check_once(name: str, for_training: bool, for_evaluation: bool) -> _Found:
     """What the check found, which is remembered: the program and the trainer both check."""
+    check_metadata(name)
     use_checked_reader(name)
-    key, json_file = (
-        (name, for_training, for_evaluation),
-        MetadataCatalog.get(name).get("json_file"),
-    )
-    state = None
+    key, state = (name, for_training, for_evaluation), None
+    json_file = MetadataCatalog.get(name).get("json_file")
     if json_file and os.path.isfile(json_file):
         state = (os.stat(json_file).st_mtime_ns, os.path.getsize(json_file))
     found = _checked.get(key)
@@ -267,14 +293,16 @@ def _check_pictures(
 ) -> tuple[int | None, tuple[str, ...], list[str]]:
     """Look at the headers of some images, and compare all boxes with the sizes of the images."""
     sizes = {}
-    seen = [r for r in spread(records, SEEN) if "://" not in r["file_name"]]
-    for record in seen:
-        size = upright_size(record["file_name"])
+    local = [r for r in records if "://" not in r["file_name"]]
+    for record in spread(local, SEEN):
+        file = record["file_name"]
+        size = header_size(file)
         if size:
-            sizes[record["file_name"]] = size
+            sizes[file] = size
             stated = record.get("width", size[0]), record.get("height", size[1])
-            check_size(record["file_name"], size, stated)
-    images = tuple(record["file_name"] for record in seen)
+            if stated != size:
+                check_size(file, read_image(file).shape[1::-1], stated)
+    images = tuple(record["file_name"] for record in local)
     boxes, warnings = check_boxes(records, where, sizes) if labeled else (None, [])
     return boxes, images, warnings
 

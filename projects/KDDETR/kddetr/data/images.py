@@ -73,7 +73,7 @@ def spread(items: Sequence, count: int) -> list:
     return list(items[::step])
 
 
-def upright_size(file_name: str | PathLike) -> tuple[int, int] | None:
+def header_size(file_name: str | PathLike) -> tuple[int, int] | None:
     """Width and height of an image, after rotation, by its header; None where that cannot tell.
 
     Raises:
@@ -81,6 +81,8 @@ def upright_size(file_name: str | PathLike) -> tuple[int, int] | None:
     """
     try:
         with Image.open(file_name) as image:
+            if image.format == "PNG" and "exif" not in image.info:
+                return image.size  # to look for a later entry, Pillow would read all pixels
             turned = _orientation(image) in SIDEWAYS
             if turned and image.format == "TIFF":
                 return None  # depends on the version of Pillow

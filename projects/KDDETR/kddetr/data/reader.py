@@ -5,6 +5,7 @@ such as one with boxes to ignore, and nobody checks what a function of the user 
 """
 
 import logging
+import os
 import traceback
 from collections.abc import Callable
 
@@ -26,6 +27,23 @@ def use_checked_reader(name: str) -> None:
     reader = DatasetCatalog[name]
     if not isinstance(reader, CheckedReader) and not _module(reader).startswith("kddetr."):
         DatasetCatalog[name] = CheckedReader(name, reader)
+
+
+def check_metadata(name: str) -> None:
+    """Raise DatasetError if code has set metadata of a data set to values of another type."""
+    metadata = MetadataCatalog.get(name)
+    kinds = {
+        "json_file": (str | os.PathLike, "a path"),
+        "image_root": (str | os.PathLike, "a path"),
+        "thing_classes": (list | tuple, "a list of names"),
+        "thing_dataset_id_to_contiguous_id": (dict, "a dict of numbers"),
+    }
+    for key, (kind, what) in kinds.items():
+        value = metadata.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise DatasetError(
+                f"Data set {name!r}: {key} in its metadata must be {what}, not {value!r}."
+            )
 
 
 def reads_coco_file(name: str) -> bool:

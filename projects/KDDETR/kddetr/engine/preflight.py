@@ -14,7 +14,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ..checkpoint import deployable, local_file, weight_owner, whole_checkpoints
-from ..data import check_dataset, check_pixels, check_same_classes, dataset_names
+from ..data import (
+    check_dataset,
+    check_pixels,
+    check_same_classes,
+    dataset_names,
+    image_folder,
+    warn_of_shared_images,
+)
 from ..errors import CheckpointError, ConfigError
 from ..teachers import Vocabulary, listed
 from .calls import walk
@@ -89,7 +96,7 @@ def check_config(
     if cfg.get("dataloader") is not None:
         _check_colours(cfg)
         _check_data(cfg, training)
-        _check_bits(cfg, training)
+        _check_images(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
         model = cfg.get("model")
@@ -112,19 +119,19 @@ def _check_colours(cfg: DictConfig) -> None:
             )
 
 
-def _check_bits(cfg: DictConfig, training: bool) -> None:
-    """Refuse 16-bit images that a mapper would turn black, because they use fewer bits."""
-    select = OmegaConf.select
+def _check_images(cfg: DictConfig, training: bool) -> None:
+    """Refuse 16-bit images that a mapper would turn black, because they use fewer bits, and warn of
+    images that are trained and tested on.
+    """
     parts = [(_tested(cfg), "", "test.mapper.bits")]
     if training:
+        warn_of_shared_images(_labeled(cfg), _tested(cfg))
+        folder = image_folder(OmegaConf.select(cfg, "dataloader.train.unlabeled"))
         parts.append((_labeled(cfg), "", "train.mapper.bits"))
-        unlabeled = select(cfg, "dataloader.train.unlabeled")
-        of_folder = OmegaConf.is_dict(unlabeled) and "json_file" not in unlabeled
-        folder = of_folder and unlabeled.get("image_root")
-        parts.append((_unlabeled(cfg), folder or "", "train.unlabeled_mapper.bits"))
+        parts.append((_unlabeled(cfg), folder, "train.unlabeled_mapper.bits"))
     for names, folder, key in parts:
         key = f"dataloader.{key}"
-        check_pixels(names, select(cfg, key), key, folder=folder)
+        check_pixels(names, OmegaConf.select(cfg, key), key, folder=folder)
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
