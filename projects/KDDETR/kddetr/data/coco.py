@@ -141,7 +141,7 @@ def read_coco_json(json_file: str | os.PathLike) -> dict:
     if not path.is_file():
         raise DatasetError(f"The annotation file {path} does not exist. {advice(path)}")
     try:
-        with _no_collection():
+        with no_collection():
             document = json.loads(path.read_bytes())
     except UnicodeDecodeError as error:
         raise DatasetError(
@@ -177,7 +177,7 @@ def coco_records(
     id_map = {category["id"]: i for i, category in enumerate(categories)}
     names = [c["id"] if c.get("name") is None else c["name"] for c in categories]
     check_class_names(names, json_file)
-    with _no_collection():
+    with no_collection():
         records = _image_records(document, json_file, image_root)
         notes = document.get("annotations", ())
         check_annotations(notes, records, id_map, json_file)
@@ -217,7 +217,7 @@ def _image_records(document: dict, json_file: str, image_root: str) -> dict:
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
+def no_collection() -> Iterator[None]:
     """No garbage collection, which would look through millions of new objects again and again."""
     collects = gc.isenabled()
     gc.disable()

@@ -166,10 +166,10 @@ def _check_annotation(note: dict, images: Container, categories: Container, json
 
 def check_box_range(box: Sequence[float], where: str) -> None:
     """Raise DatasetError unless all numbers of a box are finite, and not absurdly large."""
-    if not all(-math.inf < value < math.inf for value in box):
-        raise DatasetError(f"{where} bbox {box} is not finite: correct it or leave it out.")
     if not all(-LARGEST < value < LARGEST for value in box):
-        raise DatasetError(f"{where} bbox {box} is too large: correct it or leave it out.")
+        finite = all(-math.inf < value < math.inf for value in box)
+        what = "too large" if finite else "not finite"
+        raise DatasetError(f"{where} bbox {box} is {what}: correct it or leave it out.")
 
 
 def check_flags(note: dict, where: str) -> None:

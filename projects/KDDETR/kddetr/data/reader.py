@@ -12,7 +12,7 @@ from collections.abc import Callable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, UserError
-from .coco import load_registered
+from .coco import load_registered, no_collection
 from .paths import BUILT_IN, advice
 from .records import plain_records
 
@@ -96,9 +96,9 @@ class CheckedReader:
             raise
         except Exception as error:
             raise DatasetError(_failure(self.name, error)) from error
-        return plain_records(
-            records, f"Data set {self.name!r}", metadata.get("thing_classes") or None
-        )
+        classes = metadata.get("thing_classes") or None
+        with no_collection():
+            return plain_records(records, f"Data set {self.name!r}", classes)
 
 
 def _failure(name: str, error: Exception) -> str:

@@ -24,6 +24,7 @@ from .entries import (
 )
 
 _log = logging.getLogger(__name__)
+_PYTHONS = {int, float, str, bool, list, tuple, dict, type(None), BoxMode}
 _PIXELS = {BoxMode.XYXY_ABS, BoxMode.XYWH_ABS}
 
 
@@ -153,6 +154,8 @@ def _is_whole(value: Any) -> bool:
 
 def _python(value: Any) -> Any:
     """A number of numpy or torch as Python's, anything else as it is."""
+    if type(value) in _PYTHONS:  # almost all, which need no closer look
+        return value
     if isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "ndim", 1) == 0):
         return value.item()
     return value
