@@ -102,7 +102,8 @@ class CheckedReader:
 
 
 def _failure(name: str, error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = frames[min(1, len(frames) - 1)]  # in the function itself, and not in what it calls
     hint = "correct it."
     if name in BUILT_IN:
         hint = advice("", name)
