@@ -99,6 +99,7 @@ def test_an_invalid_record_is_named(register, records, change, sentence):
     [
         ({"thing_classes": None}, r"has no classes: set their names with .*thing_classes"),
         ({"thing_classes": "ab"}, "thing_classes in its metadata must be a list of names"),
+        ({"thing_classes": [1, 2]}, "thing_classes in its metadata must be names, not 1"),
         ({"thing_classes": ["a", "a"]}, "two categories named 'a'"),
         ({"thing_dataset_id_to_contiguous_id": {1: 1, 2: 2}}, "for the 2 classes from 0 to 1"),
         ({"json_file": "no/file.json"}, r"no/file\.json does not exist"),

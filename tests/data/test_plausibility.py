@@ -127,3 +127,14 @@ def test_sizes_are_read_from_the_images_where_the_file_has_none(paths, edit, cap
     edit(replace_boxes(corners(table).tolist()))
     with pytest.raises(DatasetError, match="look like corners"):
         check_dataset(paths["json_file"], for_training=True)
+
+
+def test_a_box_outside_of_an_image_of_unknown_size_is_refused_for_evaluation(paths, edit):
+    """Training leaves it out, but the metric cannot know that it lies outside."""
+    edit(replace_boxes([[1, 2, 3, 4], [50, 5, 9, 9], [2, 2, 0, 0]]))
+    load_coco_format(**paths)
+    check_dataset(paths["json_file"], for_evaluation=True)
+    edit(every("images", width=None))
+    check_dataset(paths["json_file"], for_training=True)
+    with pytest.raises(DatasetError, match=r"1 boxes lie outside .* has no width and height"):
+        check_dataset(paths["json_file"], for_evaluation=True)

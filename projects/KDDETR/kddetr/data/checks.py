@@ -24,7 +24,7 @@ from .entries import check_class_names, check_for_metric
 from .folders import list_images, load_image_folder
 from .images import SEEN, check_bits, check_size, header_size, read_image, spread
 from .paths import check_images_exist, check_paths
-from .plausibility import check_boxes
+from .plausibility import boxes_outside, check_boxes
 from .reader import check_metadata, reads_coco_file, use_checked_reader
 from .records import check_for_evaluation
 
@@ -219,6 +219,8 @@ def _check_file(
     set_classes(name, classes, id_map, f"{json_file} has the classes")
     if for_training and "annotations" not in document:
         raise DatasetError(_nothing_to_learn([name]))
+    if for_evaluation:
+        _check_unsized(records, json_file)
     return _check_pictures(records, json_file, for_training or for_evaluation)
 
 
@@ -237,7 +239,7 @@ def _check_function(
     labelled = sum("annotations" in record for record in records)
     if for_training and not labelled:
         raise DatasetError(_nothing_to_learn([name]))
-    if for_training and labelled < len(records):
+    if 0 < labelled < len(records):
         raise DatasetError(
             f"{where}: {len(records) - labelled} of {len(records)} records have no 'annotations': "
             "an image that shows no object has an empty list."
@@ -246,6 +248,7 @@ def _check_function(
         _check_classes(name)
     if for_evaluation:
         check_for_evaluation(records, where)
+        _check_unsized(records, where)
         if json_file and metadata.get("evaluator_type", "coco") == "coco":
             _check_metric_file(name, records)
     return _check_pictures(records, where, for_training or for_evaluation)
@@ -285,6 +288,21 @@ def _check_metric_file(name: str, records: Sequence[dict]) -> None:
             f"Data set {name!r}: its function returns {len(ids)} images, but the metric reads "
             f"{json_file}, which lists {len(wanted)}, and {len(ids & wanted)} image ids are in "
             "both: return the same images, or leave json_file out of the metadata."
+        )
+
+
+def _check_unsized(records: Sequence[dict], where: str) -> None:
+    """Refuse boxes outside of images whose size is not stated: the metric would count them."""
+    unsized = [r for r in records if r.get("annotations") and not ("width" in r and "height" in r)]
+    sizes = {
+        file: header_size(file) or read_image(file).shape[1::-1]
+        for file in (record["file_name"] for record in unsized)
+        if "://" not in file
+    }
+    if count := boxes_outside(unsized, sizes):
+        raise DatasetError(
+            f"{where}: {count} boxes lie outside of their image, which has no width and height "
+            "there: add these, and the metric leaves such boxes out as training does."
         )
 
 

@@ -47,6 +47,8 @@ def check_class_names(names: Sequence, where: str) -> None:
     for name in names:
         if not isinstance(name, str | int | float):
             raise DatasetError(f"{where}: the name of a category must be a string, not {name!r}.")
+        if not is_text(str(name)):
+            raise DatasetError(f"{where}: the name {name!r} cannot be written in UTF-8: change it.")
         if str(name) in seen.values():
             raise DatasetError(
                 f"{where} has two categories named {str(name)!r}: merge them, or rename one."
@@ -83,7 +85,7 @@ def check_image(image: dict, json_file: str) -> None:
     """Raise DatasetError unless an image has a file name and, if its size is given, a valid one."""
     _require(image, ("file_name",), "image", json_file)
     where = f"{json_file}, image {image['id']}:"
-    if not isinstance(image["file_name"], str):
+    if not isinstance(image["file_name"], str) or not is_text(image["file_name"]):
         raise DatasetError(f"{where} file_name must be a string, not {image['file_name']!r}.")
     for key in ("height", "width"):
         value = image.get(key)
@@ -117,9 +119,17 @@ def is_left_out(note: dict) -> bool:
 
 def is_id(value: object) -> bool:
     """Whether a value can be an id: a string or a finite number, but not true or false."""
-    return isinstance(value, str) or (
+    return (isinstance(value, str) and is_text(value)) or (
         type(value) in (int, float) and (type(value) is int or math.isfinite(value))
     )
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be printed and saved; JSON can hold halves of characters."""
+    try:
+        return bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def is_box(value: object) -> bool:

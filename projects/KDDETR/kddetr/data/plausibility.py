@@ -68,6 +68,15 @@ def check_boxes(
     return int(inside.sum()), warnings
 
 
+def boxes_outside(records: Sequence[dict], sizes: Mapping[str, tuple[int, int]]) -> int:
+    """The number of boxes with a size that have no area inside their image; the arguments are those
+    of :func:`check_boxes`.
+    """
+    x, y, w, h, width, height = _table(records, sizes).T
+    inside = (np.fmin(x + w, width) > np.fmax(x, 0)) & (np.fmin(y + h, height) > np.fmax(y, 0))
+    return int(((w > 0) & (h > 0) & ~inside).sum())
+
+
 def _fractions(table: np.ndarray, sized: np.ndarray, where: str) -> list[str]:
     """Refuse or warn of boxes within the first pixel of an image that has more of them."""
     boxes, width, height = table[:, :4], table[:, 4], table[:, 5]

@@ -44,6 +44,11 @@ def check_metadata(name: str) -> None:
             raise DatasetError(
                 f"Data set {name!r}: {key} in its metadata must be {what}, not {value!r}."
             )
+    for value in metadata.get("thing_classes") or ():
+        if not isinstance(value, str):
+            raise DatasetError(
+                f"Data set {name!r}: thing_classes in its metadata must be names, not {value!r}."
+            )
 
 
 def reads_coco_file(name: str) -> bool:

@@ -21,6 +21,7 @@ from .entries import (
     check_listed_once,
     is_box,
     is_left_out,
+    is_text,
 )
 
 _log = logging.getLogger(__name__)
@@ -71,12 +72,11 @@ def check_for_evaluation(records: Sequence[dict], where: str) -> None:
 def _plain_record(record: Any, where: str) -> dict:
     if not isinstance(record, dict):
         raise DatasetError(f"{where} must be a dict, not a {type(record).__name__}.")
-    if not isinstance(record.get("file_name"), str | os.PathLike):
-        raise DatasetError(
-            f"{where} needs a 'file_name' that is a path, not {record.get('file_name')!r}."
-        )
+    file = record.get("file_name")
+    if not isinstance(file, str | os.PathLike) or not is_text(str(file)):
+        raise DatasetError(f"{where} needs a 'file_name' that is a path, not {file!r}.")
     plain = {key: _python(value) for key, value in record.items()}
-    plain["file_name"] = os.fspath(record["file_name"])
+    plain["file_name"] = os.fspath(file)
     for key in ("height", "width"):
         value = plain.get(key)
         if value is None:
