@@ -45,11 +45,11 @@ def test_images_that_would_be_dark_are_refused_before_training(paths, folder, us
     check_dataset(name, for_training=True)
     for bits in (None, used - 1):
         if bits != 7:
-            with pytest.raises(DatasetError, match=rf"use {used} of these bits.*set {KEY}={used}"):
+            with pytest.raises(DatasetError, match=rf"use {used} bits.*set {KEY}={used}"):
                 check_pixels([name], bits, KEY)
     check_pixels([name], used, KEY)
     check_pixels([name], 16, KEY)  # said by the user
-    with pytest.raises(DatasetError, match=f"use {used} of these bits"):
+    with pytest.raises(DatasetError, match=f"use {used} bits"):
         check_pixels([], None, KEY, folder=paths["image_root"])
 
 
@@ -75,7 +75,7 @@ def test_colours_of_16_bits_that_use_12_are_refused(tmp_path):
         pixels = np.random.default_rng(0).integers(0, 2**used, (9, 12, 3)).astype(np.uint16)
         assert cv2.imwrite(file, pixels)
         assert read_image(file).max() == brightest
-    with pytest.raises(DatasetError, match=r"use 12 .*colours have to be saved with 8 bits"):
+    with pytest.raises(DatasetError, match=r"use 12 bits.*colours have to be saved with 8 bits"):
         check_bits([file], None, KEY)
     with pytest.raises(DatasetError, match=r"a\.png has colours of 16 bits.*save it with 8 bits"):
         read_image(file, bits=12)
@@ -94,6 +94,17 @@ def test_a_tiff_that_states_12_bits_is_read_as_it_states(tmp_path):
     file = str(tmp_path / "a.tif")
     assert read_image(file)[0, :, 0].tolist() == [255, 64]
     check_bits([file], None, KEY)
+
+
+def test_more_bits_and_fractions_are_refused_before_training(paths, folder):
+    file = folder / "images/0.tif"
+    Image.fromarray(np.full((30, 40), 2**18, dtype=np.int32)).save(file)
+    with pytest.raises(DatasetError, match=r"use 19 bits.*too bright: save them with 16 bits"):
+        check_bits([str(file)], None, KEY)
+    Image.fromarray(np.zeros((30, 40), dtype=np.float32)).save(folder / "images/0.png", "TIFF")
+    load_coco_format(**paths)
+    with pytest.raises(DatasetError, match=r"0\.png has floating-point pixels"):
+        check_dataset(paths["json_file"])
 
 
 @pytest.mark.parametrize("bits", [7, 17, 12.0, True, "12"])

@@ -4,8 +4,9 @@ Two things go wrong silently in other readers: a photo that lies on its side, an
 which a camera fills only 12, which become a black image.
 """
 
+import contextlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 
 import numpy as np
@@ -62,9 +63,7 @@ def read_image(file_name: str, image_format: str = "RGB", bits: int | None = Non
         ) from error
     except UNREADABLE as error:
         raise DatasetError(_broken(file_name, error)) from error
-    raise DatasetError(
-        f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
-    )
+    raise DatasetError(_floating(file_name))
 
 
 def spread(items: Sequence, count: int) -> list:
@@ -79,16 +78,13 @@ def header_size(file_name: str | PathLike) -> tuple[int, int] | None:
     Raises:
         DatasetError: the file is not an image that can be opened.
     """
-    try:
-        with Image.open(file_name) as image:
-            if image.format == "PNG" and "exif" not in image.info:
-                return image.size  # to look for a later entry, Pillow would read all pixels
-            turned = _orientation(image) in SIDEWAYS
-            if turned and image.format == "TIFF":
-                return None  # depends on the version of Pillow
-            return image.size[::-1] if turned else image.size
-    except UNREADABLE as error:
-        raise DatasetError(_broken(file_name, error)) from error
+    with _opened(file_name) as image:
+        if image.format == "PNG" and "exif" not in image.info:
+            return image.size  # to look for a later entry, Pillow would read all pixels
+        turned = _orientation(image) in SIDEWAYS
+        if turned and image.format == "TIFF":
+            return None  # depends on the version of Pillow
+        return image.size[::-1] if turned else image.size
 
 
 def check_size(
@@ -122,33 +118,44 @@ def check_bits(files: Sequence[str], bits: int | None, key: str) -> None:
     used = max((_bits_used(file) for file in seen), default=0)
     if not used or (bits is None and used in (15, 16)) or (bits is not None and used <= bits):
         return
-    used = max(8, used)
+    what = (
+        f"The {len(seen)} images of more than 8 bits that were looked at, such as {seen[0]}, use "
+        f"{used} bits, but {bits or 16} are expected, so they would be read too"
+    )
+    if used > 16:
+        raise DatasetError(f"{what} bright: save them with 16 bits.")
     raise DatasetError(
-        f"The {len(seen)} images of 16 bits that were looked at, such as {seen[0]}, use {used} of "
-        f"these bits, but {bits or 16} are expected, so they would be read too "
-        f"{'bright' if used > (bits or 16) else 'dark'}: set {key}={used} (or more, up to 16, if "
-        "other images are brighter); images with colours have to be saved with 8 bits."
+        f"{what} {'bright' if used > (bits or 16) else 'dark'}: set {key}={max(8, used)} (or more, "
+        "up to 16, if other images are brighter); images with colours have to be saved with 8 bits."
     )
 
 
 def _is_deep(file: str) -> bool:
     """Whether a file has integer pixels of more than 8 bits without saying how many are used."""
-    try:
-        with Image.open(file) as image:
-            raw = _raw_mode(image)
-            return ";16" in raw or (image.mode.startswith("I") and raw != "I;12")
-    except UNREADABLE as error:
-        raise DatasetError(_broken(file, error)) from error
+    with _opened(file) as image:
+        raw = _raw_mode(image)
+        return ";16" in raw or (image.mode.startswith("I") and raw != "I;12")
 
 
 def _bits_used(file: str) -> int:
     """The number of bits of the brightest pixel; of colours at least 8."""
+    with _opened(file) as image:
+        brightest = max(0, int(np.asarray(image).max()))
+        return brightest.bit_length() + (0 if image.mode.startswith("I") else 8)
+
+
+@contextlib.contextmanager
+def _opened(file_name: str | PathLike) -> Iterator[Image.Image]:
+    """An opened file, whose errors name it."""
     try:
-        with Image.open(file) as image:
-            brightest = int(np.asarray(image).max())
-            return brightest.bit_length() + (0 if image.mode.startswith("I") else 8)
+        with Image.open(file_name) as image:
+            if image.mode == "F":
+                raise DatasetError(_floating(file_name))
+            yield image
+    except DatasetError:
+        raise
     except UNREADABLE as error:
-        raise DatasetError(_broken(file, error)) from error
+        raise DatasetError(_broken(file_name, error)) from error
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -163,6 +170,10 @@ def _orientation(image: Image.Image) -> int | None:
         return image.getexif().get(EXIF_ORIENTATION)
     except Exception:  # as in Detectron2's reader: malformed entries of any kind are no orientation
         return None
+
+
+def _floating(file_name: str | PathLike) -> str:
+    return f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
 
 
 def _broken(file_name: str | PathLike, error: Exception) -> str:
