@@ -1,5 +1,7 @@
 """COCO-format files and image folders are read without registering them in Python code."""
 
+import json
+
 import pytest
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
@@ -13,6 +15,7 @@ from kddetr.data import (
     load_image_folder,
     register_coco_format,
 )
+from tests.data.changes import every
 
 pytestmark = pytest.mark.usefixtures("forget")
 
@@ -62,6 +65,31 @@ def test_a_truncated_file_is_named(paths, folder):
     path = folder / "instances.json"
     path.write_text(path.read_text()[:-20])
     with pytest.raises(DatasetError, match=r"instances\.json is truncated or not JSON"):
+        load_coco_format(**paths)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_file_in_any_unicode_encoding_is_read(paths, folder, edit, encoding):
+    edit(every("categories", name=lambda c: f"é{c['id']}"))
+    path = folder / "instances.json"
+    document = json.loads(path.read_text())
+    path.write_bytes(json.dumps(document, ensure_ascii=False).encode(encoding))
+    assert len(load_coco_format(**paths)) == 3
+    assert MetadataCatalog.get(paths["json_file"]).thing_classes == ["é3", "é7"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        ('{"name": "é"}'.encode("latin-1"), "is not text in UTF-8 .*save it in this encoding"),
+        (b"[" * 100_000, "is truncated or not JSON"),
+        (b"", "is truncated or not JSON"),
+        (b"[]", "has no list 'images'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_explained(paths, folder, raw, sentence):
+    (folder / "instances.json").write_bytes(raw)
+    with pytest.raises(DatasetError, match=sentence):
         load_coco_format(**paths)
 
 

@@ -1,7 +1,10 @@
 """Image files of all kinds become RGB; files that cannot be used are named."""
 
+import struct
+
 import numpy as np
 import pytest
+from detectron2.data import detection_utils
 from PIL import Image
 
 from kddetr.data import (
@@ -103,6 +106,33 @@ def test_a_photo_on_its_side_is_rotated_upright(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "phone.jpg", exif=exif)
     assert read_image(str(tmp_path / "phone.jpg")).shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
+def test_every_kind_of_photo_is_rotated_once(tmp_path, name):
+    """Pillow turns a TIFF by itself."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((20, 40, 3), dtype=np.uint8)
+    pixels[:, :20] = 200
+    Image.fromarray(pixels).save(tmp_path / name, exif=exif)
+    image = read_image(str(tmp_path / name))
+    assert image.shape == (40, 20, 3) and image[:15].mean() > 190 > 10 > image[25:].mean()
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [(0x011A, 1, b"\x48"), (0x0132, 11, b"\0\0\xc0\x3f"), (0x0100, 9, b"\xfb\xff\xff\xff")],
+    ids=["resolution as a byte", "date as a float", "negative width"],
+)
+def test_exif_entries_of_wrong_types_do_not_matter(tmp_path, tag, kind, value):
+    entries = ((0x0112, 3, b"\6\0"), (tag, kind, value))
+    raw = b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries))
+    for entry, form, content in entries:
+        raw += struct.pack("<HHI", entry, form, 1) + content.ljust(4, b"\0")
+    path = str(tmp_path / "a.jpg")
+    Image.new("RGB", (40, 20)).save(path, exif=raw + b"\0\0\0\0")
+    assert read_image(path).shape == detection_utils.read_image(path, "RGB").shape == (40, 20, 3)
 
 
 def test_the_size_of_a_photo_before_it_was_rotated_is_refused(paths, folder):

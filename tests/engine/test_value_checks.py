@@ -204,7 +204,7 @@ def test_an_optimizer_out_of_range(change):
     ],
 )
 def test_a_schedule_out_of_range(schedule, change):
-    with pytest.raises(ValueError, match="must be a (whole )?number of at least"):
+    with pytest.raises(ValueError, match=r"must be a (whole )?number of at least"):
         schedule(**{"max_iter": 10, **change})
 
 

@@ -2,16 +2,21 @@
 
 from ..errors import DatasetError
 from ..renamed import explain_old_names
-from .checks import check_dataset, check_same_classes, dataset_names
-from .class_names import class_difference, class_names, registered_classes
-from .coco import (
-    load_coco_format,
-    load_image_folder,
-    register_coco_format,
-    without_annotations,
+from .checks import (
+    check_dataset,
+    check_pixels,
+    check_same_classes,
+    dataset_names,
+    image_folder,
+    warn_of_shared_images,
 )
+from .class_names import class_difference, class_names, registered_classes
+from .coco import load_coco_format, register_coco_format, without_annotations
+from .entries import is_left_out
+from .folders import load_image_folder
+from .images import read_image
 from .loader import TrainLoader, build_train_loader
-from .mapper import DetectionMapper, ShortestEdge, read_image
+from .mapper import DetectionMapper, ShortestEdge
 
 __all__ = [
     "DatasetError",
@@ -20,15 +25,19 @@ __all__ = [
     "TrainLoader",
     "build_train_loader",
     "check_dataset",
+    "check_pixels",
     "check_same_classes",
     "class_difference",
     "class_names",
     "dataset_names",
+    "image_folder",
+    "is_left_out",
     "load_coco_format",
     "load_image_folder",
     "read_image",
     "register_coco_format",
     "registered_classes",
+    "warn_of_shared_images",
     "without_annotations",
 ]
 

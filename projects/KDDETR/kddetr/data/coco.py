@@ -4,17 +4,29 @@ Detectron2 needs every data set registered under a name by Python code; the func
 one from its paths. Every fault of a file is reported in one sentence that names the entry.
 """
 
+import contextlib
+import gc
 import json
+import logging
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError
-from .entries import check_annotation, check_ids, check_image
+from .entries import (
+    check_annotations,
+    check_class_names,
+    check_ids,
+    check_image,
+    check_listed_once,
+    is_left_out,
+)
+from .paths import advice, check_paths
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+_log = logging.getLogger(__name__)
 
 
 def load_coco_format(
@@ -31,7 +43,7 @@ def load_coco_format(
 
     Returns:
         Detectron2's dataset dicts. Category ids become 0..K-1 in ascending order; boxes are XYWH as
-        in the file.
+        in the file. ``iscrowd`` is 1 for a crowd and for a box that says ``ignore``.
 
     Raises:
         DatasetError: a path is missing, the file is truncated, or an entry is invalid.
@@ -75,25 +87,6 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
     return name
 
 
-def load_image_folder(*, image_root: str) -> list[dict]:
-    """The images below a folder, sorted by path, as unlabelled dataset dicts; "" gives none.
-
-    Files and folders whose names begin with a dot are left out.
-
-    Raises:
-        DatasetError: the folder does not exist or holds no image.
-    """
-    if not image_root:
-        return []
-    root = Path(image_root).expanduser()
-    found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    files = sorted(p for p in found if not any(s[0] == "." for s in p.relative_to(root).parts))
-    if not files:
-        reason = "holds no image" if root.is_dir() else "is not a folder"
-        raise DatasetError(f"{root} {reason}: name the folder of your unlabelled images.")
-    return [{"file_name": str(p), "image_id": i} for i, p in enumerate(files)]
-
-
 def without_annotations(records: list[dict]) -> list[dict]:
     """Dataset dicts without the key ``annotations``, which makes the images unlabelled."""
     return [{k: v for k, v in record.items() if k != "annotations"} for record in records]
@@ -105,23 +98,59 @@ def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
     records, classes, id_map = coco_records(
         read_coco_json(json_file), json_file=json_file, image_root=image_root
     )
-    MetadataCatalog.get(name).set(thing_classes=classes, thing_dataset_id_to_contiguous_id=id_map)
+    set_classes(name, classes, id_map, f"{json_file} has the classes")
     return records
 
 
+def set_classes(name: str, classes: list[str], id_map: dict, found: str) -> None:
+    """Set the classes of a data set in Detectron2's metadata.
+
+    Args:
+        name: the registered name.
+        classes: the class names that were found; empty if none are needed.
+        id_map: category id -> contiguous class.
+        found: beginning of the sentence about these classes.
+
+    Raises:
+        DatasetError: the name was registered with other classes, or other ids of them.
+    """
+    metadata = MetadataCatalog.get(name)
+    known, known_ids = (
+        metadata.get(key) for key in ("thing_classes", "thing_dataset_id_to_contiguous_id")
+    )
+    if known and classes and (list(known) != classes or known_ids not in (None, id_map)):
+        raise DatasetError(
+            f"The name {name!r} is registered with the classes {_listed(known)}, but "
+            f"{found} {_listed(classes)}{'' if list(known) != classes else ' with other ids'}: "
+            "give your data a name of its own, as configs/common/data/custom.py does."
+        )
+    if not known:
+        metadata.set(thing_classes=classes)
+    if known_ids is None:
+        metadata.set(thing_dataset_id_to_contiguous_id=id_map)
+
+
 def read_coco_json(json_file: str | os.PathLike) -> dict:
-    """Parse a COCO-format file. A file without ``annotations`` lists unlabelled images.
+    """Parse a COCO-format file in UTF-8, -16 or -32. A file without ``annotations`` lists
+    unlabelled images.
 
     Raises:
         DatasetError: the file is missing, truncated or has no ``images`` and ``categories``.
     """
     path = Path(json_file)
     if not path.is_file():
-        raise DatasetError(f"The annotation file {path} does not exist. {_advice(path)}")
+        raise DatasetError(f"The annotation file {path} does not exist. {advice(path)}")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetError(not_json(path, str(error))) from error
+        with no_collection():
+            document = json.loads(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not text in UTF-8 ({error}): save it in this encoding."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"{path} is truncated or not JSON ({error}): copy or export it again."
+        ) from error
     document = document if isinstance(document, dict) else {}
     for key in ("images", "categories", "annotations"):
         if not isinstance(document.get(key, [] if key == "annotations" else None), list):
@@ -139,13 +168,41 @@ def coco_records(
 
     Raises:
         DatasetError: an entry lacks a key, has an invalid value, or names an unknown image or
-            category; the first such entry is reported.
+            category, two categories have the same name, or two images are the same file; the first
+            such entry is reported.
     """
     check_ids(document["categories"], "category", "categories", json_file)
     check_ids(document["images"], "image", "images", json_file)
     categories = sorted(document["categories"], key=lambda c: c["id"])
     id_map = {category["id"]: i for i, category in enumerate(categories)}
     names = [c["id"] if c.get("name") is None else c["name"] for c in categories]
+    check_class_names(names, json_file)
+    with no_collection():
+        records = _image_records(document, json_file, image_root)
+        notes = document.get("annotations", ())
+        check_annotations(notes, records, id_map, json_file)
+        for note in notes:
+            converted = {
+                "bbox": note["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": id_map[note["category_id"]],
+                "iscrowd": int(is_left_out(note)),
+            }
+            records[note["image_id"]]["annotations"].append(converted)
+    ignored = sum(1 for note in notes if note.get("ignore"))
+    if ignored:
+        _log.info(
+            "%s: %d of %d boxes say ignore, and are left out as crowds are: they are neither "
+            "objects nor background.",
+            json_file,
+            ignored,
+            len(notes),
+        )
+    return [records[key] for key in sorted(records)], [str(name) for name in names], id_map
+
+
+def _image_records(document: dict, json_file: str, image_root: str) -> dict:
+    """The dataset dicts of a parsed file, still without annotations, by image id."""
     records: dict = {}
     for image in document["images"]:
         check_image(image, json_file)
@@ -155,44 +212,21 @@ def coco_records(
         }
         record |= {k: image[k] for k in ("height", "width") if image.get(k) is not None}
         records[image["id"]] = record | ({"annotations": []} if "annotations" in document else {})
-    for note in document.get("annotations", ()):
-        check_annotation(note, records, id_map, json_file)
-        converted = {
-            "bbox": note["bbox"],
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": id_map[note["category_id"]],
-            "iscrowd": note.get("iscrowd", 0),
-        }
-        records[note["image_id"]]["annotations"].append(converted)
-    return [records[key] for key in sorted(records)], [str(name) for name in names], id_map
+    check_listed_once({k: os.path.normpath(r["file_name"]) for k, r in records.items()}, json_file)
+    return records
 
 
-def check_paths(name: str, json_file: str, image_root: str | None) -> None:
-    """Raise DatasetError if the file of a data set, or its image folder if known, is missing."""
-    for what, path, exists in (
-        ("file", json_file, os.path.isfile),
-        ("image folder", image_root, os.path.isdir),
-    ):
-        if path and not exists(path):
-            raise DatasetError(
-                f"Data set {name!r}: the {what} {path} does not exist. {_advice(path, name)}"
-            )
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """No garbage collection, which would look through millions of new objects again and again."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
-def not_json(path: Path, reason: str) -> str:
-    """The sentence for a file that cannot be parsed."""
-    return f"{path} is truncated or not JSON ({reason}): copy or export it again."
-
-
-def _advice(path: str | os.PathLike, name: str = "") -> str:
-    """The sentence that says what to do about a missing file or folder of a data set."""
-    if name.startswith("quickstart_"):
-        return "Make the bundled data with: python tools/make_quickstart_data.py"
-    if str(path).startswith("~"):
-        return "Write the full path, because it begins with the home folder of an unknown user."
-    root = os.environ.get("DETECTRON2_DATASETS")
-    now = f"is {root}" if root else "is not set, so ./datasets is searched"
-    return (
-        "Correct the path, or set DETECTRON2_DATASETS to the folder that holds the data sets (it "
-        f"{now})."
-    )
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(map(str, names[:3]))}{', ...' if len(names) > 3 else ''} ({len(names)})"

@@ -4,19 +4,17 @@ Detectron2's own mapper lacks the second list of augmentations that DETR needs. 
 no option to ignore labels, and it turns a box of negative size into a valid one.
 """
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
-from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
 
 from ..errors import DatasetError
 from ..ranges import whole
+from .entries import is_left_out
+from .images import check_size, read_image
 
 MIN_SIDE = 1e-3  # pixels; a box that was clipped to nothing may have a side of a rounding error
 
@@ -53,6 +51,11 @@ class DetectionMapper:
             probability 0.5 for each image; None: always the first.
         image_format: order of the channels. The detectors of this project read "RGB".
         labeled: False for images without labels: the result then has no ``instances``.
+        bits: how many bits of 16-bit files are used, from 8 to 16, the same for all images of a
+            data set; None: 16, or as many as a file itself states.
+
+    Raises:
+        ValueError: ``bits`` is out of range.
     """
 
     def __init__(
@@ -63,7 +66,10 @@ class DetectionMapper:
         augmentations_with_crop: Sequence | None = None,
         image_format: str = "RGB",
         labeled: bool = True,
+        bits: int | None = None,
     ):
+        if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
+            raise ValueError(f"bits must be a whole number from 8 to 16, or None, not {bits!r}.")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
         self.augmentations_with_crop = None
@@ -71,6 +77,7 @@ class DetectionMapper:
             self.augmentations_with_crop = T.AugmentationList(list(augmentations_with_crop))
         self.image_format = image_format
         self.labeled = labeled
+        self.bits = bits
 
     def __call__(self, record: dict) -> dict:
         """Map a dataset dict.
@@ -85,8 +92,8 @@ class DetectionMapper:
                 not finite, or a labelled image has no ``annotations`` key.
         """
         mapped = {k: v for k, v in record.items() if k != "annotations"}
-        image = read_image(record["file_name"], self.image_format)
-        _check_size(mapped, image)
+        image = read_image(record["file_name"], self.image_format, self.bits)
+        _add_size(mapped, image)
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
             augmentations = self.augmentations_with_crop
@@ -100,48 +107,11 @@ class DetectionMapper:
         return mapped
 
 
-def read_image(file_name: str, image_format: str = "RGB") -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8, rotated upright according to its EXIF entry.
-
-    Of 16-bit pixels, the upper 8 bits are kept.
-
-    Raises:
-        DatasetError: the file is missing, truncated, not an image, or has floating-point pixels.
-    """
-    try:
-        with PathManager.open(file_name, "rb") as file:
-            image = ImageOps.exif_transpose(Image.open(file))
-            if image.mode.startswith("I"):
-                # Pillow would silently clip 16-bit pixels at 255, to an almost white image.
-                image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-            if image.mode != "F":  # Pillow would make an image with values in [0, 1] black
-                # A copy, because torch warns of arrays that it cannot write to.
-                return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
-    except FileNotFoundError as error:
-        raise DatasetError(
-            f"The image {file_name} does not exist: correct the file name in the data set."
-        ) from error
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        reason = str(error).split("\n")[0]
-        raise DatasetError(
-            f"The image {file_name} is truncated or broken ({reason}): replace the file, or remove "
-            "it from the data set."
-        ) from error
-    raise DatasetError(
-        f"The image {file_name} has floating-point pixels: save it with 8 or 16 bits."
-    )
-
-
-def _check_size(mapped: dict, image: np.ndarray) -> None:
+def _add_size(mapped: dict, image: np.ndarray) -> None:
     """Add a missing size to the dict; raise DatasetError if it has another size than the file."""
     height, width = image.shape[:2]
     stated = mapped.get("width", width), mapped.get("height", height)
-    if stated != (width, height):
-        raise DatasetError(
-            f"The image {mapped['file_name']} is {width} x {height} pixels (rotated upright if its "
-            f"EXIF entry says so), but the data set says {stated[0]} x {stated[1]}: correct width "
-            "and height there, and check that its boxes are in pixels of the upright image."
-        )
+    check_size(mapped["file_name"], (width, height), stated)
     mapped["height"], mapped["width"] = height, width
 
 
@@ -151,7 +121,7 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
             f"The image {record['file_name']} has no 'annotations': for images without labels use "
             "a mapper with labeled=False; an image that shows no object has an empty list."
         )
-    kept = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+    kept = [a for a in record["annotations"] if not is_left_out(a)]
     boxes = [BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in kept]
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not np.isfinite(boxes).all():

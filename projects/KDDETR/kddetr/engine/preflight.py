@@ -11,7 +11,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
-from ..data import check_dataset, check_same_classes
+from ..data import (
+    check_dataset,
+    check_pixels,
+    check_same_classes,
+    image_folder,
+    warn_of_shared_images,
+)
 from ..errors import CheckpointError, ConfigError
 from .calls import needs_no_teacher, walk
 from .config import build
@@ -88,6 +94,7 @@ def check_config(
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
         _check_data(cfg, training)
+        _check_images(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
         model = cfg.get("model")
@@ -113,6 +120,21 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
         build(OmegaConf.select(cfg, f"dataloader.{key}"))
+
+
+def _check_images(cfg: DictConfig, training: bool) -> None:
+    """Refuse 16-bit images that a mapper would turn black, because they use fewer bits, and warn of
+    images that are trained and tested on.
+    """
+    parts = [(tested_names(cfg), "", "test.mapper.bits")]
+    if training:
+        warn_of_shared_images(labeled_names(cfg), tested_names(cfg))
+        folder = image_folder(OmegaConf.select(cfg, "dataloader.train.unlabeled"))
+        parts.append((labeled_names(cfg), "", "train.mapper.bits"))
+        parts.append((_unlabeled(cfg), folder, "train.unlabeled_mapper.bits"))
+    for names, folder, key in parts:
+        key = f"dataloader.{key}"
+        check_pixels(names, OmegaConf.select(cfg, key), key, folder=folder)
 
 
 def _check_data(cfg: DictConfig, training: bool) -> None:
