@@ -6,7 +6,6 @@ What is saved is the detector alone: the file of a distilled student is a plain 
 import copy
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CheckpointError
-from .files import CONTAINERS, atomic_write, read_checkpoint, whole_checkpoints
+from .files import CONTAINERS, atomic_write, read_checkpoint
 from .loading import load_file, weight_owner
+from .resumable import checkpoint_to_resume
 from .settings import SETTINGS
 
 _log = logging.getLogger(__name__)
@@ -148,12 +148,13 @@ class Checkpointer(DetectionCheckpointer):
         """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.
 
         Raises:
-            CheckpointError: the last checkpoint is not whole, does not fit, or is not recorded in
-                last_checkpoint.
+            CheckpointError: the last checkpoint holds weights only, or does not fit.
         """
         last = self.last_checkpoint() if resume else ""
-        if not last:
-            return self.load(path, checkpointables=[])
+        return self.resume(last) if last else self.load(path, checkpointables=[])
+
+    def resume(self, last: str) -> dict[str, Any]:
+        """Load weights and all checkpointables of a file; see :meth:`resume_or_load`."""
         absent = self.checkpointables.keys() - read_checkpoint(last).keys()
         if absent:
             raise CheckpointError(
@@ -164,20 +165,9 @@ class Checkpointer(DetectionCheckpointer):
         return self.load(last, strict=True)
 
     def last_checkpoint(self) -> str:
-        """The file that resuming starts from, empty when the folder holds no checkpoint at all.
+        """The file that resuming starts from, see :func:`checkpoint_to_resume`; it may warn.
 
         Raises:
-            CheckpointError: there are checkpoints but none is recorded in last_checkpoint.
+            CheckpointError: there are checkpoints but none of them is whole.
         """
-        note = Path(self.save_dir, "last_checkpoint")
-        if note.is_file() and (name := note.read_text().strip()):
-            return os.path.join(self.save_dir, name)
-        present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
-        # The best one holds weights only: a run cannot resume from it.
-        present = [name for name in present if name != "model_best.pth"]
-        if present:
-            raise CheckpointError(
-                f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "
-                f"empty; write the name of the one to resume from into it, e.g. {present[-1]}."
-            )
-        return ""
+        return checkpoint_to_resume(self.save_dir)

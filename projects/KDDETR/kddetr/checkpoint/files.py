@@ -7,9 +7,11 @@ here are unpickled. A write happens completely or not at all.
 import argparse
 import collections
 import contextlib
+import errno
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,7 +23,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
-from ..errors import CheckpointError, did_you_mean
+from ..errors import CheckpointError, StorageError, did_you_mean
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError, is_number
 
 # Keys under which the usual layouts have the weights, in order of preference.
@@ -172,12 +174,15 @@ def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
     return torch.as_tensor(value)
 
 
-def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file completely or not at all: a reader sees the old one or the whole new one.
 
     Args:
         path: the file to make or replace.
         write: is called with the open binary stream of a temporary file beside it.
+
+    Raises:
+        StorageError: the disk is full, or the file cannot be written for another reason.
     """
     temporary = f"{path}.tmp-{os.getpid()}"
     try:
@@ -186,8 +191,25 @@ def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch.save raises a RuntimeError of its own after the stream's error.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise StorageError(_not_written(path, cause)) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _not_written(path: str, error: OSError) -> str:
+    """The message for a file that cannot be written, with the space that is left if it is full."""
+    reason, folder = error.strerror or str(error), os.path.dirname(os.path.abspath(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            reason += f"; {shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
+        return f"{path} cannot be written ({reason}): make room there. An older file is unchanged."
+    return f"{path} cannot be written ({reason}): choose a folder that can be written."
 
 
 def whole_checkpoints(folder: str) -> list[str]:

@@ -7,6 +7,7 @@ first images of that permutation. In release 0.6, ``num_workers`` also changes i
 
 import contextlib
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -152,6 +153,7 @@ class TrainLoader:
             batch_sampler=self._places(self._start_iteration),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
+            worker_init_fn=_leave_signals_to_the_job,
             # Without this, DataLoader would draw from torch's global generator, which the model
             # uses too.
             generator=torch.Generator(),
@@ -178,6 +180,14 @@ class _Samples(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> dict:
         stream, position = place
         return self.streams[stream].sample(position)
+
+
+def _leave_signals_to_the_job(_: int) -> None:
+    """Schedulers and terminals send a signal to every process of a job. A worker has to outlive it,
+    so that the process that it loads for can finish its step and save; they then end together.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,11 @@ evaluation.
 """
 
 from ..errors import ConfigError
+from .best import BestCheckpoint
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
 from .evaluation import CocoEvaluator, coco_backend
-from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
 from .overrides import apply_overrides
@@ -21,6 +22,7 @@ __all__ = [
     "ConfigError",
     "EvalHook",
     "PeriodicCheckpointer",
+    "StopHook",
     "Trainer",
     "apply_overrides",
     "build",

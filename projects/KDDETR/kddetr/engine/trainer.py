@@ -4,7 +4,9 @@ It trains any module that maps a batch to a dictionary of losses. It saves and e
 detector inside of that module; a plain detector and a distiller are trained alike.
 """
 
+import contextlib
 import logging
+import os
 import weakref
 from typing import Any
 
@@ -19,11 +21,17 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
-from ..errors import ConfigError
+from ..errors import ConfigError, StorageError
+from . import stopping
+from .agreement import all_or_none, fingerprint, require_same, require_same_config
+from .best import BestCheckpoint
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
-from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .optimizer_state import apply_options, check_card, group_options, optimizer_card
 from .preflight import check_config, check_model, resolve_device
+from .resuming import ResumedRun
+from .run_folder import save_config
 from .seeding import seed_everything
 from .step import StepTrainer
 from .writers import build_writers
@@ -37,6 +45,9 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: a config as :func:`load_config` returns it.
 
+    Attributes:
+        done: how many iterations the weights have been trained.
+
     Raises:
         ConfigError, DatasetError, CheckpointError: a mistake that the user can put right; where
             possible it is found before anything large is built.
@@ -45,19 +56,22 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: DictConfig):
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
         require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
-        # resume_or_load checks init_checkpoint, where it loads it.
-        check_config(cfg, check_init_checkpoint=False)
+        require_same_config(cfg)
         self.cfg = cfg
-        self.start_iter = 0
+        self.start_iter = self.done = 0
         self.max_iter = cfg.train.max_iter
         self._last_results: dict[str, Any] = {}
+        with all_or_none():
+            # resume_or_load checks init_checkpoint, where it loads it.
+            check_config(cfg, check_init_checkpoint=False)
         device = resolve_device(cfg.train.device)
-        data_loader = self.build_train_loader(cfg)
-        seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
-        model = self.build_model(cfg).to(device)
-        check_model(cfg, model)
-        optimizer = self.build_optimizer(cfg, model)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with all_or_none():
+            data_loader = self.build_train_loader(cfg)
+            seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
+            model = self.build_model(cfg).to(device)
+            check_model(cfg, model)
+            optimizer = self.build_optimizer(cfg, model)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         amp, clip = cfg.train.amp, cfg.train.clip_grad
         self._trainer = StepTrainer(
             model=wrap_for_processes(model, device, **cfg.train.ddp),
@@ -73,7 +87,7 @@ class Trainer(DefaultTrainer):
         )
         self._best = None
         if cfg.train.best_metric and self._can_evaluate and comm.is_main_process():
-            self._best = BestCheckpoint(self.checkpointer, cfg.train.best_metric)
+            self._best = BestCheckpoint(self.checkpointer, cfg.train.best_metric, self._batch)
         self.register_hooks(self.build_hooks())
         if cfg.train.batch_scaling.note:
             _log.info("scaled %s", cfg.train.batch_scaling.note)
@@ -81,35 +95,77 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint in ``train.output_dir``, or load
-        ``train.init_checkpoint``.
+        ``train.init_checkpoint``; write ``config.yaml``.
+
+        All processes have to start from the same.
 
         Raises:
-            CheckpointError: the file is damaged, or does not fit the model.
+            CheckpointError: the file is damaged, or does not fit the model or the optimizer.
+            ConfigError: the config cannot continue the run, or another process starts from
+                something else.
         """
-        last = self.checkpointer.last_checkpoint() if resume else ""
-        self.checkpointer.resume_or_load(self.cfg.train.init_checkpoint, resume=resume)
-        if not last:
-            if resume:
-                _log.warning(
-                    "--resume found no checkpoint in %s: training starts at iteration 0.",
-                    self.cfg.train.output_dir,
-                )
-            return
-        self.start_iter = self.iter + 1
+        folder = self.cfg.train.output_dir
+        with all_or_none():
+            last = self.checkpointer.last_checkpoint() if resume else ""
+        require_same(
+            {f"in {folder} the last checkpoint": os.path.basename(last) or "(none)"},
+            "copy the folder to all machines, or use one that they share.",
+        )
+        if resume and not last:
+            words = "--resume found no checkpoint in %s: training starts at iteration 0."
+            _log.warning(words, folder)
+        with all_or_none():
+            run = ResumedRun(last, self.cfg) if last else None
+            if run:
+                self._resume(run)
+            else:
+                self.checkpointer.load(self.cfg.train.init_checkpoint, checkpointables=[])
+        self._require_same_start()
+        with all_or_none():
+            if comm.is_main_process():
+                if run:
+                    run.renumber_metrics()
+                save_config(self.cfg, folder, trained=run.done if run else 0)
+
+    def _resume(self, run: ResumedRun) -> None:
+        """Continue after the images that were seen, with the options of today's config."""
+        options = group_options(self.optimizer)
+        self._batch_before: int | None = None
+        self.checkpointer.resume(run.file)
+        run.restored(self.done, self._batch_before, self.optimizer)
+        apply_options(self.optimizer, options)
+        self.start_iter = self.done = run.start(self._batch, self.scheduler, self.optimizer)
+        self.iter = self.done - 1
         if hasattr(self.data_loader, "start_iteration"):
             self.data_loader.start_iteration = self.start_iter
         else:
             _log.warning(
                 "The training loader has no start_iteration, so its images start from the first."
             )
+        for hook in self._hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.resumed_at = run.done - 1
         restored = "optimizer, schedule"
         if self._best is not None:
-            self._best.restore()
+            self._best.restore(run.batch)
             restored += f", {self._best.describe()}"
-        _log.info("resumed from %s at iteration %d with %s", last, self.start_iter, restored)
+        _log.info("resumed from %s at iteration %d with %s", run.file, self.start_iter, restored)
+
+    def _require_same_start(self) -> None:
+        """Compare iteration, weights, teacher and data of all processes."""
+        if comm.get_world_size() == 1:
+            return
+        model = self._unwrapped
+        facts: dict[str, Any] = {"the iteration": self.start_iter}
+        facts["the weights"] = fingerprint(model.state_dict().values())
+        if isinstance(teacher := getattr(model, "teacher", None), nn.Module):
+            facts["the teacher's weights"] = fingerprint(teacher.state_dict().values())
+        for stream in getattr(self.data_loader, "streams", ()):
+            facts[f"the number of images of stream {stream.number}"] = len(stream.records)
+        require_same(facts, "give all machines the same files.")
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Timer, schedule, checkpoints, evaluation and writers, in this order.
+        """Timer, schedule, checkpoints, stopping, evaluation and writers, in this order.
 
         The checkpoint of an iteration is saved before its evaluation, so that no training is lost
         when the evaluation fails.
@@ -121,6 +177,7 @@ class Trainer(DefaultTrainer):
             in_order.append(
                 PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
             )
+        in_order.append(StopHook())
         if self._can_evaluate:
             in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
         if comm.is_main_process():
@@ -136,25 +193,91 @@ class Trainer(DefaultTrainer):
 
         Raises:
             DivergedError: a loss became infinite or NaN.
+            StorageError: the final checkpoint cannot be saved.
+            Stopped: a signal, or the time limit, ended it early; what was trained is saved.
         """
-        TrainerBase.train(self, self.start_iter, self.max_iter)
+        if self.start_iter >= self.max_iter:
+            words = "Nothing is left to train: %d iterations are done, and train.max_iter is %d."
+            _log.info(words, self.start_iter, self.max_iter)
+        try:
+            with stopping.after_step():
+                TrainerBase.train(self, self.start_iter, self.max_iter)
+        except stopping.Stopped as stopped:
+            raise stopping.Stopped(stopped.number, rest=self._save_stopped(stopped)) from None
         return self._last_results
 
+    def run_step(self) -> None:
+        """One iteration."""
+        try:
+            super().run_step()
+        except RuntimeError as error:
+            # A loader whose workers do not outlive a signal: they are asked before the weights
+            # change.
+            if stopping.requested() and "DataLoader worker" in str(error):
+                raise stopping.Stopped(stopping.requested(), between_steps=True) from error
+            raise
+
+    def after_step(self) -> None:
+        """Count the iteration, and run the hooks."""
+        self.done = self.iter + 1
+        super().after_step()
+
+    def after_train(self) -> None:
+        """Run the hooks, all of them even where one fails."""
+        self.storage.iter = self.iter
+        with contextlib.ExitStack() as stack:
+            for hook in reversed(self._hooks):
+                stack.callback(hook.after_train)
+
+    def _save_stopped(self, stopped: stopping.Stopped) -> str:
+        """Save what is not saved yet; returns what to tell the user."""
+        name, note = f"model_{self.done - 1:07d}", ""
+        last = os.path.basename(self.checkpointer.get_checkpoint_file())
+        is_saved = self.done == self.start_iter or last in (f"{name}.pth", "model_final.pth")
+        if not stopped.between_steps:
+            note = "without saving; "
+        elif not is_saved:
+            try:
+                self.checkpointer.save(name, iteration=self.done - 1)
+            except StorageError as error:
+                note = f"but {error} "
+        if stopped.agreed:  # the others wait until the first process has saved
+            with contextlib.suppress(RuntimeError):
+                comm.synchronize()
+        last = self.checkpointer.get_checkpoint_file()
+        go_on = f"--resume goes on from {last}" if last else "there is no checkpoint yet"
+        return f"after {self.done} of {self.max_iter} iterations; {note}{go_on}."
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out."""
-        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out, and what they belong
+        to.
+        """
+        return {
+            **TrainerBase.state_dict(self),
+            "iteration": self.done - 1,
+            "_trainer": self._trainer.state_dict(),
+            "batch": self._batch,
+            **optimizer_card(self._unwrapped, self.optimizer),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load :meth:`state_dict`; without an optimizer (Detectron2 0.6) its state starts anew."""
+        """Load :meth:`state_dict`; without an optimizer (Detectron2 0.6) its state starts anew.
+
+        Raises:
+            CheckpointError: the optimizer is another one, or has other parameter groups.
+        """
+        check_card(state_dict, optimizer_card(self._unwrapped, self.optimizer))
         TrainerBase.load_state_dict(self, state_dict)
+        self.done = self.iter + 1
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             _log.warning("The checkpoint has no optimizer state: the optimizer starts anew.")
+        self._batch_before = state_dict.get("batch")
 
     def describe(self) -> str:
         """One line about the model, the optimizer, the batch, the devices and the length."""
-        model = self.model.module if hasattr(self.model, "module") else self.model
+        model = self._unwrapped
         parameters = list(model.parameters())
         total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -165,7 +288,7 @@ class Trainer(DefaultTrainer):
         name, inner = type(model).__name__, deployable(model)
         if inner is not model:
             name += f" around {type(inner).__name__}"
-        amp, batch = self.cfg.train.amp, getattr(self.data_loader, "total_batch_size", "unknown")
+        amp, batch = self.cfg.train.amp, self._batch or "unknown"
         return (
             f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
             f" {type(self.optimizer).__name__} with {groups}; batch {batch} on"
@@ -241,6 +364,16 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process():
             print_csv_format(results)
         return results
+
+    @property
+    def _unwrapped(self) -> nn.Module:
+        """The model without DistributedDataParallel."""
+        return self.model.module if hasattr(self.model, "module") else self.model
+
+    @property
+    def _batch(self) -> int | None:
+        """Images of an iteration over all processes, where the loader says it."""
+        return getattr(self.data_loader, "total_batch_size", None)
 
     @property
     def _can_evaluate(self) -> bool:

@@ -1,0 +1,153 @@
+"""Stopping a run early: a signal or ``train.time_limit`` ends it after the current step, saved.
+
+SIGTERM and SIGUSR1 are what schedulers of clusters send before they end a job, SIGINT is Ctrl-C,
+and the time limit is a SIGALRM that the process sends itself. Each is noted, and the
+:class:`~.trainer.Trainer` stops between two steps, with a checkpoint. Where there is no step to
+wait for (start-up, evaluation), :class:`Stopped` is raised at once.
+"""
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+# A terminal sends Ctrl-C to every process of a job, and a launcher passes it on: twice in a second
+# is once.
+_ONCE = 1.0
+
+
+class Stopped(BaseException):
+    """A run was asked to stop. Like KeyboardInterrupt it is no Exception, because it is no error.
+
+    Args:
+        number: of the signal.
+        between_steps: whether the state of the run is that after a whole step, so that it can be
+            saved.
+        agreed: whether all processes stop here.
+        rest: the end of the message: what was saved, and what to do.
+    """
+
+    def __init__(
+        self, number: int, *, between_steps: bool = False, agreed: bool = False, rest: str = ""
+    ) -> None:
+        super().__init__(number)
+        self.number = number
+        self.between_steps = between_steps
+        self.agreed = agreed
+        self.rest = rest or "while no iteration was running: nothing is lost."
+
+    def __str__(self) -> str:
+        return f"stopped by {_name(self.number)} {self.rest}"
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as shells have it; 0 after the time limit, which was asked
+        for.
+        """
+        return 0 if self.number == signal.SIGALRM else 128 + self.number
+
+
+class _Request:
+    """What this process was asked; signals belong to the process, so there is only one."""
+
+    number = 0
+    when = 0.0
+    waits = False  # whether there is a step to wait for
+    speaks = True  # one process of a machine speaks for all
+
+
+_request = _Request()
+
+
+def listen(*, speaks: bool = True) -> None:
+    """Catch the signals in this process from now on; ``speaks``: whether it tells the user so.
+
+    Only a main thread can do that; in another one, nothing is changed.
+    """
+    _request.number, _request.waits, _request.speaks = 0, False, speaks
+    if _in_main_thread():
+        for number in SIGNALS:
+            signal.signal(number, _note)
+
+
+def limit_time(seconds: float | None) -> None:
+    """Ask the process to stop so many seconds from now; None: never."""
+    if seconds is not None and math.isfinite(seconds) and _in_main_thread():
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+
+
+def requested() -> int:
+    """The number of the signal that asked this process to stop; 0: none."""
+    return _request.number
+
+
+@contextlib.contextmanager
+def after_step() -> Iterator[None]:
+    """Inside, a signal is only noted, and the second Ctrl-C raises :class:`Stopped`."""
+    before, _request.waits = _request.waits, True
+    try:
+        yield
+    finally:
+        _request.waits = before
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Between two steps of a run: inside, a signal raises :class:`Stopped`.
+
+    An error of the communication counts as one where this process was asked to stop, because the
+    others were asked as well and may be gone.
+    """
+    before, _request.waits = _request.waits, False
+    try:
+        if _request.number:
+            raise Stopped(_request.number)
+        yield
+    except Stopped as stopped:
+        stopped.between_steps = True
+        raise
+    except RuntimeError as error:
+        if not _request.number:
+            raise
+        raise Stopped(_request.number, between_steps=True) from error
+    finally:
+        _request.waits = before
+
+
+@contextlib.contextmanager
+def exit_when_stopped() -> Iterator[None]:
+    """Ends a program that was stopped with one sentence and the signal's exit code."""
+    try:
+        yield
+    except Stopped as stopped:
+        if _request.speaks:
+            print(stopped, file=sys.stderr, flush=True)
+        raise SystemExit(stopped.exit_code) from None
+
+
+def _note(number: int, _: FrameType | None) -> None:
+    again = _request.number and time.monotonic() - _request.when > _ONCE
+    if not _request.number:
+        _request.number, _request.when = number, time.monotonic()
+    if not _request.waits or (again and number == signal.SIGINT):
+        raise Stopped(_request.number)
+    if _request.speaks and not again:
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, f"{_name(number)}: saves and stops after this iteration.\n".encode())
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _name(number: int) -> str:
+    if number == signal.SIGALRM:
+        return "train.time_limit"
+    name = signal.Signals(number).name
+    return f"Ctrl-C ({name})" if number == signal.SIGINT else name
