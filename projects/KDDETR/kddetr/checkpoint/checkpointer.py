@@ -72,7 +72,12 @@ class Checkpointer(DetectionCheckpointer):
         model: the model that is trained or evaluated, wrapped or not.
         save_dir, checkpointables: as in Detectron2.
         save_to_disk: defaults to the main process only.
+
+    Attributes:
+        saved: name and iteration of the last checkpoint that was saved here; None before.
     """
+
+    saved: tuple[str, int | None] | None = None
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class Checkpointer(DetectionCheckpointer):
             states = {key: value.state_dict() for key, value in self.checkpointables.items()}
             self.save_weights(name, **states | extra)
             self.tag_last_checkpoint(f"{name}.pth")
+            self.saved = name, extra.get("iteration")
 
     def save_weights(self, name: str, **extra: Any) -> None:
         """Save the model, its settings and ``extra`` alone, from which a run does not resume."""

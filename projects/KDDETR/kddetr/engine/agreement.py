@@ -60,7 +60,7 @@ def require_same(facts: Mapping[str, Any], advice: str) -> None:
             here, there = first.get(name, "unset"), theirs.get(name, "unset")
             if here != there:
                 raise ConfigError(
-                    f"{place(rank)} has {name} {there}, and {place(0)} has {here}: {advice}"
+                    f"On {place(rank)} {name} is {there}, and on {place(0)} it is {here}: {advice}"
                 )
 
 

@@ -130,7 +130,12 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
             StorageError: it still cannot be saved.
         """
         last = f"{self.file_prefix}_final"
-        recorded = self.checkpointer.get_checkpoint_file()
-        is_saved = os.path.basename(recorded) == f"{last}.pth" and os.path.isfile(recorded)
-        if self.trainer.iter >= self.trainer.max_iter and not is_saved:
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        if self.trainer.done > self.trainer.start_iter:
+            is_saved = self.checkpointer.saved == (last, self.trainer.done - 1)
+        else:  # nothing was left to train
+            file = self.checkpointer.get_checkpoint_file()
+            is_saved = os.path.basename(file) == f"{last}.pth" and os.path.isfile(file)
+        if not is_saved:
             self.checkpointer.save(last, iteration=self.trainer.done - 1)

@@ -70,9 +70,9 @@ def check_launch(
         raise ConfigError(f"--num-machines {num_machines} must be at least 1.")
     if not 0 <= machine_rank < num_machines:
         raise ConfigError(
-            f"--machine-rank {machine_rank} does not belong to --num-machines {num_machines}:"
-            f" number the machines from 0 to {num_machines - 1}, and give all of them the number"
-            " of machines."
+            f"--machine-rank {machine_rank} is not from 0 to {num_machines - 1}, which"
+            f" --num-machines {num_machines} asks for: number the machines from 0, and give all of"
+            " them the same number of machines."
         )
     if device.type == "cuda" and num_gpus > torch.cuda.device_count():
         raise ConfigError(

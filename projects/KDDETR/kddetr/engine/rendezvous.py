@@ -41,10 +41,12 @@ class Member:
 
     @property
     def rank(self) -> int:
+        """Its number in the job."""
         return self.machine * self.processes + self.process
 
     @property
     def world_size(self) -> int:
+        """The number of processes of the job."""
         return self.machines * self.processes
 
 
@@ -143,16 +145,15 @@ class _Waiting:
             ConfigError: the time is over.
         """
         waited = time.monotonic() - self._start
-        missing = "machine 0, which listens there"
+        missing = "machine 0, which does not listen yet,"
         if come is not None:
             count = self._me.world_size - len(come)
             missing = f"{count} processes ({', '.join(_missing(self._me, come))})"
         if waited > self._timeout:
             raise ConfigError(
-                f"After {waited:.0f} seconds at {self._url} there is still no contact with"
-                f" {missing}. Start all machines with the same --dist-url, --num-machines and"
-                " --num-gpus, and see that the port can be reached; --dist-timeout SECONDS waits"
-                " longer."
+                f"After {waited:.0f} seconds of waiting for {missing} at {self._url}:"
+                " start all machines with the same --dist-url, --num-machines and --num-gpus, and"
+                " see that the port can be reached; --dist-timeout SECONDS waits longer."
             )
         if waited > self._next:
             self._next = waited + _EVERY

@@ -44,6 +44,7 @@ class ResumedRun:
     Attributes:
         done: how many iterations were done, of ``batch`` images.
         batch: None where neither the checkpoint nor the run's config says it.
+        changed: whether the config is another one than the run's own.
 
     Raises:
         ConfigError: the config has another optimizer.
@@ -59,7 +60,9 @@ class ResumedRun:
         self._rates: list[float] = []
         self._base_rates: list[float] = []
         self._renumbered: int | None = None
-        if self._before is not None and (found := changes(self._before, cfg)):
+        found = changes(self._before, cfg) if self._before is not None else {}
+        self.changed = bool(found)
+        if found:
             lines = "\n".join(f"  {k}: {_shown(a)} -> {_shown(b)}" for k, (a, b) in found.items())
             _log.warning(
                 "The config differs from the run's own config.yaml; what is new takes effect from"

@@ -71,15 +71,20 @@ def config_of_run(folder: str) -> DictConfig | None:
 
 
 def save_config(cfg: DictConfig, folder: str, *, trained: int = 0) -> None:
-    """Write ``config.yaml``; where the run had another one, that is kept under the number of
-    iterations that were trained with it.
+    """Write ``config.yaml``.
+
+    Args:
+        cfg: the config that is used from now on.
+        folder: of the run.
+        trained: iterations that were trained with another config, which is kept under this number;
+            0: none.
     """
     path = Path(folder, "config.yaml")
     # Beside it first, because it may be the very file that the config was loaded from.
     new = Path(folder, f"config.yaml.tmp-{os.getpid()}")
     try:
         LazyConfig.save(cfg, str(new))
-        if trained and path.is_file() and path.read_bytes() != new.read_bytes():
+        if trained and path.is_file():
             shutil.copyfile(path, Path(folder, f"config_until_{trained:07d}.yaml"))
         os.replace(new, path)
         if (pickled := Path(f"{new}.pkl")).is_file():  # Detectron2's way out

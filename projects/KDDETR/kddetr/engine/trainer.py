@@ -6,7 +6,6 @@ detector inside of that module; a plain detector and a distiller are trained ali
 
 import contextlib
 import logging
-import os
 import weakref
 from typing import Any
 
@@ -21,17 +20,15 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
-from ..errors import ConfigError, StorageError
-from . import stopping
-from .agreement import all_or_none, fingerprint, require_same, require_same_config
+from ..errors import ConfigError
+from . import starting, stopping
+from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
-from .optimizer_state import apply_options, check_card, group_options, optimizer_card
+from .optimizer_state import check_card, optimizer_card
 from .preflight import check_config, check_model, resolve_device
-from .resuming import ResumedRun
-from .run_folder import save_config
 from .seeding import seed_everything
 from .step import StepTrainer
 from .writers import build_writers
@@ -47,6 +44,8 @@ class Trainer(DefaultTrainer):
 
     Attributes:
         done: how many iterations the weights have been trained.
+        resumed_batch: the batch of the checkpoint that was resumed from; None: unknown.
+        best: keeps the best weights; on the main process only, and only where there is a metric.
 
     Raises:
         ConfigError, DatasetError, CheckpointError: a mistake that the user can put right; where
@@ -59,6 +58,7 @@ class Trainer(DefaultTrainer):
         require_same_config(cfg)
         self.cfg = cfg
         self.start_iter = self.done = 0
+        self.resumed_batch: int | None = None
         self.max_iter = cfg.train.max_iter
         self._last_results: dict[str, Any] = {}
         with all_or_none():
@@ -85,9 +85,9 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model, cfg.train.output_dir, trainer=weakref.proxy(self), wrapper=WrapperState(model)
         )
-        self._best = None
+        self.best = None
         if cfg.train.best_metric and self._can_evaluate and comm.is_main_process():
-            self._best = BestCheckpoint(self.checkpointer, cfg.train.best_metric, self._batch)
+            self.best = BestCheckpoint(self.checkpointer, cfg.train.best_metric, self.batch)
         self.register_hooks(self.build_hooks())
         if cfg.train.batch_scaling.note:
             _log.info("scaled %s", cfg.train.batch_scaling.note)
@@ -104,65 +104,7 @@ class Trainer(DefaultTrainer):
             ConfigError: the config cannot continue the run, or another process starts from
                 something else.
         """
-        folder = self.cfg.train.output_dir
-        with all_or_none():
-            last = self.checkpointer.last_checkpoint() if resume else ""
-        require_same(
-            {f"in {folder} the last checkpoint": os.path.basename(last) or "(none)"},
-            "copy the folder to all machines, or use one that they share.",
-        )
-        if resume and not last:
-            words = "--resume found no checkpoint in %s: training starts at iteration 0."
-            _log.warning(words, folder)
-        with all_or_none():
-            run = ResumedRun(last, self.cfg) if last else None
-            if run:
-                self._resume(run)
-            else:
-                self.checkpointer.load(self.cfg.train.init_checkpoint, checkpointables=[])
-        self._require_same_start()
-        with all_or_none():
-            if comm.is_main_process():
-                if run:
-                    run.renumber_metrics()
-                save_config(self.cfg, folder, trained=run.done if run else 0)
-
-    def _resume(self, run: ResumedRun) -> None:
-        """Continue after the images that were seen, with the options of today's config."""
-        options = group_options(self.optimizer)
-        self._batch_before: int | None = None
-        self.checkpointer.resume(run.file)
-        run.restored(self.done, self._batch_before, self.optimizer)
-        apply_options(self.optimizer, options)
-        self.start_iter = self.done = run.start(self._batch, self.scheduler, self.optimizer)
-        self.iter = self.done - 1
-        if hasattr(self.data_loader, "start_iteration"):
-            self.data_loader.start_iteration = self.start_iter
-        else:
-            _log.warning(
-                "The training loader has no start_iteration, so its images start from the first."
-            )
-        for hook in self._hooks:
-            if isinstance(hook, PeriodicCheckpointer):
-                hook.resumed_at = run.done - 1
-        restored = "optimizer, schedule"
-        if self._best is not None:
-            self._best.restore(run.batch)
-            restored += f", {self._best.describe()}"
-        _log.info("resumed from %s at iteration %d with %s", run.file, self.start_iter, restored)
-
-    def _require_same_start(self) -> None:
-        """Compare iteration, weights, teacher and data of all processes."""
-        if comm.get_world_size() == 1:
-            return
-        model = self._unwrapped
-        facts: dict[str, Any] = {"the iteration": self.start_iter}
-        facts["the weights"] = fingerprint(model.state_dict().values())
-        if isinstance(teacher := getattr(model, "teacher", None), nn.Module):
-            facts["the teacher's weights"] = fingerprint(teacher.state_dict().values())
-        for stream in getattr(self.data_loader, "streams", ()):
-            facts[f"the number of images of stream {stream.number}"] = len(stream.records)
-        require_same(facts, "give all machines the same files.")
+        starting.start(self, resume=resume)
 
     def build_hooks(self) -> list[hooks.HookBase]:
         """Timer, schedule, checkpoints, stopping, evaluation and writers, in this order.
@@ -179,7 +121,7 @@ class Trainer(DefaultTrainer):
             )
         in_order.append(StopHook())
         if self._can_evaluate:
-            in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
+            in_order.append(EvalHook(train.eval_period, self._evaluate, self.best))
         if comm.is_main_process():
             in_order.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
         return in_order
@@ -203,7 +145,9 @@ class Trainer(DefaultTrainer):
             with stopping.after_step():
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         except stopping.Stopped as stopped:
-            raise stopping.Stopped(stopped.number, rest=self._save_stopped(stopped)) from None
+            raise stopping.Stopped(
+                stopped.number, rest=starting.save_stopped(self, stopped)
+            ) from None
         return self._last_results
 
     def run_step(self) -> None:
@@ -229,25 +173,6 @@ class Trainer(DefaultTrainer):
             for hook in reversed(self._hooks):
                 stack.callback(hook.after_train)
 
-    def _save_stopped(self, stopped: stopping.Stopped) -> str:
-        """Save what is not saved yet; returns what to tell the user."""
-        name, note = f"model_{self.done - 1:07d}", ""
-        last = os.path.basename(self.checkpointer.get_checkpoint_file())
-        is_saved = self.done == self.start_iter or last in (f"{name}.pth", "model_final.pth")
-        if not stopped.between_steps:
-            note = "without saving; "
-        elif not is_saved:
-            try:
-                self.checkpointer.save(name, iteration=self.done - 1)
-            except StorageError as error:
-                note = f"but {error} "
-        if stopped.agreed:  # the others wait until the first process has saved
-            with contextlib.suppress(RuntimeError):
-                comm.synchronize()
-        last = self.checkpointer.get_checkpoint_file()
-        go_on = f"--resume goes on from {last}" if last else "there is no checkpoint yet"
-        return f"after {self.done} of {self.max_iter} iterations; {note}{go_on}."
-
     def state_dict(self) -> dict[str, Any]:
         """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out, and what they belong
         to.
@@ -256,8 +181,8 @@ class Trainer(DefaultTrainer):
             **TrainerBase.state_dict(self),
             "iteration": self.done - 1,
             "_trainer": self._trainer.state_dict(),
-            "batch": self._batch,
-            **optimizer_card(self._unwrapped, self.optimizer),
+            "batch": self.batch,
+            **optimizer_card(self.unwrapped, self.optimizer),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -266,18 +191,18 @@ class Trainer(DefaultTrainer):
         Raises:
             CheckpointError: the optimizer is another one, or has other parameter groups.
         """
-        check_card(state_dict, optimizer_card(self._unwrapped, self.optimizer))
+        check_card(state_dict, optimizer_card(self.unwrapped, self.optimizer))
         TrainerBase.load_state_dict(self, state_dict)
         self.done = self.iter + 1
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             _log.warning("The checkpoint has no optimizer state: the optimizer starts anew.")
-        self._batch_before = state_dict.get("batch")
+        self.resumed_batch = state_dict.get("batch")
 
     def describe(self) -> str:
         """One line about the model, the optimizer, the batch, the devices and the length."""
-        model = self._unwrapped
+        model = self.unwrapped
         parameters = list(model.parameters())
         total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -288,7 +213,7 @@ class Trainer(DefaultTrainer):
         name, inner = type(model).__name__, deployable(model)
         if inner is not model:
             name += f" around {type(inner).__name__}"
-        amp, batch = self.cfg.train.amp, self._batch or "unknown"
+        amp, batch = self.cfg.train.amp, self.batch or "unknown"
         return (
             f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
             f" {type(self.optimizer).__name__} with {groups}; batch {batch} on"
@@ -366,12 +291,12 @@ class Trainer(DefaultTrainer):
         return results
 
     @property
-    def _unwrapped(self) -> nn.Module:
+    def unwrapped(self) -> nn.Module:
         """The model without DistributedDataParallel."""
         return self.model.module if hasattr(self.model, "module") else self.model
 
     @property
-    def _batch(self) -> int | None:
+    def batch(self) -> int | None:
         """Images of an iteration over all processes, where the loader says it."""
         return getattr(self.data_loader, "total_batch_size", None)
 
