@@ -4,12 +4,14 @@ The processes are threads here, or what another one says is given; test_command_
 ones.
 """
 
+import importlib
 import socket
 import threading
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.distributed as dist
 from detectron2.utils import comm
 
 from kddetr.engine import ConfigError, rendezvous
@@ -79,6 +81,16 @@ def test_a_fingerprint_tells_values_and_their_order_apart():
         for tensors in ([one], [one.clone()], [one.T], [one + 1e-7], [one.bfloat16()], [])
     ]
     assert prints[0] == prints[1] and len(set(prints)) == 5
+
+
+def test_a_mistake_is_reported_once_on_each_machine(monkeypatch):
+    launch = importlib.import_module("kddetr.engine.launch")  # the package has a function so named
+    assert not launch.another_has_reported()  # a single process
+    monkeypatch.setattr(launch, "_reports", dist.HashStore())
+    monkeypatch.setattr(launch, "_HEARD", 0.2)
+    assert not launch.another_has_reported()
+    assert [launch._is_first_report(machine) for machine in (0, 0, 1)] == [True, False, True]
+    assert launch.another_has_reported()
 
 
 @pytest.mark.parametrize(

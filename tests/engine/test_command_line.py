@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
         (["--eval-only", "train.init_checkpoint=none.pth"], "none.pth does not exist"),
         (["--num-gpus", "0"], "must be at least 1"),
         (["--num-machines", "2"], "--dist-url"),
+        (["--num-gpus", "2", "--dist-url", "localhost:1"], "tcp://HOST:PORT"),
+        (["--machine-rank", "1"], "--machine-rank 1 is not from 0 to 0"),
+        (["--local-rank=0"], "use --num-gpus, or torchrun"),
+        (["train.time_limit=0"], "time_limit must be above 0"),
         (["model.student.num_classes=2"], "num_classes=2"),
         (["lr_multiplier.milestones=[7]"], "step_schedule: milestones must be"),
     ],
@@ -81,9 +86,15 @@ def test_a_killed_process_resumes(train_net, config, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_two_processes_train_and_agree_with_eval_only(train_net, config, tmp_path, monkeypatch):
-    done = command(config, "--num-gpus", "2", "train.max_iter=3", "train.device=cpu")
+    """One of them is asked to stop on the way; all stop, and go on when the run is resumed."""
+    two = ["--num-gpus", "2", "train.max_iter=3", "train.device=cpu"]
+    stopped = command(config, *two, "model.student.stop=1")
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
+    assert "Traceback" not in stopped.stderr and "--resume" in stopped.stderr
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000001.pth"
+    done = command(config, "--resume", *two)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "on 2 x cpu" in done.stdout
+    assert "on 2 x cpu" in done.stdout and "at iteration 2 with optimizer" in done.stdout
     best = json.loads((tmp_path / "run/best.json").read_text())
     results = []
     test = train_net.Trainer.test

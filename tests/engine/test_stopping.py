@@ -1,7 +1,9 @@
 """A run that is asked to stop saves, ends with a sentence, and goes on as if nothing had been."""
 
+import multiprocessing
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -89,9 +91,10 @@ def test_the_second_ctrl_c_does_not_wait(toy, tmp_path, dataset, monkeypatch):
     assert not (tmp_path / "run/model_0000004.pth").exists()
 
 
-def test_the_time_limit_saves_and_is_no_error(toy, tmp_path, dataset, capsys):
+def test_the_time_limit_saves_and_is_no_error(toy, tmp_path, dataset, capsys, monkeypatch):
     cfg = toy.toy_config(tmp_path, dataset, max_iter=10**6, checkpointer={"period": 10**6})
-    stopping.limit_time(0.3)
+    monkeypatch.setattr(stopping, "_STARTED", time.monotonic() - 99.7)
+    stopping.limit_time(100.0)
     with pytest.raises(SystemExit) as end, exit_when_stopped():
         run(cfg)
     assert end.value.code == 0
@@ -116,8 +119,12 @@ def test_a_signal_for_the_whole_job_leaves_the_loading_processes_alone(toy, data
     pid = next(batches)[0]["pid"]
     assert pid != os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        os.kill(pid, number)
+        subprocess.run(["kill", f"-{int(number)}", str(pid)], check=True)  # from another process
     assert {next(batches)[0]["pid"] for _ in range(5)} == {pid}
+    os.kill(pid, signal.SIGTERM)  # its own process may end it, as Python does at its exit
+    (worker,) = [child for child in multiprocessing.active_children() if child.pid == pid]
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 class _Slow:

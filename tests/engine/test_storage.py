@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage, JSONWriter
 
-from kddetr.checkpoint import atomic_write
-from kddetr.engine import ConfigError, Trainer
+from kddetr.checkpoint import Checkpointer, atomic_write
+from kddetr.engine import BestCheckpoint, ConfigError, Trainer
 from kddetr.engine.run_folder import only_run_in
 from kddetr.engine.writers import FileWriter
 from kddetr.errors import StorageError
@@ -119,6 +119,18 @@ def test_a_damaged_record_of_the_best_weights_is_taken_from_the_weights(
     assert trainer.best.evaluated is None
     wanted = (50.0, 5) if weights else (None, None)
     assert (trainer.best.value, trainer.best.iteration) == wanted
+
+
+@pytest.mark.parametrize("batch", [{"batch": 4}, {}])
+def test_the_record_of_the_best_weights_is_counted_in_todays_batch(tmp_path, batch):
+    record = {"metric": "bbox/AP", "value": 3.0, "iteration": 4, "evaluated": 8, **batch}
+    (tmp_path / "best.json").write_text(json.dumps(record))
+    best = BestCheckpoint(Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)), "bbox/AP", 8)
+    best.restore(4)
+    assert (best.value, best.iteration, best.evaluated) == (3.0, 2, 4)
+    best.update({"bbox/AP": 1.0}, 6)
+    best.restore(4)  # what it has written says its batch
+    assert (best.iteration, best.evaluated) == (2, 6)
 
 
 def test_two_runs_in_one_folder(tmp_path, caplog):

@@ -6,8 +6,10 @@ first images of that permutation. In release 0.6, ``num_workers`` also changes i
 """
 
 import contextlib
+import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -184,10 +186,20 @@ class _Samples(Dataset):
 
 def _leave_signals_to_the_job(_: int) -> None:
     """Schedulers and terminals send a signal to every process of a job. A worker has to outlive it,
-    so that the process that it loads for can finish its step and save; they then end together.
+    so that the process that it loads for can finish its step and save. That process ends it then,
+    also by SIGTERM, so this signal is ignored from others only.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
 # A terminal sends Ctrl-C to every process of a job, and a launcher passes it on: twice in a second
 # is once.
 _ONCE = 1.0
+_STARTED = time.monotonic()
 
 
 class Stopped(BaseException):
@@ -77,9 +78,10 @@ def listen(*, speaks: bool = True) -> None:
 
 
 def limit_time(seconds: float | None) -> None:
-    """Ask the process to stop so many seconds from now; None: never."""
+    """Ask the process to stop so many seconds after its start; None: never."""
     if seconds is not None and math.isfinite(seconds) and _in_main_thread():
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))
+        left = seconds - (time.monotonic() - _STARTED)
+        signal.setitimer(signal.ITIMER_REAL, max(left, 1e-3))
 
 
 def requested() -> int:
