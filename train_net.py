@@ -39,7 +39,7 @@ from kddetr.engine import (
     stopping,
     under_torchrun,
 )
-from kddetr.engine.agreement import all_or_none
+from kddetr.engine.agreement import all_or_none, require_same_config, require_same_weights
 from kddetr.engine.launch import another_has_reported
 from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
@@ -96,11 +96,14 @@ def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
 def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Evaluate train.init_checkpoint, or with --resume the last checkpoint."""
     set_up_loggers(cfg)
-    model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
-    check_model(cfg, model)
-    checkpointer = Checkpointer(model, cfg.train.output_dir)
-    last = checkpointer.last_checkpoint() if args.resume else ""
-    checkpointer.load(last or cfg.train.init_checkpoint, strict=True)
+    require_same_config(cfg)
+    with all_or_none():
+        model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
+        check_model(cfg, model)
+        checkpointer = Checkpointer(model, cfg.train.output_dir)
+        last = checkpointer.last_checkpoint() if args.resume else ""
+        checkpointer.load(last or cfg.train.init_checkpoint, strict=True)
+    require_same_weights(model)
     return Trainer.test(cfg, model)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from detectron2.utils import comm
 from omegaconf import DictConfig
+from torch import nn
 
 from ..errors import ConfigError
 from .differences import settings
@@ -77,6 +78,17 @@ def require_same_config(cfg: DictConfig) -> None:
             if not key.endswith(_LOCAL) and "/" not in str(value)
         }
         require_same(facts, "start all machines with the same config and the same overrides.")
+
+
+def require_same_weights(model: nn.Module, what: str = "the weights") -> None:
+    """Check that a model has the same weights and buffers in all processes.
+
+    Raises:
+        ConfigError: they differ; the message has fingerprints.
+    """
+    if comm.get_world_size() > 1:
+        found = fingerprint(model.state_dict().values())
+        require_same({f"the fingerprint of {what}": found}, "give all machines the same files.")
 
 
 def place(rank: int) -> str:

@@ -107,7 +107,8 @@ def _passing_on_signals(pids: list[int]) -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    before = {number: signal.signal(number, pass_on) for number in stopping.SIGNALS}
+    caught = [n for n in stopping.SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in caught}
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..errors import StorageError
-from .agreement import all_or_none, fingerprint, require_same
+from .agreement import all_or_none, require_same, require_same_weights
 from .hooks import PeriodicCheckpointer
 from .optimizer_state import apply_options, group_options
 from .resuming import ResumedRun
@@ -75,15 +75,14 @@ def _resume(trainer: "Trainer", run: ResumedRun) -> None:
 
 def _require_same_start(trainer: "Trainer") -> None:
     """Compare iteration, weights, teacher and data of all processes."""
-    if comm.get_world_size() == 1:
-        return
     facts: dict[str, Any] = {"the iteration": trainer.start_iter}
-    facts["the weights"] = fingerprint(trainer.unwrapped.state_dict().values())
-    if isinstance(teacher := getattr(trainer.unwrapped, "teacher", None), nn.Module):
-        facts["the teacher's weights"] = fingerprint(teacher.state_dict().values())
     for stream in getattr(trainer.data_loader, "streams", ()):
-        facts[f"the number of images of stream {stream.number}"] = len(stream.records)
+        kind = "unlabelled" if stream.number else "labelled"
+        facts[f"the number of {kind} training images"] = len(stream.records)
     require_same(facts, "give all machines the same files.")
+    require_same_weights(trainer.unwrapped)
+    if isinstance(teacher := getattr(trainer.unwrapped, "teacher", None), nn.Module):
+        require_same_weights(teacher, "the teacher's weights")
 
 
 def save_stopped(trainer: "Trainer", stopped: Stopped) -> str:

@@ -1,9 +1,10 @@
 """Stopping a run early: a signal or ``train.time_limit`` ends it after the current step, saved.
 
-SIGTERM and SIGUSR1 are what schedulers of clusters send before they end a job, SIGINT is Ctrl-C,
-and the time limit is a SIGALRM that the process sends itself. Each is noted, and the
-:class:`~.trainer.Trainer` stops between two steps, with a checkpoint. Where there is no step to
-wait for (start-up, evaluation), :class:`Stopped` is raised at once.
+SIGTERM, SIGUSR1, SIGUSR2 and SIGXCPU are what schedulers of clusters send before they end a job,
+SIGINT is Ctrl-C, SIGHUP a lost terminal, and the time limit is a SIGALRM that the process sends
+itself. Each is noted, and the :class:`~.trainer.Trainer` stops between two steps, with a
+checkpoint. Where there is no step to wait for (start-up, evaluation), :class:`Stopped` is raised at
+once.
 """
 
 import contextlib
@@ -16,7 +17,15 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM)
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+    signal.SIGHUP,
+    signal.SIGALRM,
+)
 # A terminal sends Ctrl-C to every process of a job, and a launcher passes it on: twice in a second
 # is once.
 _ONCE = 1.0
@@ -74,7 +83,9 @@ def listen(*, speaks: bool = True) -> None:
     _request.number, _request.waits, _request.speaks = 0, False, speaks
     if _in_main_thread():
         for number in SIGNALS:
-            signal.signal(number, _note)
+            # A program that was started with nohup outlives its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _note)
 
 
 def limit_time(seconds: float | None) -> None:
@@ -128,8 +139,9 @@ def exit_when_stopped() -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        if _request.speaks:
-            print(stopped, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal may be lost
+            if _request.speaks:
+                print(stopped, file=sys.stderr, flush=True)
         raise SystemExit(stopped.exit_code) from None
 
 
@@ -141,7 +153,8 @@ def _note(number: int, _: FrameType | None) -> None:
         raise Stopped(_request.number)
     if _request.speaks and not again:
         # Not print: the signal may have come in the middle of one.
-        os.write(2, f"{_name(number)}: saves and stops after this iteration.\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"{_name(number)}: saves and stops after this iteration.\n".encode())
 
 
 def _in_main_thread() -> bool:
