@@ -160,9 +160,8 @@ def _weights_to_evaluate(cfg: DictConfig, overrides: list[str]) -> bool:
 def main(argv: list[str] | None = None) -> None:
     """Parse and check the command line, and run the job in the processes that it asks for."""
     is_first = os.environ.get("LOCAL_RANK", "0") == "0"  # of those that torchrun has started here
-    stopping.listen(speaks=is_first)
     args = parser().parse_args(argv)
-    with stopping.exit_when_stopped():
+    with stopping.listening(speaks=is_first), stopping.exit_when_stopped():
         with exit_on_user_error(quiet=not is_first):
             device = check(args)
         with exit_on_user_error():

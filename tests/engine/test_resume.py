@@ -60,6 +60,7 @@ def test_another_batch_goes_on_after_the_images_that_were_seen(cut, batch, start
     (folder / "metrics.json").write_text(json.dumps(evaluation) + "\n")
     cut.dataloader.train.total_batch_size = batch
     scale_to_batch(cut)
+    started(cut, resume=True)  # and killed before its first checkpoint: this counts once
     trainer = started(cut, resume=True)
     assert (trainer.start_iter, trainer.max_iter) == (start, length)
     assert trainer.data_loader.start_iteration == trainer.scheduler.last_epoch == start

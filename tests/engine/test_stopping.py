@@ -17,14 +17,9 @@ from tests.engine.test_trainer import run, state
 
 
 @pytest.fixture(autouse=True)
-def listening(monkeypatch):
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
-    stopping.listen()
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    stopping._request.number = 0
+def listening():
+    with stopping.listening():
+        yield
 
 
 def send(number: int) -> None:
@@ -48,7 +43,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert f"{signal.Signals(number).name}" in said and "saves and stops after this it" in said
     file = tmp_path / "cut/run/model_0000007.pth"
     assert f"after 8 of 12 iterations; --resume goes on from {file}." in said
-    stopping.listen()
+    stopping._request.number = 0  # another process
     resumed = run(cfg, resume=True)
     assert resumed.start_iter == 8
     for name, value in state(whole).items():
@@ -61,7 +56,7 @@ def test_an_evaluation_is_ended_at_once_and_repeated(toy, tmp_path, dataset, mon
         patch.setattr(Trainer, "test", lambda *_: send(signal.SIGTERM) or pytest.fail("goes on"))
         with pytest.raises(Stopped, match=r"after 4 of 6 iterations; .*model_0000003\.pth"):
             run(cfg)
-    stopping.listen()
+    stopping._request.number = 0  # another process
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
     evaluate, evaluated = trainer._evaluate, []

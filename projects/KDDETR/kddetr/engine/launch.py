@@ -127,15 +127,15 @@ def _process(
     url: str,
     timeout: float,
 ) -> None:
-    stopping.listen(speaks=local_rank == 0)
     if device == "cpu" and "OMP_NUM_THREADS" not in os.environ:  # each would use all cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
     me = Member(machine, machines, local_rank, processes)
-    with stopping.exit_when_stopped(), exit_on_user_error(quiet=local_rank > 0):
-        store = meet(url, me, timeout=timeout)
-    world = {"store": store, "rank": me.rank, "world_size": me.world_size}
-    with stopping.exit_when_stopped(), exit_on_user_error():
-        _join(main, args, local_rank, processes, device, **world)
+    with stopping.listening(speaks=local_rank == 0), stopping.exit_when_stopped():
+        with exit_on_user_error(quiet=local_rank > 0):
+            store = meet(url, me, timeout=timeout)
+        world = {"store": store, "rank": me.rank, "world_size": me.world_size}
+        with exit_on_user_error():
+            _join(main, args, local_rank, processes, device, **world)
 
 
 def _join(

@@ -75,17 +75,26 @@ class _Request:
 _request = _Request()
 
 
-def listen(*, speaks: bool = True) -> None:
-    """Catch the signals in this process from now on; ``speaks``: whether it tells the user so.
+@contextlib.contextmanager
+def listening(*, speaks: bool = True) -> Iterator[None]:
+    """Inside, this process catches the signals; ``speaks``: whether it tells the user so.
 
     Only a main thread can do that; in another one, nothing is changed.
     """
     _request.number, _request.waits, _request.speaks = 0, False, speaks
-    if _in_main_thread():
-        for number in SIGNALS:
-            # A program that was started with nohup outlives its terminal.
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, _note)
+    before = {}
+    for number in SIGNALS if _in_main_thread() else ():
+        # A program that was started with nohup outlives its terminal.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, _note)
+    try:
+        yield
+    finally:
+        if before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _request.number = 0
 
 
 def limit_time(seconds: float | None) -> None:
@@ -146,12 +155,14 @@ def exit_when_stopped() -> Iterator[None]:
 
 
 def _note(number: int, _: FrameType | None) -> None:
-    again = _request.number and time.monotonic() - _request.when > _ONCE
-    if not _request.number:
-        _request.number, _request.when = number, time.monotonic()
-    if not _request.waits or (again and number == signal.SIGINT):
-        raise Stopped(_request.number)
-    if _request.speaks and not again:
+    if _request.number:
+        if number == signal.SIGINT and time.monotonic() - _request.when > _ONCE:
+            raise Stopped(_request.number)
+        return
+    _request.number, _request.when = number, time.monotonic()
+    if not _request.waits:
+        raise Stopped(number)
+    if _request.speaks:
         # Not print: the signal may have come in the middle of one.
         with contextlib.suppress(OSError):
             os.write(2, f"{_name(number)}: saves and stops after this iteration.\n".encode())
