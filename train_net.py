@@ -6,19 +6,24 @@ sentence with exit code 2.
 """
 
 import argparse
-import copy
+import contextlib
 import logging
-import sys
+import os
+import signal
+
+if __name__ in ("__main__", "__mp_main__"):
+    # Ctrl-C while the libraries are imported ends the program without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 
 # isort: split
 import torch
-from detectron2.engine import default_argument_parser, default_setup
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
-from torch.multiprocessing import ProcessExitedException
 
 from kddetr.checkpoint import Checkpointer
 from kddetr.engine import (
@@ -32,65 +37,92 @@ from kddetr.engine import (
     check_writable,
     launch,
     load_config,
-    record_classes,
     require_sections,
     resolve_device,
+    stopping,
     under_torchrun,
 )
+from kddetr.engine.agreement import all_or_none, require_same_config, require_same_weights
+from kddetr.engine.launch import another_has_reported
+from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
 
 
 def without_user_errors(record: logging.LogRecord) -> bool:
-    """A filter that drops the traceback of a UserError, which is reported in a sentence.
+    """A filter that drops the traceback of a UserError, which is reported in a sentence, and that
+    of the communication with a process that has ended with one.
 
     That of an OSError stays in the log, because its sentence does not say what was being done.
     """
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, RuntimeError) and not isinstance(error, UserError):
+        return not another_has_reported()
+    return not isinstance(error, UserError)
 
 
 def run(args: argparse.Namespace) -> dict:
     """Train or evaluate in one process of the job.
 
-    Errors end in a sentence here too, and not only in :func:`main`: this may be another process.
-
     Returns:
         The results of the last evaluation.
     """
+    logging.raiseExceptions = False  # a full disk costs lines of log.txt, and not a traceback each
     logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
-    with exit_on_user_error():
-        cfg = load_config(args.config_file, args.opts)
-        # In training default_setup sets up the other two loggers; twice, each line would be double.
-        for name in ("kddetr", "fvcore", "detectron2") if args.eval_only else ("kddetr",):
-            setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
-        return evaluate(cfg, args) if args.eval_only else train(cfg, args)
+    cfg = load_config(args.config_file, args.opts)
+    return evaluate(cfg, args) if args.eval_only else train(cfg, args)
+
+
+def set_up_loggers(cfg: DictConfig) -> None:
+    """Log to the console and to log.txt in the output folder."""
+    for name in ("kddetr", "fvcore", "detectron2"):
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
 
 
 def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Train, from the beginning or from the last checkpoint."""
-    record_classes(cfg)  # the saved config has them
-    shown = copy.copy(args)
-    shown.config_file = ""  # default_setup saves the whole config; the file need not be logged too
-    default_setup(cfg, shown)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
+    stopping.limit_time(cfg.train.time_limit)
+    with contextlib.ExitStack() as stack:
+        with all_or_none():
+            if comm.is_main_process():
+                stack.enter_context(only_run_in(cfg.train.output_dir))
+        # Not Detectron2's default_setup, which would replace the config.yaml of a run before it is
+        # known that this one can continue it.
+        set_up_loggers(cfg)
+        log = logging.getLogger("kddetr")
+        log.info("Environment info:\n%s", collect_env_info())
+        log.info("Command line arguments: %s", args)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
 
 
 def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
     """Evaluate train.init_checkpoint, or with --resume the last checkpoint."""
-    model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
-    checkpointer = Checkpointer(model, cfg.train.output_dir)
-    last = checkpointer.last_checkpoint() if args.resume else ""
-    file = last or cfg.train.init_checkpoint
-    check_evaluated(cfg, checkpointer.load(file, strict=True), file)
-    check_model(cfg, model, training=False)
+    set_up_loggers(cfg)
+    require_same_config(cfg)
+    with all_or_none():
+        model = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device)).eval()
+        checkpointer = Checkpointer(model, cfg.train.output_dir)
+        last = checkpointer.last_checkpoint() if args.resume else ""
+        file = last or cfg.train.init_checkpoint
+        check_evaluated(cfg, checkpointer.load(file, strict=True), file)
+        check_model(cfg, model, training=False)
+    require_same_weights(model)
     return Trainer.test(cfg, model)
 
 
 def check(args: argparse.Namespace) -> torch.device:
     """Check the config and the command line before processes are started; returns the device."""
     cfg = load_config(args.config_file, args.opts)
-    device = check_launch(cfg, args.num_gpus, torchrun=under_torchrun())
+    _check_launcher(args)
+    torchrun = under_torchrun()
+    device = check_launch(
+        cfg,
+        int(os.environ["LOCAL_WORLD_SIZE"]) if torchrun else args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        torchrun=torchrun,
+    )
     require_sections(cfg, "model", "dataloader")
     last = Checkpointer(None, cfg.train.output_dir).last_checkpoint() if args.resume else ""
     if args.eval_only and not last and not _weights_to_evaluate(cfg, args.opts):
@@ -107,6 +139,23 @@ def check(args: argparse.Namespace) -> torch.device:
     return device
 
 
+def _check_launcher(args: argparse.Namespace) -> None:
+    """Check what launchers of processes hand over by flags and environment variables."""
+    if args.local_rank is not None and not under_torchrun():
+        raise ConfigError(
+            "--local-rank is a flag of torch.distributed.launch, and this program was not started"
+            " by it: use --num-gpus, or torchrun --nproc_per_node N train_net.py."
+        )
+    alone = args.num_gpus * args.num_machines == 1 and not under_torchrun()
+    world = os.environ.get("WORLD_SIZE", "1")
+    if alone and world != "1":
+        logging.getLogger("kddetr").warning(
+            "The environment says WORLD_SIZE=%s, but this process trains alone: start it with"
+            " torchrun, or with --num-gpus, --num-machines, --machine-rank and --dist-url.",
+            world,
+        )
+
+
 def _weights_to_evaluate(cfg: DictConfig, overrides: list[str]) -> bool:
     """Whether train.init_checkpoint is a detector, and not backbone weights that training starts
     from: it was given on the command line, or is not an address.
@@ -117,10 +166,11 @@ def _weights_to_evaluate(cfg: DictConfig, overrides: list[str]) -> bool:
 
 def main(argv: list[str] | None = None) -> None:
     """Parse and check the command line, and run the job in the processes that it asks for."""
-    parser = default_argument_parser(epilog=__doc__)
-    parser.set_defaults(dist_url="auto")  # Detectron2's fixed port makes a second job fail
-    args = parser.parse_args(argv)
-    try:
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"  # of those that torchrun has started here
+    args = parser().parse_args(argv)
+    with stopping.listening(speaks=is_first), stopping.exit_when_stopped():
+        with exit_on_user_error(quiet=not is_first):
+            device = check(args)
         with exit_on_user_error():
             launch(
                 run,
@@ -128,11 +178,26 @@ def main(argv: list[str] | None = None) -> None:
                 num_machines=args.num_machines,
                 machine_rank=args.machine_rank,
                 dist_url=args.dist_url,
-                device=check(args),
+                dist_timeout=args.dist_timeout,
+                device=device,
                 args=(args,),
             )
-    except ProcessExitedException as error:  # the process has reported its error itself
-        sys.exit(error.exit_code)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Detectron2's flags, and those of this program."""
+    flags = default_argument_parser(epilog=__doc__)
+    flags.set_defaults(dist_url="auto")  # Detectron2's fixed port makes a second job fail
+    flags.add_argument(
+        "--dist-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long the processes of a job wait for one another at its start",
+    )
+    # What torch.distributed.launch adds; the number is in the environment too.
+    flags.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
+    return flags
 
 
 if __name__ == "__main__":

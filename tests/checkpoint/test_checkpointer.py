@@ -51,17 +51,70 @@ def test_best_weights_are_not_the_last_checkpoint(tmp_path):
     assert not list(tmp_path.glob("*.tmp*"))
 
 
-def test_truncated_last_checkpoint_names_the_whole_one(tmp_path):
+def damage_none(folder):
+    """Nothing is damaged."""
+
+
+def damage_note(folder):
+    (folder / "last_checkpoint").write_bytes(b"\x00\xff")
+
+
+def damage_by_a_name_that_is_missing(folder):
+    (folder / "last_checkpoint").write_text("model_0000009.pth")
+
+
+def damage_by_cutting(folder):
+    last = folder / "model_0000003.pth"
+    last.write_bytes(last.read_bytes()[:500])
+
+
+def damage_in_the_middle(folder):
+    """Only the weights: names and shapes can still be read."""
+    last = folder / "model_0000003.pth"
+    saved = last.read_bytes()
+    weights = nn.init.constant_(nn.Linear(2, 2).weight, 7.0).detach().numpy().tobytes()
+    assert saved.count(weights) == 1
+    last.write_bytes(saved.replace(weights, bytes(len(weights))))
+
+
+def damage_by_removing(folder):
+    (folder / "last_checkpoint").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "taken"),
+    [
+        (damage_none, 3),
+        (damage_note, 3),
+        (damage_by_removing, 3),
+        (damage_by_a_name_that_is_missing, 3),
+        (damage_by_cutting, 1),
+        (damage_in_the_middle, 1),
+    ],
+)
+def test_damage_does_not_keep_a_run_from_its_newest_whole_checkpoint(
+    tmp_path, damage, taken, caplog
+):
+    model = nn.Linear(2, 2)
+    saver = Checkpointer(model, str(tmp_path))
+    for iteration in (0, 1, 3):
+        nn.init.constant_(model.weight, 7.0 if iteration == 3 else iteration)
+        saver.save(f"model_{iteration:07d}", iteration=iteration)
+    saver.save_weights("model_best", iteration=9)
+    (tmp_path / "model_0000000.pth").touch()  # a copy has other times
+    damage(tmp_path)
+    nn.init.zeros_(model.weight)
+    assert saver.resume_or_load("", resume=True)["iteration"] == taken
+    assert model.weight[0, 0] == (7.0 if taken == 3 else 1.0)
+    assert ("so the run resumes from" in caplog.text) is (damage is not damage_none)
+
+
+def test_a_folder_in_which_no_checkpoint_is_whole(tmp_path):
     saver = Checkpointer(nn.Linear(2, 2), str(tmp_path))
     saver.save("model_0000001")
-    saver.save("model_0000003")
-    last = tmp_path / "model_0000003.pth"
-    last.write_bytes(last.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match=r"0000003.*cut off.*model_0000001\.pth"):
-        saver.resume_or_load("", resume=True)
-    # The same checkpointer still works after a failure.
-    saver.tag_last_checkpoint("model_0000001.pth")
-    saver.resume_or_load("", resume=True)
+    (tmp_path / "model_0000001.pth").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"0 bytes.*no other checkpoint in"):
+        saver.last_checkpoint()
 
 
 def test_resuming_with_another_model_is_refused(tmp_path):
@@ -89,9 +142,6 @@ def test_a_run_cannot_resume_from_weights_alone(tmp_path):
     saver = Checkpointer(model, str(tmp_path), wrapper=WrapperState(model))
     saver.save("model_0000001")
     saver.save_weights("model_best")
-    (tmp_path / "last_checkpoint").unlink()
-    with pytest.raises(CheckpointError, match=r"e\.g\. model_0000001\.pth"):
-        saver.last_checkpoint()
     (tmp_path / "last_checkpoint").write_text("model_best.pth")
     with pytest.raises(CheckpointError, match="no wrapper state"):
         saver.resume_or_load("", resume=True)

@@ -11,6 +11,7 @@ from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import nn
@@ -24,11 +25,17 @@ class ToyDetector(nn.Module):
     """Classifies the four quarters of an image; it has BatchNorm, LayerNorm and dropout."""
 
     def __init__(
-        self, num_classes: int = CLASSES, width: int = 8, poison: int = -1, kill: int = -1
+        self,
+        num_classes: int = CLASSES,
+        width: int = 8,
+        poison: int = -1,
+        kill: int = -1,
+        stop: int = -1,
     ):
         super().__init__()
         self.num_classes = num_classes
-        self.poison, self.kill = poison, kill  # the step at which the loss is NaN, the process dies
+        # The steps at which the loss is NaN, the process dies, the last process is asked to stop.
+        self.poison, self.kill, self.stop = poison, kill, stop
         self.steps = 0
         self.backbone = nn.Sequential(
             nn.Conv2d(3, width, 3, 4, 1), nn.BatchNorm2d(width), nn.ReLU()
@@ -54,6 +61,8 @@ class ToyDetector(nn.Module):
                 loss = loss * float("nan")
             if self.steps == self.kill:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.steps == self.stop and comm.get_rank() == comm.get_world_size() - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
             self.steps += 1
             return {"loss_class": loss, "loss_noise": (noise * logits).mean()}
         return [{"instances": self.detections(item, scores)} for item, scores in zip(batch, logits)]
@@ -107,8 +116,6 @@ class ToyTestLoader:
     """The images of :func:`write_dataset`, one a batch, distributed over the processes."""
 
     def __init__(self, images: int = IMAGES):
-        from detectron2.utils import comm
-
         share = range(images)[comm.get_rank() :: comm.get_world_size()]
         self.indices = list(share)
 

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
         (["--eval-only", "train.init_checkpoint=none.pth"], "none.pth does not exist"),
         (["--num-gpus", "0"], "must be at least 1"),
         (["--num-machines", "2"], "--dist-url"),
+        (["--num-gpus", "2", "--dist-url", "localhost:1"], "tcp://HOST:PORT"),
+        (["--machine-rank", "1"], "--machine-rank 1 is not from 0 to 0"),
+        (["--local-rank=0"], "use --num-gpus, or torchrun"),
+        (["train.time_limit=0"], "time_limit must be above 0"),
         (["model.student.num_classes=2"], "num_classes=2"),
         (["lr_multiplier.milestones=[7]"], "step_schedule: milestones must be"),
     ],
@@ -80,18 +85,26 @@ def test_a_killed_process_resumes(train_net, config, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_agree_with_eval_only(train_net, config, tmp_path, monkeypatch):
-    done = command(config, "--num-gpus", "2", "train.max_iter=3", "train.device=cpu")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "on 2 x cpu" in done.stdout
-    best = json.loads((tmp_path / "run/best.json").read_text())
-    results = []
+def test_two_processes_stop_together_and_agree_with_eval_only(
+    train_net, config, tmp_path, monkeypatch
+):
+    """One of them is asked to stop; the run goes on in a single process."""
+    two = ["--num-gpus", "2", "train.device=cpu", "train.eval_period=3"]
+    stopped = command(config, *two, "model.student.stop=3")
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr[-2000:]
+    assert "Traceback" not in stopped.stderr and stopped.stderr.count("--resume") == 1
+    assert "on 2 x cpu" in stopped.stdout
+    run, results = tmp_path / "run", []
+    assert (run / "last_checkpoint").read_text() == "model_0000003.pth"
+    best = json.loads((run / "best.json").read_text())
     test = train_net.Trainer.test
-    monkeypatch.setattr(
-        train_net.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1]
-    )
-    train_net.main(["--config-file", config, "--eval-only", "--resume"])
+    weights = f"train.init_checkpoint={run / 'model_best.pth'}"
+    with monkeypatch.context() as patch:
+        patch.setattr(train_net.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1])
+        train_net.main(["--config-file", config, "--eval-only", weights])
     assert results[0]["bbox"]["AP"] == best["value"] > 0
+    train_net.main(["--config-file", config, "--resume", "train.max_iter=5"])
+    assert torch.load(run / "model_final.pth")["iteration"] == 4
 
 
 def test_under_torchrun(monkeypatch):

@@ -89,6 +89,30 @@ def test_devices_and_precision(cfg):
             check_launch(cfg, 1)
 
 
+NO_MACHINE = r"--machine-rank {} is not from 0 to {}"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"num_gpus": 0}, "--num-gpus 0 must be at least 1"),
+        ({"num_machines": 0}, "--num-machines 0 must be at least 1"),
+        ({"machine_rank": 1}, NO_MACHINE.format(1, 0)),
+        ({"num_machines": 2, "machine_rank": 2}, NO_MACHINE.format(2, 1)),
+        ({"num_machines": 2, "machine_rank": -1}, NO_MACHINE.format(-1, 1)),
+        ({"num_gpus": 8}, r"--num-gpus 8.* no GPU .*train\.device=cpu"),
+        ({"num_gpus": 8, "torchrun": True}, "--nproc-per-node 8"),
+    ],
+)
+def test_numbers_of_processes_and_machines(cfg, monkeypatch, numbers, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cfg.train.device = "auto"
+    with pytest.raises(ConfigError, match=words):
+        check_launch(cfg, **{"num_gpus": 1, **numbers})
+    cfg.train.device = "cpu"  # said by the user
+    assert check_launch(cfg, 8, num_machines=2, machine_rank=1).type == "cpu"
+
+
 @pytest.mark.parametrize("loader", ["train", "test"])
 def test_a_mapper_that_reads_bgr_is_refused(cfg, loader):
     """Detectron2's own configs have BGR; a detector here would convert the image once more."""

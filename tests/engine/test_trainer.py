@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from kddetr.checkpoint import CheckpointError, read_checkpoint
+from kddetr.checkpoint import read_checkpoint
 from kddetr.engine import ConfigError, Trainer
 from kddetr.engine.step import StepTrainer
 
@@ -105,8 +105,8 @@ def test_resuming_without_a_checkpoint_or_its_name(toy, tmp_path, dataset, caplo
         run(cfg, resume=True)
     assert "found no checkpoint" in caplog.text
     (tmp_path / "run/last_checkpoint").write_text("")
-    with pytest.raises(CheckpointError, match=r"e\.g\. model_final\.pth"):
-        run(cfg, resume=True)
+    run(cfg, resume=True)
+    assert "missing, empty or damaged, so the run resumes from" in caplog.text
 
 
 def test_a_loss_that_is_nan(toy, tmp_path, dataset):
@@ -201,15 +201,3 @@ def test_float16_scales_and_skips(toy):
         step.grad_scaler.update(1.0)
         step.load_state_dict(state)
         assert step.grad_scaler.get_scale() == state["grad_scaler"]["scale"] < scale
-
-
-def test_resuming_with_another_optimizer(toy, tmp_path, dataset, caplog):
-    cfg = toy.toy_config(tmp_path, dataset, max_iter=1, best_metric="")
-    run(cfg)
-    cfg.optimizer.lr = 0.5
-    with caplog.at_level(logging.WARNING, logger="kddetr"):
-        Trainer(cfg).resume_or_load(resume=True)
-    assert "keeps its learning rates [0.01, 0.02]" in caplog.text
-    cfg.optimizer.params.lr_factors = {}
-    with pytest.raises(CheckpointError, match="the config that the run was started with"):
-        Trainer(cfg).resume_or_load(resume=True)

@@ -41,6 +41,10 @@ class CheckpointError(UserError, RuntimeError):
     """A checkpoint that is missing, damaged, unsafe to read, or does not fit the model."""
 
 
+class StorageError(UserError, OSError):
+    """A file cannot be written: the disk is full, a quota is used up, or writing is not allowed."""
+
+
 class RenamedError(UserError, ImportError):
     """An import of a name that an earlier version had; the message says today's name."""
 
@@ -84,11 +88,11 @@ def did_you_mean(
 
 
 @contextlib.contextmanager
-def exit_on_user_error() -> Iterator[None]:
+def exit_on_user_error(*, quiet: bool = False) -> Iterator[None]:
     """Ends a program with one sentence and exit code 2 where the user can put the error right.
 
     Besides :class:`UserError` this is an error of the operating system (a full disk) or a package
-    that is not installed.
+    that is not installed. ``quiet`` leaves the sentence to another process.
     """
     try:
         yield
@@ -96,5 +100,6 @@ def exit_on_user_error() -> Iterator[None]:
         text = str(error)
         if "Original Traceback" in text:  # which a worker of a loader puts in front of the message
             text = text.strip().splitlines()[-1]
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        if not quiet:
+            print(f"error: {text}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

@@ -7,7 +7,6 @@ import copy
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CheckpointError
 from .classes import CLASSES, write_card
-from .files import atomic_write, read_checkpoint, whole_checkpoints
+from .files import atomic_write, read_checkpoint
 from .layouts import is_container
 from .loading import deployable, load_file, weight_owner
+from .resumable import checkpoint_to_resume
 from .settings import SETTINGS
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,12 @@ class Checkpointer(DetectionCheckpointer):
         save_to_disk: defaults to the main process only.
         classes: the names of the model's classes, in order, to save with its weights: in the file,
             or, where the file is Detectron2's, in a card beside it.
+
+    Attributes:
+        saved: name and iteration of the last checkpoint that was saved here; None before.
     """
+
+    saved: tuple[str, int | None] | None = None
 
     def __init__(
         self,
@@ -102,6 +107,7 @@ class Checkpointer(DetectionCheckpointer):
             states = {key: value.state_dict() for key, value in self.checkpointables.items()}
             self.save_weights(name, **states | extra)
             self.tag_last_checkpoint(f"{name}.pth")
+            self.saved = name, extra.get("iteration")
 
     def save_weights(self, name: str, **extra: Any) -> None:
         """Save the model, its settings and ``extra`` alone, from which a run does not resume."""
@@ -163,12 +169,13 @@ class Checkpointer(DetectionCheckpointer):
         """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.
 
         Raises:
-            CheckpointError: the last checkpoint is not whole, does not fit, or is not recorded in
-                last_checkpoint.
+            CheckpointError: the last checkpoint holds weights only, or does not fit.
         """
         last = self.last_checkpoint() if resume else ""
-        if not last:
-            return self.load(path, checkpointables=[])
+        return self.resume(last) if last else self.load(path, checkpointables=[])
+
+    def resume(self, last: str) -> dict[str, Any]:
+        """Load weights and all checkpointables of a file; see :meth:`resume_or_load`."""
         absent = self.checkpointables.keys() - read_checkpoint(last).keys()
         if absent:
             raise CheckpointError(
@@ -179,20 +186,9 @@ class Checkpointer(DetectionCheckpointer):
         return self.load(last, strict=True)
 
     def last_checkpoint(self) -> str:
-        """The file that resuming starts from, empty when the folder holds no checkpoint at all.
+        """The file that resuming starts from, see :func:`checkpoint_to_resume`; it may warn.
 
         Raises:
-            CheckpointError: there are checkpoints but none is recorded in last_checkpoint.
+            CheckpointError: there are checkpoints but none of them is whole.
         """
-        note = Path(self.save_dir, "last_checkpoint")
-        if note.is_file() and (name := note.read_text().strip()):
-            return os.path.join(self.save_dir, name)
-        present = whole_checkpoints(self.save_dir) if os.path.isdir(self.save_dir) else []
-        # The best one holds weights only: a run cannot resume from it.
-        present = [name for name in present if name != "model_best.pth"]
-        if present:
-            raise CheckpointError(
-                f"{self.save_dir} holds checkpoints but its file last_checkpoint is missing or "
-                f"empty; write the name of the one to resume from into it, e.g. {present[-1]}."
-            )
-        return ""
+        return checkpoint_to_resume(self.save_dir)

@@ -6,9 +6,11 @@ here are unpickled. A write happens completely or not at all.
 
 import argparse
 import contextlib
+import errno
 import os
 import pickle
 import re
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,7 +21,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
-from ..errors import CheckpointError, did_you_mean
+from ..errors import CheckpointError, StorageError, did_you_mean
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError
 from .formats import INDEX, check_whole, folder_advice, read_parts, what_else
 from .inert import OBJECTS, plain
@@ -108,12 +110,15 @@ def _unpickled(file: str, beginning: bytes) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
-def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
+def atomic_write(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file completely or not at all: a reader sees the old one or the whole new one.
 
     Args:
         path: the file to make or replace.
         write: is called with the open binary stream of a temporary file beside it.
+
+    Raises:
+        StorageError: the disk is full, or the file cannot be written for another reason.
     """
     temporary = f"{path}.tmp-{os.getpid()}"
     try:
@@ -122,8 +127,25 @@ def atomic_write(path: str, write: Callable[[BinaryIO], None]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch.save raises a RuntimeError of its own after the stream's error.
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        raise StorageError(_not_written(path, cause)) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def _not_written(path: str, error: OSError) -> str:
+    """The message for a file that cannot be written, with the space that is left if it is full."""
+    reason, folder = error.strerror or str(error), os.path.dirname(os.path.abspath(path))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            reason += f"; {shutil.disk_usage(folder).free / 2**20:.0f} MiB are free in {folder}"
+        return f"{path} cannot be written ({reason}): make room there. An older file is unchanged."
+    return f"{path} cannot be written ({reason}): choose a folder that can be written."
 
 
 def whole_checkpoints(folder: str) -> list[str]:

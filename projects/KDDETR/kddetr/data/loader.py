@@ -6,7 +6,10 @@ first images of that permutation. In release 0.6, ``num_workers`` also changes i
 """
 
 import contextlib
+import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -154,6 +157,7 @@ class TrainLoader:
             batch_sampler=self._places(self._start_iteration),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
+            worker_init_fn=_leave_signals_to_the_job,
             # Without this, DataLoader would draw from torch's global generator, which the model
             # uses too.
             generator=torch.Generator(),
@@ -180,6 +184,24 @@ class _Samples(Dataset):
     def __getitem__(self, place: tuple[int, int]) -> dict:
         stream, position = place
         return self.streams[stream].sample(position)
+
+
+def _leave_signals_to_the_job(_: int) -> None:
+    """Schedulers and terminals send a signal to every process of a job. A worker has to outlive it,
+    so that the process that it loads for can finish its step and save. That process ends it then,
+    also by SIGTERM, so this signal is ignored from others only.
+    """
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 @contextlib.contextmanager

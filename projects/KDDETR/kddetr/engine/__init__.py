@@ -3,12 +3,13 @@ evaluation.
 """
 
 from ..errors import ConfigError
+from .best import BestCheckpoint
 from .classes import check_classes, check_evaluated, check_model, record_classes
 from .config import build, load_config, require_sections
 from .defaults import train_defaults
 from .evaluation import CocoEvaluator
 from .evaluator_arguments import coco_backend
-from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
 from .overrides import apply_overrides
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "EvalHook",
     "PeriodicCheckpointer",
+    "StopHook",
     "Trainer",
     "apply_overrides",
     "build",

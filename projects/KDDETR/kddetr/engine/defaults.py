@@ -73,6 +73,9 @@ class TrainSection:
     # The detector's class names in order; null: those of the data. A run writes them here.
     classes: list[str] | None = None
     max_iter: int = 90000
+    # Seconds after which the run saves and stops, counted from the start of its processes; null: no
+    # limit. Leave some for the last iteration and for saving.
+    time_limit: float | None = None
     batch_scaling: BatchScaling = field(default_factory=BatchScaling)
     seed: int = 0
     device: str = "auto"  # CUDA where available, else the CPU
@@ -92,6 +95,8 @@ class TrainSection:
             self._require_at_least(1, key)
         for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):
             self._require_at_least(0, key)
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ConfigError(f"train.time_limit must be above 0 seconds, not {self.time_limit}.")
         if not self.clip_grad.norm_type > 0:
             value = self.clip_grad.norm_type
             raise ConfigError(f"train.clip_grad.norm_type must be above 0, not {value}.")

@@ -1,8 +1,6 @@
-"""Hooks whose records survive a resume: best checkpoint, evaluation, periodic checkpoints."""
+"""Hooks of a training: stopping on request, evaluation, periodic checkpoints."""
 
-import json
 import logging
-import math
 import os
 import re
 from collections.abc import Callable
@@ -13,84 +11,12 @@ from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from ..checkpoint import Checkpointer, atomic_write, write_card
-from ..errors import did_you_mean
+from ..checkpoint import write_card
+from ..errors import StorageError
+from . import stopping
+from .best import BestCheckpoint
 
 _log = logging.getLogger(__name__)
-
-
-class BestCheckpoint:
-    """Keeps the weights with the highest metric in ``model_best.pth`` and a record in
-    ``best.json``.
-
-    ``model_best.pth`` has weights only, so a run is never resumed from it.
-
-    Args:
-        checkpointer: saves the weights; both files are in its folder.
-        metric: name of the result to maximise, e.g. "bbox/AP".
-    """
-
-    def __init__(self, checkpointer: Checkpointer, metric: str):
-        self._checkpointer = checkpointer
-        self._metric = metric
-        self._path = os.path.join(checkpointer.save_dir, "best.json")
-        self.value: float | None = None
-        self.iteration: int | None = None
-        self.evaluated: int | None = None
-
-    def restore(self) -> None:
-        """Read the record of the run that is resumed, where there is one."""
-        if not os.path.isfile(self._path):
-            return
-        with open(self._path) as stream:
-            record = json.load(stream)
-        self.evaluated = record["evaluated"]
-        if record["metric"] == self._metric:
-            self.value, self.iteration = record["value"], record["iteration"]
-        else:
-            _log.warning(
-                "best.json is a record of %s, not of %s: the record starts anew.",
-                record["metric"],
-                self._metric,
-            )
-
-    def update(self, results: dict[str, float], iteration: int) -> None:
-        """Save the weights if ``results`` are the best so far.
-
-        Args:
-            results: flat results of an evaluation.
-            iteration: how many iterations were trained before it.
-        """
-        value = results.get(self._metric)
-        if value is None:
-            _log.error(
-                "train.best_metric=%s is not a result of the evaluation, so no best checkpoint is"
-                " kept; %s",
-                self._metric,
-                did_you_mean(self._metric, results),
-            )
-        elif math.isfinite(value) and (self.value is None or value > self.value):
-            self.value, self.iteration = float(value), iteration
-            self._checkpointer.save_weights(
-                "model_best", iteration=iteration - 1, metric={self._metric: self.value}
-            )
-            _log.info("best %s so far: %.3f after %d iterations", self._metric, value, iteration)
-        self.evaluated = iteration
-        record = {
-            "metric": self._metric,
-            "value": self.value,
-            "iteration": self.iteration,
-            "evaluated": self.evaluated,
-        }
-        # Written after the weights: when the process is killed in between, the evaluation is
-        # repeated and the better weights are there.
-        atomic_write(self._path, lambda stream: stream.write(json.dumps(record).encode()))
-
-    def describe(self) -> str:
-        """A phrase such as ``best bbox/AP 41.200 (after 5000 iterations)``."""
-        if self.value is None:
-            return f"no best {self._metric} yet"
-        return f"best {self._metric} {self.value:.3f} (after {self.iteration} iterations)"
 
 
 class EvalHook(HookBase):
@@ -132,27 +58,50 @@ class EvalHook(HookBase):
 
     def after_train(self) -> None:
         # After an exception the iteration is still below the last one.
-        if self.trainer.iter >= self.trainer.max_iter:
-            self._run(self.trainer.max_iter)
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        done = max(self.trainer.start_iter, self.trainer.max_iter)
+        is_known = self._best is not None and self._best.evaluated == done
+        # A run that was finished and is resumed has nothing to evaluate either.
+        if done > self.trainer.start_iter or not any(comm.all_gather(is_known)):
+            self._run(done)
 
     def _due(self, done: int) -> bool:
         return self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter
 
     def _run(self, done: int) -> None:
-        results = self._evaluate()
-        flat = {key: float(value) for key, value in flatten_results_dict(results or {}).items()}
-        if flat:
-            self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
-        if self._best is not None and flat:
-            self._best.update(flat, done)
-        # Wait for the slowest process here, so that the next iteration's time does not include it.
-        comm.synchronize()
+        with stopping.at_once():  # the resumed run evaluates then
+            results = self._evaluate()
+            flat = {k: float(value) for k, value in flatten_results_dict(results or {}).items()}
+            if flat:
+                self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
+            if self._best is not None and flat:
+                self._best.update(flat, done)
+            # Wait for the slowest process here, so that the next iteration's time does not
+            # include it.
+            comm.synchronize()
+
+
+class StopHook(HookBase):
+    """Ends the training after an iteration in which one of the processes was asked to stop."""
+
+    def after_step(self) -> None:
+        """Raise :class:`~.stopping.Stopped` in all processes at the same iteration."""
+        asked = max(comm.all_gather(stopping.requested()))
+        if asked:
+            raise stopping.Stopped(asked, between_steps=True, agreed=True)
 
 
 class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
-    """Detectron2's hook, which here also counts and deletes the checkpoints saved before a resume,
-    each with the card beside it.
+    """Detectron2's hook, which here also counts and deletes the checkpoints saved before a
+    resume, each with the card beside it, and outlives a full disk.
+
+    Attributes:
+        resumed_at: number of the iteration in the name of the checkpoint that was resumed from, in
+            the batch of that time; None: the trainer's own.
     """
+
+    resumed_at: int | None = None
 
     def step(self, iteration: int, **kwargs: Any) -> None:
         before = set(self.recent_checkpoints)
@@ -162,10 +111,38 @@ class PeriodicCheckpointer(hooks.PeriodicCheckpointer):
 
     def before_train(self) -> None:
         super().before_train()
+        before = self.trainer.start_iter if self.resumed_at is None else self.resumed_at + 1
         pattern = re.compile(rf"{re.escape(self.file_prefix)}_(\d{{7,}})\.pth")
         found = []
         for file in Path(self.checkpointer.save_dir).glob(f"{self.file_prefix}_*.pth"):
             match = pattern.fullmatch(file.name)
-            if match and int(match[1]) < self.trainer.start_iter:
+            if match and int(match[1]) < before:
                 found.append((int(match[1]), str(file)))
         self.recent_checkpoints = [file for _, file in sorted(found)]
+
+    def after_step(self) -> None:
+        # With another batch than before, an iteration can have the number of an earlier one.
+        ending = f"{self.file_prefix}_{self.trainer.iter:07d}.pth"
+        self.recent_checkpoints = [f for f in self.recent_checkpoints if not f.endswith(ending)]
+        try:
+            super().after_step()
+        except StorageError as error:
+            done = self.trainer.iter + 1
+            _log.warning("%s The run goes on without a checkpoint at %d iterations.", error, done)
+
+    def after_train(self) -> None:
+        """Save the final checkpoint where it could not be saved after the last iteration.
+
+        Raises:
+            StorageError: it still cannot be saved.
+        """
+        last = f"{self.file_prefix}_final"
+        if self.trainer.iter < self.trainer.max_iter:
+            return
+        if self.trainer.done > self.trainer.start_iter:
+            is_saved = self.checkpointer.saved == (last, self.trainer.done - 1)
+        else:  # nothing was left to train
+            file = self.checkpointer.get_checkpoint_file()
+            is_saved = os.path.basename(file) == f"{last}.pth" and os.path.isfile(file)
+        if not is_saved:
+            self.checkpointer.save(last, iteration=self.trainer.done - 1)

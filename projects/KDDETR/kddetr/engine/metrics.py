@@ -2,7 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from ..checkpoint import atomic_write
 
 
 def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
@@ -26,3 +29,28 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
         if isinstance(line, dict) and isinstance(line.get("iteration", -1), int):
             merged.setdefault(line.get("iteration", -1), {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]
+
+
+def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: str) -> None:
+    """Count the iterations in ``metrics.json`` in another unit, such as another batch.
+
+    Otherwise an evaluation early in the run could pass for one of its end.
+
+    Args:
+        output_dir: folder of the training.
+        done: from a number of iterations that were done to their new number.
+        copy: name of the file in which the old lines are kept.
+    """
+    file = Path(output_dir) / "metrics.json"
+    lines = []
+    for text in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            line = json.loads(text)
+            line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+        lines.append(json.dumps(line, sort_keys=True) + "\n")
+    if lines:
+        before = file.read_bytes()
+        atomic_write(str(file.with_name(copy)), lambda stream: stream.write(before))
+        atomic_write(str(file), lambda stream: stream.write("".join(lines).encode()))

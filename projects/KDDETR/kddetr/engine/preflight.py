@@ -47,26 +47,49 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def check_launch(cfg: DictConfig, num_gpus: int, *, torchrun: bool = False) -> torch.device:
+def check_launch(
+    cfg: DictConfig,
+    num_gpus: int,
+    *,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    torchrun: bool = False,
+) -> torch.device:
     """Check that a job can run in ``num_gpus`` processes on this machine; returns the device.
 
-    ``torchrun`` says whether torchrun has started the processes already.
+    ``torchrun`` says whether torchrun has started the ``num_gpus`` processes already.
 
     Raises:
-        ConfigError: there is no such device, or too few of them, or the number is below 1.
+        ConfigError: there is no such device, or too few of them, a number is below 1, or there is
+            no machine of that rank.
     """
     device = resolve_device(cfg.train.device)
+    count = "--nproc-per-node" if torchrun else "--num-gpus"
     if num_gpus < 1:
         raise ConfigError(
-            f"--num-gpus {num_gpus} must be at least 1, because it is the number of processes: to"
+            f"{count} {num_gpus} must be at least 1, because it is the number of processes: to"
             " run on the CPU, set train.device=cpu."
         )
-    if device.type == "cuda" and num_gpus > torch.cuda.device_count() and not torchrun:
+    if num_machines < 1:
+        raise ConfigError(f"--num-machines {num_machines} must be at least 1.")
+    if not 0 <= machine_rank < num_machines:
         raise ConfigError(
-            f"--num-gpus {num_gpus}, but this machine has {torch.cuda.device_count()}: lower the"
+            f"--machine-rank {machine_rank} is not from 0 to {num_machines - 1}, which"
+            f" --num-machines {num_machines} asks for: number the machines from 0, and give all of"
+            " them the same number of machines."
+        )
+    if device.type == "cuda" and num_gpus > torch.cuda.device_count():
+        raise ConfigError(
+            f"{count} {num_gpus}, but this machine has {torch.cuda.device_count()}: lower the"
             " number, or set train.device=cpu for processes on the CPU."
         )
     if device.type == "cpu" and num_gpus > 1:
+        if cfg.train.device == "auto":
+            raise ConfigError(
+                f"{count} {num_gpus}, but PyTorch finds no GPU on this machine: see that the driver"
+                " and a PyTorch with CUDA are installed, or set train.device=cpu for that many"
+                " processes on the CPU."
+            )
         _log.warning("%d processes run on the CPU and communicate by gloo.", num_gpus)
     return device
 

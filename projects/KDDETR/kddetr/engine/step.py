@@ -138,7 +138,6 @@ class StepTrainer(SimpleTrainer):
         Raises:
             CheckpointError: the optimizer of the checkpoint has other parameter groups.
         """
-        rates = self._base_rates()
         try:
             super().load_state_dict(state)
         except ValueError as error:
@@ -147,14 +146,8 @@ class StepTrainer(SimpleTrainer):
                 " with the config that the run was started with."
             ) from error
         self.train_seconds = state.get("train_seconds", 0.0)
-        if (kept := self._base_rates()) != rates:
-            _log.warning("The resumed run keeps its learning rates %s, not %s.", kept, rates)
         if state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])
-
-    def _base_rates(self) -> list[float]:
-        """The learning rates of the groups before the schedule multiplies them."""
-        return [group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
 
     def _clip_and_measure(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
         """Clip the gradient, and read the losses and the norm before clipping, all at once."""

@@ -4,6 +4,7 @@ It trains any module that maps a batch to a dictionary of losses. It saves and e
 detector inside of that module; a plain detector and a distiller are trained alike.
 """
 
+import contextlib
 import logging
 import weakref
 from itertools import repeat
@@ -21,12 +22,16 @@ from torch import nn
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
+from . import starting, stopping
+from .agreement import all_or_none, require_same_config
+from .best import BestCheckpoint
 from .calls import needs_no_teacher
-from .classes import check_model, check_start, record_classes
+from .classes import check_model, record_classes
 from .config import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
 from .evaluation_sets import best_metric_name, by_evaluation_set, has_test_data
-from .hooks import BestCheckpoint, EvalHook, PeriodicCheckpointer
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .optimizer_state import check_card, optimizer_card
 from .preflight import check_config, resolve_device
 from .seeding import seed_everything
 from .step import StepTrainer
@@ -41,6 +46,11 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: a config as :func:`load_config` returns it.
 
+    Attributes:
+        done: how many iterations the weights have been trained.
+        resumed_batch: the batch of the checkpoint that was resumed from; None: unknown.
+        best: keeps the best weights; on the main process only, and only where there is a metric.
+
     Raises:
         ConfigError, DatasetError, CheckpointError: a mistake that the user can put right; where
             possible it is found before anything large is built.
@@ -49,19 +59,23 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: DictConfig):
         TrainerBase.__init__(self)  # DefaultTrainer's own constructor reads a CfgNode
         require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
-        # resume_or_load checks init_checkpoint, where it loads it.
-        check_config(cfg, check_init_checkpoint=False)
+        require_same_config(cfg)
         self.cfg = cfg
-        self.start_iter = 0
+        self.start_iter = self.done = 0
+        self.resumed_batch: int | None = None
         self.max_iter = cfg.train.max_iter
         self._last_results: dict[str, Any] = {}
+        with all_or_none():
+            # resume_or_load checks init_checkpoint, where it loads it.
+            check_config(cfg, check_init_checkpoint=False)
         device = resolve_device(cfg.train.device)
-        data_loader = self.build_train_loader(cfg)
-        seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
-        model = self.build_model(cfg).to(device)
-        check_model(cfg, model)
-        optimizer = self.build_optimizer(cfg, model)
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        with all_or_none():
+            data_loader = self.build_train_loader(cfg)
+            seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
+            model = self.build_model(cfg).to(device)
+            check_model(cfg, model)
+            optimizer = self.build_optimizer(cfg, model)
+            self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         amp, clip = cfg.train.amp, cfg.train.clip_grad
         self._trainer = StepTrainer(
             model=wrap_for_processes(model, device, **cfg.train.ddp),
@@ -81,9 +95,9 @@ class Trainer(DefaultTrainer):
         )
         self._can_evaluate = has_test_data(cfg)
         metric = best_metric_name(cfg) if self._can_evaluate else ""
-        self._best = None
+        self.best = None
         if metric and comm.is_main_process():
-            self._best = BestCheckpoint(self.checkpointer, metric)
+            self.best = BestCheckpoint(self.checkpointer, metric, self.batch)
         self.register_hooks(self.build_hooks())
         if not self._can_evaluate:
             _log.warning("No test data or no evaluator is named: nothing is evaluated in this run.")
@@ -95,37 +109,19 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Resume from the last checkpoint in ``train.output_dir``, or load
-        ``train.init_checkpoint``.
+        ``train.init_checkpoint``; write ``config.yaml``.
+
+        All processes have to start from the same.
 
         Raises:
-            CheckpointError: the file is damaged, or does not fit the model.
+            CheckpointError: the file is damaged, or does not fit the model or the optimizer.
+            ConfigError: the config cannot continue the run, or another process starts from
+                something else.
         """
-        last = self.checkpointer.last_checkpoint() if resume else ""
-        file = self.cfg.train.init_checkpoint
-        loaded = self.checkpointer.resume_or_load(file, resume=resume)
-        check_start(self.cfg, loaded, last or file, resumed=bool(last))
-        if not last:
-            if resume:
-                _log.warning(
-                    "--resume found no checkpoint in %s: training starts at iteration 0.",
-                    self.cfg.train.output_dir,
-                )
-            return
-        self.start_iter = self.iter + 1
-        if hasattr(self.data_loader, "start_iteration"):
-            self.data_loader.start_iteration = self.start_iter
-        else:
-            _log.warning(
-                "The training loader has no start_iteration, so its images start from the first."
-            )
-        restored = "optimizer, schedule"
-        if self._best is not None:
-            self._best.restore()
-            restored += f", {self._best.describe()}"
-        _log.info("resumed from %s at iteration %d with %s", last, self.start_iter, restored)
+        starting.start(self, resume=resume)
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Timer, schedule, checkpoints, evaluation and writers, in this order.
+        """Timer, schedule, checkpoints, stopping, evaluation and writers, in this order.
 
         The checkpoint of an iteration is saved before its evaluation, so that no training is lost
         when the evaluation fails.
@@ -137,8 +133,9 @@ class Trainer(DefaultTrainer):
             in_order.append(
                 PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
             )
+        in_order.append(StopHook())
         if self._can_evaluate:
-            in_order.append(EvalHook(train.eval_period, self._evaluate, self._best))
+            in_order.append(EvalHook(train.eval_period, self._evaluate, self.best))
         if comm.is_main_process():
             in_order.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
         return in_order
@@ -152,25 +149,74 @@ class Trainer(DefaultTrainer):
 
         Raises:
             DivergedError: a loss became infinite or NaN.
+            StorageError: the final checkpoint cannot be saved.
+            Stopped: a signal, or the time limit, ended it early; what was trained is saved.
         """
-        TrainerBase.train(self, self.start_iter, self.max_iter)
+        if self.start_iter >= self.max_iter:
+            words = "Nothing is left to train: %d iterations are done, and train.max_iter is %d."
+            _log.info(words, self.start_iter, self.max_iter)
+        try:
+            with stopping.after_step():
+                TrainerBase.train(self, self.start_iter, self.max_iter)
+        except stopping.Stopped as stopped:
+            raise stopping.Stopped(
+                stopped.number, rest=starting.save_stopped(self, stopped)
+            ) from None
         return self._last_results
 
+    def run_step(self) -> None:
+        """One iteration."""
+        try:
+            super().run_step()
+        except RuntimeError as error:
+            # A loader whose workers do not outlive a signal: they are asked before the weights
+            # change.
+            if stopping.requested() and "DataLoader worker" in str(error):
+                raise stopping.Stopped(stopping.requested(), between_steps=True) from error
+            raise
+
+    def after_step(self) -> None:
+        """Count the iteration, and run the hooks."""
+        self.done = self.iter + 1
+        super().after_step()
+
+    def after_train(self) -> None:
+        """Run the hooks, all of them even where one fails."""
+        self.storage.iter = self.iter
+        with contextlib.ExitStack() as stack:
+            for hook in reversed(self._hooks):
+                stack.callback(hook.after_train)
+
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out."""
-        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        """Iteration, schedule and optimizer, which Detectron2 0.6 leaves out, and what they belong
+        to.
+        """
+        return {
+            **TrainerBase.state_dict(self),
+            "iteration": self.done - 1,
+            "_trainer": self._trainer.state_dict(),
+            "batch": self.batch,
+            **optimizer_card(self.unwrapped, self.optimizer),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load :meth:`state_dict`; without an optimizer (Detectron2 0.6) its state starts anew."""
+        """Load :meth:`state_dict`; without an optimizer (Detectron2 0.6) its state starts anew.
+
+        Raises:
+            CheckpointError: the optimizer is another one, or has other parameter groups.
+        """
+        check_card(state_dict, optimizer_card(self.unwrapped, self.optimizer))
         TrainerBase.load_state_dict(self, state_dict)
+        self.done = self.iter + 1
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             _log.warning("The checkpoint has no optimizer state: the optimizer starts anew.")
+        self.resumed_batch = state_dict.get("batch")
 
     def describe(self) -> str:
         """One line about the model, the optimizer, the batch, the devices and the length."""
-        model = self.model.module if hasattr(self.model, "module") else self.model
+        model = self.unwrapped
         parameters = list(model.parameters())
         total = sum(p.numel() for p in parameters)
         trainable = sum(p.numel() for p in parameters if p.requires_grad)
@@ -181,7 +227,7 @@ class Trainer(DefaultTrainer):
         name, inner = type(model).__name__, deployable(model)
         if inner is not model:
             name += f" around {type(inner).__name__}"
-        amp, batch = self.cfg.train.amp, getattr(self.data_loader, "total_batch_size", "unknown")
+        amp, batch = self.cfg.train.amp, self.batch or "unknown"
         return (
             f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
             f" {type(self.optimizer).__name__} with {groups}; batch {batch} on"
@@ -274,6 +320,16 @@ class Trainer(DefaultTrainer):
                 print_csv_format({f"{name}/{k}" if name else k: v for k, v in found.items()})
                 results[name] = found
         return results.get("", results)
+
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The model without DistributedDataParallel."""
+        return self.model.module if hasattr(self.model, "module") else self.model
+
+    @property
+    def batch(self) -> int | None:
+        """Images of an iteration over all processes, where the loader says it."""
+        return getattr(self.data_loader, "total_batch_size", None)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_results = self.test(self.cfg, self.model)

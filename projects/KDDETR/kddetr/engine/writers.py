@@ -4,12 +4,14 @@ A detector with six decoder layers has twenty loss terms and a distiller forty. 
 have them all; the log line has the sums of groups.
 """
 
+import contextlib
 import datetime
 import importlib.util
 import logging
 import os
 import resource
 import sys
+from collections.abc import Callable
 
 import torch
 from detectron2.utils.events import (
@@ -86,12 +88,45 @@ class LossPrinter(EventWriter):
         return "  ".join(parts)
 
 
+class FileWriter(EventWriter):
+    """A writer whose file may fail: a full disk costs lines of it, and not the run.
+
+    Args:
+        make: makes the writer, at its first line.
+        file: what it writes, for the warning.
+    """
+
+    def __init__(self, make: Callable[[], EventWriter], file: str):
+        self._make = make
+        self._file = file
+        self._writer: EventWriter | None = None
+        self._failed = False
+
+    def write(self) -> None:
+        """Write what is new, or warn once that it cannot be written."""
+        try:
+            if self._writer is None:
+                self._writer = self._make()
+            self._writer.write()
+        except OSError as error:
+            if not self._failed:
+                _log.warning("%s cannot be written (%s); the run goes on.", self._file, error)
+            self._failed = True
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            if self._writer is not None:
+                self._writer.close()
+
+
 def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
     """The log line, ``metrics.json``, and TensorBoard events where tensorboard is installed."""
     os.makedirs(output_dir, exist_ok=True)
-    writers = [LossPrinter(max_iter), JSONWriter(os.path.join(output_dir, "metrics.json"))]
+    metrics = os.path.join(output_dir, "metrics.json")
+    writers = [LossPrinter(max_iter), FileWriter(lambda: JSONWriter(metrics), metrics)]
     if importlib.util.find_spec("tensorboard") is not None:
-        writers.append(TensorboardXWriter(output_dir))
+        writers.append(FileWriter(lambda: TensorboardXWriter(output_dir), "TensorBoard events"))
     else:
         _log.info("tensorboard is not installed, so no TensorBoard events are written.")
     return writers

@@ -1,0 +1,135 @@
+"""The weights with the highest metric of a run, and the record of it."""
+
+import json
+import logging
+import math
+import os
+from typing import Any
+
+from ..checkpoint import Checkpointer, atomic_write, read_checkpoint
+from ..errors import CheckpointError, StorageError, did_you_mean
+from .resuming import converted
+
+_log = logging.getLogger(__name__)
+
+
+class BestCheckpoint:
+    """Keeps the weights with the highest metric in ``model_best.pth`` and a record in
+    ``best.json``.
+
+    ``model_best.pth`` has weights only, so a run is never resumed from it.
+
+    Args:
+        checkpointer: saves the weights; both files are in its folder.
+        metric: name of the result to maximise, e.g. "bbox/AP".
+        batch: images of an iteration, which the record's iterations are counted in; None: unknown.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, metric: str, batch: int | None = None):
+        self._checkpointer = checkpointer
+        self._metric = metric
+        self._batch = batch
+        self._path = os.path.join(checkpointer.save_dir, "best.json")
+        self.value: float | None = None
+        self.iteration: int | None = None
+        self.evaluated: int | None = None
+
+    def restore(self, batch: int | None = None) -> None:
+        """Read the record of the run that is resumed, where there is one.
+
+        A damaged record is replaced by what ``model_best.pth`` itself says.
+
+        Args:
+            batch: of the resumed checkpoint, which a record without a batch is counted in.
+        """
+        if not os.path.isfile(self._path):
+            return
+        try:
+            with open(self._path) as stream:
+                record = _checked(json.load(stream))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            record = self._record_of_weights()
+            _log.warning("%s is damaged (%r): %s.", self._path, error, record["origin"])
+        counted = record.get("batch") or batch
+        if (evaluated := record["evaluated"]) is not None:
+            self.evaluated = converted(evaluated, counted, self._batch)
+        if record["metric"] != self._metric:
+            words = "best.json is a record of %s, not of %s: the record starts anew."
+            _log.warning(words, record["metric"], self._metric)
+        elif record["value"] is not None:
+            self.value = record["value"]
+            self.iteration = converted(record["iteration"], counted, self._batch)
+
+    def _record_of_weights(self) -> dict[str, Any]:
+        """The record that ``model_best.pth`` holds; without a value where that is damaged too."""
+        record: dict[str, Any] = {"metric": self._metric, "value": None, "evaluated": None}
+        try:
+            data = read_checkpoint(os.path.join(self._checkpointer.save_dir, "model_best.pth"))
+            value, iteration = float(data["metric"][self._metric]), int(data["iteration"]) + 1
+        except (CheckpointError, KeyError, TypeError, ValueError):
+            return record | {"origin": "the record starts anew"}
+        record |= {"value": value, "iteration": iteration}
+        return record | {"origin": f"model_best.pth has {self._metric} {value:.3f}"}
+
+    def update(self, results: dict[str, float], iteration: int) -> None:
+        """Save the weights if ``results`` are the best so far.
+
+        Args:
+            results: flat results of an evaluation.
+            iteration: how many iterations were trained before it.
+        """
+        value = results.get(self._metric)
+        if value is None:
+            _log.error(
+                "train.best_metric=%s is not a result of the evaluation, so no best checkpoint is"
+                " kept; %s",
+                self._metric,
+                did_you_mean(self._metric, results),
+            )
+        elif math.isfinite(value) and (self.value is None or value > self.value):
+            self._save(float(value), iteration)
+        self.evaluated = iteration
+        record = {
+            "metric": self._metric,
+            "value": self.value,
+            "iteration": self.iteration,
+            "evaluated": self.evaluated,
+            "batch": self._batch,
+        }
+        # Written after the weights: when the process is killed in between, the evaluation is
+        # repeated and the better weights are there.
+        try:
+            atomic_write(self._path, lambda stream: stream.write(json.dumps(record).encode()))
+        except StorageError as error:
+            _log.warning("%s The run goes on.", error)
+
+    def _save(self, value: float, iteration: int) -> None:
+        """Save the weights; what cannot be saved is not the best so far."""
+        metric = {self._metric: value}
+        try:
+            self._checkpointer.save_weights("model_best", iteration=iteration - 1, metric=metric)
+        except StorageError as error:
+            _log.warning("%s The run goes on without the best weights of this evaluation.", error)
+            return
+        self.value, self.iteration = value, iteration
+        _log.info("best %s so far: %.3f after %d iterations", self._metric, value, iteration)
+
+    def describe(self) -> str:
+        """A phrase such as ``best bbox/AP 41.200 (after 5000 iterations)``."""
+        if self.value is None:
+            return f"no best {self._metric} yet"
+        return f"best {self._metric} {self.value:.3f} (after {self.iteration} iterations)"
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """A record as it was read.
+
+    Raises:
+        KeyError, TypeError: an entry is missing or no number.
+    """
+    for key in ("value", "iteration", "evaluated"):
+        if record[key] is not None:
+            record[key] + 0
+    if record["value"] is not None and record["iteration"] is None:
+        raise KeyError("iteration")
+    return {**record, "metric": str(record["metric"])}
