@@ -12,11 +12,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from kddetr.data import (
     DatasetError,
     check_dataset,
-    checks,
     dataset_names,
     load_coco_format,
     load_image_folder,
     register_coco_format,
+    registered,
     warn_of_shared_images,
 )
 from tests.data.changes import every, replace_boxes
@@ -150,7 +150,7 @@ def test_an_unchanged_file_is_read_once(paths, edit, monkeypatch, caplog):
     assert "1 of 3 boxes have no area" in caplog.text
     caplog.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(checks, "read_coco_json", None)
+        patch.setattr(registered, "read_coco_json", None)
         check_dataset(name, for_training=True)
     assert "1 of 3 boxes have no area" in caplog.text
     edit(every("annotations", iscrowd=1))
