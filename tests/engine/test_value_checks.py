@@ -1,5 +1,6 @@
 """Values of a config have the types of their arguments and lie in their ranges, everywhere."""
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -206,6 +207,25 @@ def test_an_optimizer_out_of_range(change):
 def test_a_schedule_out_of_range(schedule, change):
     with pytest.raises(ValueError, match=r"must be a (whole )?number of at least"):
         schedule(**{"max_iter": 10, **change})
+
+
+class OfAUser:
+    """A class of a user's, whose arguments are checked where they are annotated."""
+
+    def __init__(self, count: int = 3, limit=1.0, flag=False, name: str = None):  # noqa: RUF013
+        self.values = count, limit, flag, name
+
+
+def test_the_arguments_of_a_users_class(tmp_path):
+    head = f"import sys\nfrom detectron2.config import LazyCall as L\nmodel = L({OfAUser.__name__})"
+    head = head.replace("model", f"{inspect.getsource(OfAUser)}\nmodel")
+    file = tmp_path / "mine.py"
+    file.write_text(f"{head}(limit='auto', flag=3, name=None)")
+    assert build(load_config(str(file)).model).values == (3, "auto", 3, None)
+    assert build(load_config(str(file), ["model.limit=inf"]).model).values[1] == math.inf
+    for override in ("model.count=1.5", "model.count=true", "model.limit=nan"):
+        with pytest.raises(ConfigError, match=r"model\.(count|limit) must be"):
+            load_config(str(file), [override])
 
 
 class Mistaken:

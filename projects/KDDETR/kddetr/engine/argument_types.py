@@ -24,14 +24,16 @@ _UNIONS = (typing.Union, types.UnionType)
 # Every argument of these packages is annotated with care; elsewhere an annotation is trusted where
 # it is a type of a single value.
 _TYPED = ("kddetr.", "torch.optim.")
+# Most arguments of this package have no annotation, and their defaults are of their types.
+_BY_DEFAULT = "detectron2."
 
 
 @functools.cache
 def argument_types(target: Callable | str) -> dict[str, Any]:
     """The type of each argument of a callable that has one, by name.
 
-    For an argument without an annotation it follows from its default: a flag takes no number, and a
-    number is no text or flag.
+    For an argument of Detectron2 without an annotation it follows from its default: a flag takes no
+    number or text, and a number is no flag or text.
     """
     function = located(target)
     try:
@@ -39,12 +41,13 @@ def argument_types(target: Callable | str) -> dict[str, Any]:
     except (TypeError, ValueError):  # some builtins have no signature
         return {}
     trusted = is_typed(function)
+    by_default = str(getattr(function, "__module__", "")).startswith(_BY_DEFAULT)
     hints = _hints(function)
     found = {}
     for parameter in parameters:
         hint = hints.get(parameter.name, parameter.annotation)
         default = parameter.default
-        if hint is parameter.empty and type(default) in (bool, int, float):
+        if hint is parameter.empty and by_default and type(default) in (bool, int, float):
             hint = bool | None if type(default) is bool else float | list | dict | None
         elif isinstance(hint, str) or not (trusted or _is_single(hint)):
             continue

@@ -76,6 +76,13 @@ def needed_arguments(target: Callable | str) -> frozenset[str]:
     return frozenset(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
 
 
+@cache
+def numeric_arguments(target: Callable | str) -> frozenset[str]:
+    """The arguments whose default is a number or a truth value."""
+    parameters = _parameters(target) or ()
+    return frozenset(p.name for p in parameters if isinstance(p.default, int | float))
+
+
 def _parameters(target: Callable | str) -> list[inspect.Parameter] | None:
     try:
         return list(inspect.signature(located(target)).parameters.values())

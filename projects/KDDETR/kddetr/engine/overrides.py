@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import ConfigError, did_you_mean
 from .argument_types import argument_types, is_text
-from .calls import call_parameters
+from .calls import call_parameters, numeric_arguments
 from .defaults import train_types
 from .renamed import current_argument
 
@@ -33,6 +33,9 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> set[str]:
         ConfigError: an unknown key, an override in another style, or a flag among the overrides.
     """
     overridden: set[str] = set()
+    for text in overrides:
+        if not text.isprintable():
+            raise ConfigError(f"The override {text!r} has a line break or a control character.")
     for text, following in zip(overrides, [*overrides[1:], "VALUE"]):
         _check_style(text, following)
         key, value, adding = _parsed(cfg, text)
@@ -53,8 +56,6 @@ def _check_style(text: str, following: str) -> None:
         raise ConfigError(
             f"{text} comes after an override and would be ignored; put flags before all overrides."
         )
-    if not text.isprintable():
-        raise ConfigError(f"The override {text!r} has a line break or a control character.")
     if text.startswith("~"):
         raise ConfigError(
             f"The override {text} deletes a key, which is not supported: set it to null."
@@ -114,8 +115,12 @@ def _wants_text(cfg: DictConfig, key: str) -> bool:
     if not isinstance(node, DictConfig) or name == "_target_":
         return False
     target = node.get("_target_")
+    target = target if isinstance(target, str) or callable(target) else None
     types = argument_types(target) if target is not None else {}
-    return is_text(types[name]) if name in types else isinstance(now, str)
+    if name in types:
+        return is_text(types[name])
+    # Without an annotation, a number as the default says that it is not always a text.
+    return isinstance(now, str) and name not in (numeric_arguments(target) if target else ())
 
 
 def _is_reference(node: DictConfig | ListConfig, name: str) -> bool:

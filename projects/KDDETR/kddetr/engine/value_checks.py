@@ -83,5 +83,5 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
         if name in LEAST and package in ("kddetr", "detectron2", "torch"):
             if not fits(value, int):
                 raise ConfigError(wrong_type(key, value, int))
-            if value < LEAST[name]:
+            if isinstance(value, int) and value < LEAST[name]:
                 raise ConfigError(f"{key} must be at least {LEAST[name]}, not {value}.")
