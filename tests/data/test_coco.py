@@ -1,6 +1,8 @@
 """COCO-format files and image folders are read without registering them in Python code."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from detectron2.data import MetadataCatalog
@@ -48,6 +50,17 @@ def test_a_name_can_be_registered_again_for_the_same_file_only(paths):
     assert register_coco_format(name="mine", **paths) == "mine"
     with pytest.raises(DatasetError, match="'mine' already belongs to"):
         register_coco_format(name="mine", json_file="other.json", image_root="images")
+
+
+def test_one_file_can_be_used_with_two_image_folders(paths, tmp_path):
+    other = tmp_path / "2024"
+    shutil.copytree(paths["image_root"], other)
+    first = load_coco_format(**paths)
+    second = load_coco_format(json_file=paths["json_file"], image_root=str(other))
+    assert {Path(r["file_name"]).parent for r in first} == {Path(paths["image_root"])}
+    assert {Path(r["file_name"]).parent for r in second} == {other}
+    name = register_coco_format(json_file=paths["json_file"], image_root=str(other))
+    assert name != register_coco_format(**paths) == paths["json_file"]
 
 
 def test_unlabelled_reading_has_no_annotations(paths):

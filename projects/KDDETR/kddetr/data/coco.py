@@ -58,7 +58,8 @@ def load_coco_format(
 def register_coco_format(*, json_file: str, image_root: str, name: str | None = None) -> str:
     """Register a COCO-format data set and return its name, by default its ``json_file``.
 
-    The file is read on first use. Registering the same data set again changes nothing.
+    The file is read on first use. Registering the same data set again changes nothing. If one file
+    is used with several image folders, the names after the first one contain the folder.
 
     Raises:
         DatasetError: a path is empty, or the name already belongs to another data set.
@@ -72,19 +73,30 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
             "dataloader.train.dataset.image_root=FOLDER and for testing with "
             "dataloader.test.dataset.json_file=FILE dataloader.test.dataset.image_root=FOLDER."
         )
-    name = name or json_file
-    if name in DatasetCatalog.list():
-        metadata = MetadataCatalog.get(name)
-        known = (metadata.get("json_file"), metadata.get("image_root"))
-        if known != (json_file, image_root):
-            raise DatasetError(
-                f"The data set name {name!r} already belongs to {known[0]} with images in "
-                f"{known[1]}: choose another name."
-            )
+    files = (json_file, image_root)
+    if not name:
+        name = json_file
+        if _registered_files(name) not in (None, files):
+            name = f"{json_file} with the images in {image_root}"
+    known = _registered_files(name)
+    if known == files:
         return name
+    if known is not None:
+        raise DatasetError(
+            f"The data set name {name!r} already belongs to {known[0]} with images in {known[1]}: "
+            "choose another name."
+        )
     DatasetCatalog.register(name, lambda: load_registered(name, json_file, image_root))
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root, evaluator_type="coco")
     return name
+
+
+def _registered_files(name: str) -> tuple[str | None, str | None] | None:
+    """The JSON file and image folder of a registered data set; None where the name is free."""
+    if name not in DatasetCatalog.list():
+        return None
+    metadata = MetadataCatalog.get(name)
+    return metadata.get("json_file"), metadata.get("image_root")
 
 
 def without_annotations(records: list[dict]) -> list[dict]:
