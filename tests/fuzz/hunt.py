@@ -25,6 +25,7 @@ _Example = tuple[str, list[Edit], str]  # seed and number, edits, and what went 
 
 LONGEST_SENTENCE = 1500  # characters
 LONGEST_LINE = 240  # of a report
+MOST_EXAMPLES = 12  # of a kind in a report
 LEAST_SHARE = 0.05  # of the examples have to be accepted, and as many refused
 
 
@@ -118,7 +119,7 @@ def _shape(edit: Edit) -> str:
     name, *args = edit
     path = args[0] if args else ()
     where = [a for a in (path if isinstance(path, tuple) else args) if isinstance(a, str)]
-    return " ".join([name, *where])
+    return " ".join([name, *where]).partition("=")[0]
 
 
 def _report(
@@ -131,7 +132,8 @@ def _report(
             if not number:
                 text += ["", f"--- {kind} ({kinds[kind]} times)"]
                 text += [f"    | {line[:LONGEST_LINE]}" for line in words.rstrip().splitlines()]
-            text += [f"  {again}: {', '.join(map(_brief, edits)) or 'no edit'}"]
+            if number < MOST_EXAMPLES:
+                text += [f"  {again}: {', '.join(map(_brief, edits)) or 'no edit'}"]
     text += ["", f"again: make fuzz ARGS='--fuzz-seed S/I -k {request.node.originalname}'"]
     return "\n".join(text)
 
