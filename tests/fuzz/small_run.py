@@ -40,7 +40,6 @@ from kddetr.detectors import TinyConvNet, deformable_detr
 from kddetr.engine import CocoEvaluator, parameter_groups, step_schedule, train_defaults
 from kddetr.losses import ForegroundWeight, GIoULoss, KLDivergence, L1Loss, WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
-from kddetr.teachers import CachedEncoder
 
 _detector = L(deformable_detr)(
     backbone=L(TinyConvNet)(channels=[4, 4, 6], blocks=[0, 0, 1]),
@@ -61,9 +60,7 @@ _detector = L(deformable_detr)(
 )
 model = L(KDDETR)(
     student=_detector,
-    teacher=L(CachedEncoder)(
-        detector=L(load_pretrained)(model=deepcopy(_detector), checkpoint="FOLDER/teacher.pth")
-    ),
+    teacher=L(load_pretrained)(model=deepcopy(_detector), checkpoint="FOLDER/teacher.pth"),
     sampler=L(JointSampler)(samplers=[L(GeneralSampler)(count=4), L(SpecificSampler)()]),
     loss=L(WeightedMeanLoss)(
         class_loss=L(KLDivergence)(weight=10.0, temperature=10.0),
@@ -127,7 +124,7 @@ def write_small_run(folder: Path) -> str:
     text = CONFIG.replace("FOLDER", str(folder))
     (folder / "small.py").write_text(text)
     torch.manual_seed(0)
-    teacher = build(load_config(str(folder / "small.py")).model.teacher.detector.model)
+    teacher = build(load_config(str(folder / "small.py")).model.teacher.model)
     assert teacher.num_classes == CLASSES
     torch.save({"model": teacher.state_dict()}, folder / "teacher.pth")
     return text
@@ -157,12 +154,15 @@ class _OneStep(HookBase):
         raise _EnoughError
 
 
-def run(file: str, overrides: Sequence[str], right: dict[str, Any]) -> None:
+def run(
+    file: str, overrides: Sequence[str], right: dict[str, Any], *, save: bool = False
+) -> None:
     """Do what train_net.py does with a config, but for one step of the training only.
 
     Args:
         file, overrides: as on the command line.
         right: the values of the unchanged config, by their dotted keys.
+        save: whether to save the config as well, and to load it again.
 
     Raises:
         UserError: it is refused before the training.
@@ -177,7 +177,8 @@ def run(file: str, overrides: Sequence[str], right: dict[str, Any]) -> None:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=False)
         _check_values(cfg, right)
-        _check_saved(cfg)
+        if save:
+            _check_saved(cfg)
         _train_and_test(trainer, cfg)
     finally:
         unregister(registered_names() - before)

@@ -1,5 +1,6 @@
 """Config files as people write them, and those that a run saved: run as meant, or refused."""
 
+import copy
 import random
 import shutil
 from pathlib import Path
@@ -74,7 +75,7 @@ def _draw_python(rng: random.Random) -> list[Edit]:
             ]
         )
         for _ in range(rng.choice([1, 1, 1, 2]))
-    ]
+    ] + [("save",)] * (rng.random() < 0.3)
 
 
 def _draw_saved(rng: random.Random, paths: list[tuple]) -> list[Edit]:
@@ -133,7 +134,7 @@ def small(tmp_path_factory) -> Path:
     return folder / "small.py"
 
 
-@pytest.mark.examples(40)
+@pytest.mark.examples(16, 0.25)
 @pytest.mark.filterwarnings("ignore")
 def test_config_files(small, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
@@ -149,12 +150,12 @@ def test_config_files(small, tmp_path, monkeypatch, request):
             (folder / other).write_text(content)
         if (folder / name).name == name != "nowhere.py":
             (folder / name).write_bytes(changed(text, edits))
-        run(f"own/{name}" if name else "", [], right)
+        run(f"own/{name}" if name else "", [], right, save=("save",) in edits)
 
     hunt(_draw_python, check, request)
 
 
-@pytest.mark.examples(30)
+@pytest.mark.examples(14, 0.25)
 @pytest.mark.filterwarnings("ignore")
 def test_saved_configs(small, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
@@ -171,7 +172,7 @@ def test_saved_configs(small, tmp_path, monkeypatch, request):
         new = yaml.safe_load(text)
         for kind, *args in edits:
             if kind in ("put", "drop"):
-                {"put": put, "drop": drop}[kind](new, *args)
+                {"put": put, "drop": drop}[kind](new, *copy.deepcopy(args))
         written = text if new == tree else yaml.safe_dump(new, width=9999)
         Path("config.yaml").write_bytes(changed(written, edits))
         run("config.yaml", [], right)

@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from kddetr.engine import Trainer, build, load_config, require_sections
 from tests.fuzz.hunt import Edit, hunt
 from tests.fuzz.small_run import run, values_of, write_small_run
+
+ROOT = Path(__file__).parents[2]
 
 # Small, because a model of any size can be asked for.
 NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "-0.5", "1e-3", "2.0", "1e400", "nan", "inf", "-inf"]
@@ -35,11 +39,18 @@ ODD += ["optimizer.betas.-1=0.5", "optimizer.betas.01=0.5", "\u00fc=1", "1=2", "
 ODD += ["train.seed=1#2", "model._target_=kddetr.KDDETR", "model._target_=os.sep", "a" * 3000 + "=1"]
 
 
-def draw(rng: random.Random, right: dict[str, Any]) -> list[Edit]:
-    """One to three overrides; ``right`` has the values that they replace."""
+# Configs that come with the project; of these only the cheap parts are built.
+SHIPPED = ["quickstart/distilled", "quickstart/faster_rcnn_alone", "detectors/dino_r50"]
+SHIPPED += ["distill/custom", "detectors/cascade_rcnn_r50"]
+
+
+def draw(rng: random.Random, right: dict[str, dict[str, Any]]) -> list[Edit]:
+    """One to three overrides; ``right`` has the values that they replace, by config."""
+    config = rng.choice(SHIPPED) if rng.random() < 0.2 else "small"
     number = rng.choice([1, 1, 1, 2, 3])
-    texts = [rng.choice([_likely, _override])(rng, right) for _ in range(number)]
-    return [("override", text) for text in texts]
+    texts = [rng.choice([_likely, _override])(rng, right[config]) for _ in range(number)]
+    edits = [("override", text) for text in texts] + [("save",)] * (rng.random() < 0.2)
+    return edits if config == "small" else [*edits, ("config", config)]
 
 
 def _likely(rng: random.Random, right: dict[str, Any]) -> str:
@@ -78,14 +89,29 @@ def small(tmp_path_factory) -> Path:
     return folder / "small.py"
 
 
-@pytest.mark.examples(40)
+def run_shipped(name: str, overrides: list[str]) -> None:
+    """Load a large config, and build what takes no time."""
+    cfg = load_config(str(ROOT / f"configs/{name}.py"), overrides)
+    require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train")
+    Trainer.build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1)], lr=0.1))
+    for loader in (cfg.dataloader.train, cfg.dataloader.test):
+        build(loader.mapper)
+
+
+@pytest.mark.examples(32, 0.5)
 @pytest.mark.filterwarnings("ignore")
 def test_overrides(small, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
-    right = values_of(small)
+    right = {"small": values_of(small)}
+    right |= {name: values_of(ROOT / f"configs/{name}.py") for name in SHIPPED}
 
     def check(edits: list[Edit]) -> None:
-        run(str(small), [text for _, text in edits], right)
+        overrides = [edit[1] for edit in edits if edit[0] == "override"]
+        config = next((edit[1] for edit in edits if edit[0] == "config"), None)
+        if config:
+            run_shipped(config, overrides)
+        else:
+            run(str(small), overrides, right["small"], save=("save",) in edits)
 
     check([])
     hunt(lambda rng: draw(rng, right), check, request)
