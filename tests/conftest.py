@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the searches in tests/fuzz."""
     parser.addoption(

@@ -22,7 +22,7 @@ from kddetr.errors import UserError
 Edit = tuple  # the name of a kind of edit, and its arguments
 _Example = tuple[str, list[Edit], str]  # seed and number, edits, and what went wrong
 
-LONGEST_SENTENCE = 1500  # characters
+LONGEST_SENTENCE = 3000  # characters
 LONGEST_LINE = 240  # of a report
 MOST_EXAMPLES = 12  # of a kind in a report
 LEAST_SHARE = 0.05  # of the examples have to be accepted, and as many refused
@@ -83,9 +83,7 @@ def outcome(check: Callable[[list[Edit]], None], edits: list[Edit]) -> tuple[str
     return "accepted", ""
 
 
-def shortest(
-    check: Callable[[list[Edit]], None], edits: list[Edit], kind: str
-) -> list[Edit]:
+def shortest(check: Callable[[list[Edit]], None], edits: list[Edit], kind: str) -> list[Edit]:
     """The edits without those that a failure of the kind does not need."""
     for edit in list(edits):
         fewer = [other for other in edits if other is not edit]
@@ -99,7 +97,7 @@ def fault(sentence: str) -> str:
     if len(sentence.splitlines()) != 1:
         return "a message that is not one line"
     if len(sentence) > LONGEST_SENTENCE:
-        return f"a message of more than {LONGEST_SENTENCE} characters"
+        return "a message that is too long"
     if len(sentence.split()) < 4 or sentence.rstrip(")'\"")[-1] not in ".?!":
         return "a message that is no sentence"
     if sentence.encode("utf-8", "ignore").decode() != sentence:
@@ -132,7 +130,7 @@ def _report(
         for number, (_, (again, edits, words)) in enumerate(examples):
             if not number:
                 text += ["", f"--- {kind} ({kinds[kind]} times)"]
-                text += [f"    | {line[:LONGEST_LINE]}" for line in words.rstrip().splitlines()]
+                text += [f"    | {line[:LONGEST_LINE]}" for line in words.splitlines()[:12]]
             if number < MOST_EXAMPLES:
                 text += [f"  {again}: {', '.join(map(_brief, edits)) or 'no edit'}"]
     text += ["", f"again: make fuzz ARGS='--fuzz-seed S/I -k {request.node.originalname}'"]

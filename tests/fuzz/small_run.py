@@ -1,5 +1,6 @@
-"""A complete config file of a distillation so small that it runs in milliseconds, and running it."""
+"""A complete config file of a distillation of a few thousand weights, and running it."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,14 @@ from detectron2.evaluation.testing import flatten_results_dict
 from engine_toy import CLASSES, write_dataset
 from omegaconf import DictConfig, OmegaConf
 
-from kddetr.engine import Trainer, build, check_config, check_output_dir, load_config
-from kddetr.engine import require_sections
+from kddetr.engine import (
+    Trainer,
+    build,
+    check_config,
+    check_output_dir,
+    load_config,
+    require_sections,
+)
 from kddetr.errors import DivergedError, UserError
 from tests.fuzz.hunt import BrokenError
 from tests.fuzz.perfect import registered_names, unregister
@@ -154,9 +161,7 @@ class _OneStep(HookBase):
         raise _EnoughError
 
 
-def run(
-    file: str, overrides: Sequence[str], right: dict[str, Any], *, save: bool = False
-) -> None:
+def run(file: str, overrides: Sequence[str], right: dict[str, Any], *, save: bool = False) -> None:
     """Do what train_net.py does with a config, but for one step of the training only.
 
     Args:
@@ -214,10 +219,8 @@ def _check_saved(cfg: DictConfig) -> None:
 def _train_and_test(trainer: Trainer, cfg: DictConfig) -> None:
     trainer.register_hooks([_OneStep()])
     try:
-        try:
+        with contextlib.suppress(_EnoughError):
             trainer.train()
-        except _EnoughError:
-            pass
         results = flatten_results_dict(trainer.test(cfg, trainer.model))
     except DivergedError:
         return  # it can happen to a sound config

@@ -137,8 +137,14 @@ def _damage(rng: random.Random) -> Edit:
             ("encode", rng.choice(ENCODINGS)),
             ("cut", rng.randrange(1900)),
             ("byte", rng.randrange(1900), rng.randrange(256)),
-            ("whole file", rng.choice([b"", b" ", b"null", b"[]", b"{}", b"7", b'"x"', b"\x1f\x8b"])),
-            ("whole file", rng.choice([b"[" * 100000, b'{"images":' * 5000, b"\xff\xfe", b"PK\3\4"])),
+            (
+                "whole file",
+                rng.choice([b"", b" ", b"null", b"[]", b"{}", b"7", b'"x"', b"\x1f\x8b"]),
+            ),
+            (
+                "whole file",
+                rng.choice([b"[" * 100000, b'{"images":' * 5000, b"\xff\xfe", b"PK\3\4"]),
+            ),
             ("append", rng.choice([b"\n\n", b"}", b"\0", b"\x1a"])),
         ]
     )
@@ -187,7 +193,9 @@ def _boxes(tree: dict, how: str, others: int) -> None:
 
 
 def _swap_sizes(tree: dict, which: int | None) -> None:
-    for image in _entries(tree, "images")[slice(None) if which is None else slice(which, which + 1)]:
+    for image in _entries(tree, "images")[
+        slice(None) if which is None else slice(which, which + 1)
+    ]:
         image["width"], image["height"] = image.get("height"), image.get("width")
 
 
@@ -248,7 +256,9 @@ def truth(raw: bytes, root: Path) -> Truth:
         name = entry["id"] if entry.get("name") is None else entry["name"]
         names[entry["id"]] = str(name)
     found = Truth(root)
-    files = {image["id"]: found.add_image(image["file_name"], image["id"]) for image in tree["images"]}
+    files = {
+        image["id"]: found.add_image(image["file_name"], image["id"]) for image in tree["images"]
+    }
     for note in tree.get("annotations", ()):
         if not any(is_set(note.get(key)) for key in ("iscrowd", "ignore")):
             x, y, w, h = note["bbox"]

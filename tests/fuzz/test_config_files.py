@@ -14,18 +14,53 @@ from kddetr.engine import load_config
 from tests.fuzz.hunt import Edit, drop, hunt, put
 from tests.fuzz.small_run import run, values, values_of, write_small_run
 
-JUNK = [None, True, 0, -1, 0.5, 1e300, float("nan"), "", "text", "7", "1e-3", [], {}, [None], {"a": 1}]
+JUNK = [
+    None,
+    True,
+    0,
+    -1,
+    0.5,
+    1e300,
+    float("nan"),
+    "",
+    "text",
+    "7",
+    "1e-3",
+    [],
+    {},
+    [None],
+    {"a": 1},
+]
 JUNK += ["${train.seed}", "${nope}", "${", "os.system", "torch.nn.Linear", "\u00fc", "a\nb", 10**30]
 JUNK += ["engine_toy.ToyDetector", "builtins.list", {"_target_": "builtins.dict"}, [[]], "???"]
 LINES = [
-    *("import nowhere", "import kddetr.nowhere", "from kddetr import Nothing", "from kddetr import *"),
+    *(
+        "import nowhere",
+        "import kddetr.nowhere",
+        "from kddetr import Nothing",
+        "from kddetr import *",
+    ),
     *("from . import small", "from . import nowhere", "from .nowhere import x", "from .. import x"),
-    *("from .small import model", "from .other import model", "from .other import nothing"),
+    *("from .other import model", "from .other import nothing"),
     *("from .other import *", "from .broken import model", "from configs.nowhere import model"),
     *("from configs.common.optim import optimizer", "from configs.common.optim import nothing"),
     *("from configs.quickstart.distilled import lr_multiplier", "from configs import common"),
-    *("from ..common.optim import optimizer", "import configs.common.optim", "import torch as model"),
-    *("x = ", "def f(:", "x = 'abc", "    x = 1", "\tx = 1", "\x00", "1/0", "undefined", "raise KeyError"),
+    *(
+        "from ..common.optim import optimizer",
+        "import configs.common.optim",
+        "import torch as model",
+    ),
+    *(
+        "x = ",
+        "def f(:",
+        "x = 'abc",
+        "    x = 1",
+        "\tx = 1",
+        "\x00",
+        "1/0",
+        "undefined",
+        "raise KeyError",
+    ),
     *("raise ValueError('a reason')", "raise RuntimeError('a\\nreason')", "assert False, 'why'"),
     *("train['max_itr'] = 3", "train['max_iter'] = 'abc'", "train.max_iter = 3", "train = 5"),
     *("train = None", "del train", "train = {}", "train['amp'] = True", "train['note'] = object()"),
@@ -45,16 +80,47 @@ LINES = [
     "import kddetr.losses\nclass Own(kddetr.losses.L1Loss): pass\n"
     "model.loss.box_losses[0] = L(Own)(weight=1.0)",
 ]
-WORDS = [("KDDETR", "KDETR"), ("import torch", "import torhc"), ("L(", "LL("), ("(", "["), ("3", "x")]
-WORDS += [("=", "=="), (",", ""), ("'", ""), ('"', "'"), ("FOLDER", "nowhere"), ("kddetr.", "kdetr.")]
+WORDS = [
+    ("KDDETR", "KDETR"),
+    ("import torch", "import torhc"),
+    ("L(", "LL("),
+    ("(", "["),
+    ("3", "x"),
+]
+WORDS += [
+    ("=", "=="),
+    (",", ""),
+    ("'", ""),
+    ('"', "'"),
+    ("FOLDER", "nowhere"),
+    ("kddetr.", "kdetr."),
+]
 WORDS += [("step_schedule", "cosine_schedule"), ("num_classes", "num_class"), ("model", "modle")]
 WORDS += [("\n", "\r\n"), ("    ", "\t"), (" ", "\u00a0"), ("weight", "wieght"), ("1", "-1")]
 NAMES = ["small.py", "small", "small.txt", "small.yaml", "a b.py", "\u00fc.py", "small.PY", "1.py"]
-NAMES += ["nowhere.py", "other", "", ".", "torch.py", "small.py/", "small.pyc", "small.json", "a.b.py"]
+NAMES += [
+    "nowhere.py",
+    "other",
+    "",
+    ".",
+    "torch.py",
+    "small.py/",
+    "small.pyc",
+    "small.json",
+    "a.b.py",
+]
 TEXTS = [
     *("", "\n", "{", "[]", "5", "a", "null", "- 1", "a: b: c", "a: [", "\ta: 1", "a: &x [*x]", "%"),
     *("model: !!python/object/apply:os.system [echo]", "model: !!python/name:os.system", "<<: 1"),
-    *("MODEL: {}", "_BASE_: x.yaml", "train: {max_iter: 3}", "1: 2", "null: 3", "? [a]\n: 1", "a: 1\na: 2"),
+    *(
+        "MODEL: {}",
+        "_BASE_: x.yaml",
+        "train: {max_iter: 3}",
+        "1: 2",
+        "null: 3",
+        "? [a]\n: 1",
+        "a: 1\na: 2",
+    ),
     *("train: &a {amp: *a}", "model: {_target_: }", "train: 2020-01-01", "x: 0o9", "train: .nan"),
     "[" * 3000,
 ]
@@ -67,6 +133,7 @@ def _draw_python(rng: random.Random) -> list[Edit]:
                 ("line", rng.choice([0, 1, 30, 55, 75, 85, 999]), rng.choice(LINES)),
                 ("line", 999, rng.choice(LINES)),
                 ("line", 999, rng.choice(LINES)),
+                ("line", 0, "from .small import model"),  # the file itself
                 ("without", rng.randrange(110)),
                 ("word", *rng.choice(WORDS), rng.randrange(6)),
                 ("bytes", rng.choice(["bom", "latin-1", "utf-16", "null"])),
@@ -85,7 +152,11 @@ def _draw_saved(rng: random.Random, paths: list[tuple]) -> list[Edit]:
             [
                 ("put", path, rng.choice(JUNK)),
                 ("put", path, rng.choice(JUNK)),
-                ("put", (*path[:-1], rng.choice(["x", "_target_", "max_itr", 0])), rng.choice(JUNK)),
+                (
+                    "put",
+                    (*path[:-1], rng.choice(["x", "_target_", "max_itr", 0])),
+                    rng.choice(JUNK),
+                ),
                 ("drop", path),
                 ("whole", rng.choice(TEXTS)),
                 ("before", rng.choice(TEXTS)),
@@ -142,7 +213,7 @@ def test_config_files(small, tmp_path, monkeypatch, request):
     beside = {"other.py": text, "broken.py": "from .nowhere import model"}
 
     def check(edits: list[Edit]) -> None:
-        name = next((name for kind, name, *_ in edits if kind == "name"), small.name)
+        name = next((edit[1] for edit in edits if edit[0] == "name"), small.name)
         folder = tmp_path / "own"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -17,7 +17,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.structures import BoxMode
 
 from tests.fuzz.hunt import BrokenError, Edit, drop, hunt, put
-from tests.fuzz.perfect import SIZES, Truth, is_set, judge, registered_names, unregister, write_images
+from tests.fuzz.perfect import (
+    SIZES,
+    Truth,
+    is_set,
+    judge,
+    registered_names,
+    unregister,
+    write_images,
+)
 
 IDS = [0, -1, 1, 2**63, 2**128, 1.5, "", "a", "7", True, None, [], {}, float("nan")]
 IDS += [np.int64(4), np.float32(2), np.str_("x"), np.array(3), torch.tensor(5)]
@@ -146,16 +154,19 @@ def _mode_of_all(tree: dict, mode: Any) -> None:
 def _sizes_for_corners(tree: dict) -> None:
     for note in _notes(tree):
         box = note.get("bbox")
-        if note.get("bbox_mode") is BoxMode.XYXY_ABS and isinstance(box, list) and len(box) == 4:
-            if all(type(n) in (int, float) for n in box):
-                note["bbox"] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-                note["bbox_mode"] = BoxMode.XYWH_ABS
+        if note.get("bbox_mode") is BoxMode.XYXY_ABS and _is_box(box):
+            note["bbox"] = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
+            note["bbox_mode"] = BoxMode.XYWH_ABS
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(type(n) in (int, float) for n in box)
 
 
 def _containers(tree: dict, kind: str) -> None:
     for note in _notes(tree):
         box = note.get("bbox")
-        if isinstance(box, list) and all(type(n) in (int, float) and n < 1e9 for n in box):
+        if _is_box(box) and max(box) < 1e9:
             note["bbox"] = CONTAINERS[kind](box)
 
 

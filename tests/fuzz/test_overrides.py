@@ -17,26 +17,99 @@ ROOT = Path(__file__).parents[2]
 NUMBERS = ["0", "-1", "1", "2", "3", "0.5", "-0.5", "1e-3", "2.0", "1e400", "nan", "inf", "-inf"]
 LARGE = ["1e9", "9" * 30, "18446744073709551616", "-9223372036854775809", "1_000", "0x10", "1e18"]
 WORDS = [
-    *("true", "false", "null", "None", "True", "abc", "''", "'x'", "\"a b\"", "a b", "~", "-", "="),
+    *("true", "false", "null", "None", "True", "abc", "''", "'x'", '"a b"', "a b", "~", "-", "="),
     *("auto", "cpu", "cuda", "cuda:9", "meta", "mps", "bfloat16", "float16", "linear", "none"),
     *("bbox/AP", "bbox/AP-class1", "segm/AP", "AP", "pycocotools", "coco", "RGB", "BGR", "plain"),
     *("2024", "'2024'", "1.5", "'1'", "'true'", "0123", "1e3", "~/x", "./x", "../x", "x/y.pth"),
     *("x=y", "a:b", "a@b", "#", "%", "C:\\\\x", "\u00fc", "\U0001f600", "\n", "\t", "a\nb", "\0"),
 ]
-LISTS = ["[]", "[1]", "[0.5]", "[0.9,0.1]", "[1,2,3]", "[null]", "[a,b]", "[[1]]", "[true]", "[bbox]"]
+LISTS = [
+    "[]",
+    "[1]",
+    "[0.5]",
+    "[0.9,0.1]",
+    "[1,2,3]",
+    "[null]",
+    "[a,b]",
+    "[[1]]",
+    "[true]",
+    "[bbox]",
+]
 LISTS += ["[segm]", "[bbox,keypoints]", "{}", "{a: 1}", "{a:{b:2}}", "{lr: 1}", "{0: 1}", "{1: 2}"]
 GRAMMAR = [
     *("a,b", "1,2", "choice(1,2)", "range(1,4)", "interval(0,1)", "glob(*)", "sort(3,1)", "int(5)"),
-    *("float(3)", "str(5)", "bool(1)", "json_str({})", "shuffle(1,2)", "tag(a,1)", "f(", "extend(1)"),
-    *("${train.seed}", "${train}", "${nope}", "${train.nope}", "${..lr}", "${.x}", "${", "${}", "$"),
-    *("${oc.env:NO_SUCH_VARIABLE}", "${oc.env:PATH}", "${nope:1}", "${oc.decode:[}", "${oc.select:x}"),
-    *("[", "]", "{", "}", "(", ")", "'", '"', "\\", "[1,", "{a", "{a:", "'a", ",", ":", "a:b:c", ""),
+    *(
+        "float(3)",
+        "str(5)",
+        "bool(1)",
+        "json_str({})",
+        "shuffle(1,2)",
+        "tag(a,1)",
+        "f(",
+        "extend(1)",
+    ),
+    *(
+        "${train.seed}",
+        "${train}",
+        "${nope}",
+        "${train.nope}",
+        "${..lr}",
+        "${.x}",
+        "${",
+        "${}",
+        "$",
+    ),
+    *(
+        "${oc.env:NO_SUCH_VARIABLE}",
+        "${oc.env:PATH}",
+        "${nope:1}",
+        "${oc.decode:[}",
+        "${oc.select:x}",
+    ),
+    *(
+        "[",
+        "]",
+        "{",
+        "}",
+        "(",
+        ")",
+        "'",
+        '"',
+        "\\",
+        "[1,",
+        "{a",
+        "{a:",
+        "'a",
+        ",",
+        ":",
+        "a:b:c",
+        "",
+    ),
 ]
 ODD = ["", "=", "=5", "train", "train=", "--resume", "-x", "train.seed", ".=1", ".a=1", "train.=1"]
-ODD += ["train..seed=1", "train[seed]=1", "optimizer.betas[0]=0.5", "model/student=x", "a@b=c", "/=1"]
+ODD += [
+    "train..seed=1",
+    "train[seed]=1",
+    "optimizer.betas[0]=0.5",
+    "model/student=x",
+    "a@b=c",
+    "/=1",
+]
 ODD += ["train.seed:=1", " train.seed = 1 ", "train.seed =1", "'train.seed'=1", "train.seed=1 2"]
-ODD += ["optimizer.betas.-1=0.5", "optimizer.betas.01=0.5", "\u00fc=1", "1=2", "_target_=x", "x.y.z=1"]
-ODD += ["train.seed=1#2", "model._target_=kddetr.KDDETR", "model._target_=os.sep", "a" * 3000 + "=1"]
+ODD += [
+    "optimizer.betas.-1=0.5",
+    "optimizer.betas.01=0.5",
+    "\u00fc=1",
+    "1=2",
+    "_target_=x",
+    "x.y.z=1",
+]
+ODD += [
+    "train.seed=1#2",
+    "model._target_=kddetr.KDDETR",
+    "model._target_=os.sep",
+    "a" * 3000 + "=1",
+]
 
 
 # Configs that come with the project; of these only the cheap parts are built.
