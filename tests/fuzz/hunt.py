@@ -47,7 +47,7 @@ def hunt(
     short, share = request.node.get_closest_marker("examples").args
     count = round(share * request.config.getoption("--fuzz")) or short
     seed, _, only = request.config.getoption("--fuzz-seed").partition("/")
-    progress = _Progress(request, count)
+    progress = _Progress(request, 1 if only else count)
     for name in ("kddetr", "detectron2", "fvcore"):  # tests/conftest.py puts them back
         log = logging.getLogger(name)
         log.handlers, log.propagate = [_Quiet()], False
@@ -61,11 +61,11 @@ def hunt(
             edits = shortest(check, edits, kind)
             words = outcome(check, edits)[1] or words
             broken.setdefault((kind, *map(_shape, edits)), (f"{seed}/{number}", edits, words))
-        progress.after(number, kinds)
+        progress.show(kinds)
     if broken:
         pytest.fail(_report(request, broken, kinds), pytrace=False)
     for kind in ("accepted", "refused"):
-        enough = only or kinds[kind] >= LEAST_SHARE * count
+        enough = only or kinds[kind] >= max(1, LEAST_SHARE * count)
         assert enough, f"only {kinds[kind]} of {count} examples are {kind}: draw others"
 
 
@@ -159,14 +159,14 @@ class _Progress:
         self._start = time.monotonic()
         self._shown = bool(request.config.getoption("--fuzz"))
 
-    def after(self, number: int, kinds: Counter[str]) -> None:
+    def show(self, kinds: Counter[str]) -> None:
         """Print how many examples there were, of which outcome."""
-        if not self._shown or (number + 1) % self._step:
+        if not self._shown or kinds.total() % self._step:
             return
         seconds, right = time.monotonic() - self._start, kinds["accepted"] + kinds["refused"]
         with self._capture.global_and_fixture_disabled():
             print(
-                f"\n{self._name}: {number + 1} of {self._count} examples in {seconds:.0f} s,"
+                f"\n{self._name}: {kinds.total()} of {self._count} examples in {seconds:.0f} s,"
                 f" {kinds['accepted']} accepted, {kinds['refused']} refused,"
                 f" {kinds.total() - right} failures",
                 end="",

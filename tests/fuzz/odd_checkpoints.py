@@ -29,8 +29,17 @@ class Canary:
         return "Canary()"
 
 
+class OtherCanary(Canary):
+    """The same by another way."""
+
+    def __reduce__(self) -> tuple:
+        return exec, ("import os; os.mkdir('canary')",)
+
+
 VALUES: dict[str, Callable[[], Any]] = {
     "canary": Canary,
+    "other canary": OtherCanary,
+    "canary in an array": lambda: np.array([Canary()], dtype=object),
     "nothing": lambda: None,
     "text": lambda: "text",
     "number": lambda: 7,

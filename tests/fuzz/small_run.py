@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,8 @@ class _OneStep(HookBase):
 def run(file: str, overrides: Sequence[str], right: dict[str, Any], *, save: bool = False) -> None:
     """Do what train_net.py does with a config, but for one step of the training only.
 
+    It runs in the folder of the fixture ``here``, which is empty afterwards.
+
     Args:
         file, overrides: as on the command line.
         right: the values of the unchanged config, by their dotted keys.
@@ -187,6 +190,16 @@ def run(file: str, overrides: Sequence[str], right: dict[str, Any], *, save: boo
         _train_and_test(trainer, cfg)
     finally:
         unregister(registered_names() - before)
+        _tidy(Path.cwd())
+
+
+def _tidy(here: Path) -> None:
+    """Remove what a run has left in the current folder and beside it."""
+    for file in (*here.parent.iterdir(), *here.iterdir()):
+        if file.is_dir() and file != here:
+            shutil.rmtree(file)
+        elif file != here:
+            file.unlink()
 
 
 def _check_values(cfg: DictConfig, right: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import math
 import os
+import pickle
 import random
 import shutil
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from tests.fuzz.odd_checkpoints import (
     SUFFIXES,
     VALUES,
     WHOLE,
+    Canary,
+    OtherCanary,
     content,
     written,
 )
@@ -173,13 +176,20 @@ def check_canary() -> None:
         raise BrokenError("code of the file was run")
 
 
+@pytest.mark.parametrize("canary", [Canary(), OtherCanary()])
+def test_the_canary_is_seen(here, canary):
+    pickle.loads(pickle.dumps(canary))
+    with pytest.raises(BrokenError, match="code of the file"):
+        check_canary()
+    check_canary()
+
+
 @pytest.mark.examples(70, 0.7)
 @pytest.mark.filterwarnings("ignore")
-def test_checkpoints(tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
+def test_files_of_detectors(here, request):
     model = tiny_detector("dab_detr", seed=1)
     before = copy.deepcopy(model.state_dict())
-    Checkpointer(tiny_detector("dab_detr"), str(tmp_path)).save("right", iteration=3, note="x")
+    Checkpointer(tiny_detector("dab_detr"), str(here)).save("right", iteration=3, note="x")
     right = torch.load("right.pth", weights_only=True)
     keys = [(outer, key) for outer in ("model", "settings") for key in right[outer]]
     keys += [("iteration",), ("note",), ("model",)]
@@ -187,7 +197,7 @@ def test_checkpoints(tmp_path, monkeypatch, request):
     def check(edits: list[Edit]) -> None:
         model.load_state_dict(before)
         data = content(right, edits)
-        file = tmp_path / f"file{next((e[1] for e in edits if e[0] == 'suffix'), '.pth')}"
+        file = here / f"file{next((e[1] for e in edits if e[0] == 'suffix'), '.pth')}"
         file.write_bytes(written(data, edits))
         how = next((edit[1] for edit in edits if edit[0] == "load"), "strict")
         try:
@@ -232,13 +242,12 @@ def check_state(loaded: Any, stored: Any, path: str = "trainer") -> None:
 
 @pytest.mark.examples(30, 0.3)
 @pytest.mark.filterwarnings("ignore")
-def test_resumed_checkpoints(tmp_path, monkeypatch, request):
-    monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / "data", "fuzz_toy")
-    cfg = toy_config(tmp_path, "fuzz_toy", distil=True, max_iter=4)
+def test_files_of_runs(here, request):
+    write_dataset(here / "data", "fuzz_toy")
+    cfg = toy_config(here, "fuzz_toy", distil=True, max_iter=4)
     cfg.train.checkpointer.period = 4
     Trainer(cfg).train()
-    run = tmp_path / "run"
+    run = here / "run"
     right = torch.load(run / FILE, weights_only=True)
 
     def check(edits: list[Edit]) -> None:
