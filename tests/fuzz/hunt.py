@@ -146,7 +146,7 @@ class _Quiet(logging.Handler):
     """Shows no message, but makes it, because that may raise an error too."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        record.getMessage()
+        record.getMessage().encode()
 
 
 class _Progress:

@@ -179,7 +179,7 @@ def run(file: str, overrides: Sequence[str], right: dict[str, Any], *, save: boo
     before = registered_names()
     try:
         cfg = load_config(file, overrides)
-        require_sections(cfg, "model", "dataloader.test", "dataloader.evaluator")
+        require_sections(cfg, "model", "dataloader.train")
         check_config(cfg)
         check_output_dir(cfg.train.output_dir)
         trainer = Trainer(cfg)
@@ -211,7 +211,8 @@ def _check_values(cfg: DictConfig, right: dict[str, Any]) -> None:
             raise BrokenError(f"a truth value was replaced by a text: {key}={found[key]!r}")
     for key, least in LEAST.items():
         value = found.get(key, least)
-        if key in right and not (isinstance(value, int | float) and least <= value < math.inf):
+        number = isinstance(value, int | float) and value >= least  # NaN is not
+        if key in right and not (number and (math.isfinite(value) or key.endswith("norm_type"))):
             raise BrokenError(f"a value out of its range was accepted: {key}={value!r}")
 
 
@@ -234,6 +235,9 @@ def _train_and_test(trainer: Trainer, cfg: DictConfig) -> None:
     try:
         with contextlib.suppress(_EnoughError):
             trainer.train()
+        loaders = cfg.dataloader
+        if loaders.get("test") is None or loaders.get("evaluator") is None:
+            return
         results = flatten_results_dict(trainer.test(cfg, trainer.model))
     except DivergedError:
         return  # it can happen to a sound config
