@@ -143,12 +143,16 @@ def _brief(name: str, loaded: torch.Tensor, *stored: torch.Tensor) -> str:
 
 
 def _equal(loaded: torch.Tensor, stored: torch.Tensor) -> bool:
-    if stored.is_meta or stored.is_quantized or stored.layout is not torch.strided:
+    if not _is_plain(stored):
         return False
     wide = torch.complex128 if stored.is_complex() else torch.float64
     a, b = loaded.to(wide), stored.to(wide)
     # A FrozenBatchNorm2d starts with variances of 1 - 1e-5, and of 1 where a file has none.
     return a.shape == b.shape and torch.allclose(a, b, rtol=2e-5, atol=1e-30, equal_nan=True)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_meta or tensor.is_quantized) and tensor.layout is torch.strided
 
 
 def can_be_noticed(edits: list[Edit]) -> bool:
@@ -233,7 +237,8 @@ def check_state(loaded: Any, stored: Any, path: str = "trainer") -> None:
         for key in loaded.keys() & stored.keys():
             check_state(loaded[key], stored[key], f"{path}.{key}")
     elif isinstance(loaded, torch.Tensor) and isinstance(stored, torch.Tensor | np.ndarray):
-        if not _equal(loaded, torch.as_tensor(stored)):
+        # Of a tensor of another kind, the next step shows whether it can be used.
+        if _is_plain(loaded) and not _equal(loaded, torch.as_tensor(stored)):
             words = _brief(path, loaded, torch.as_tensor(stored))
             raise BrokenError(f"a state that is not the file's: {words}")
     elif isinstance(stored, int | float) and stored != loaded and not math.isnan(stored):
