@@ -50,7 +50,7 @@ from kddetr.losses import ForegroundWeight, GIoULoss, KLDivergence, L1Loss, Weig
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 
 _detector = L(deformable_detr)(
-    backbone=L(TinyConvNet)(channels=[4, 4, 6], blocks=[0, 0, 1]),
+    backbone=L(TinyConvNet)(channels=[4, 4, 6], blocks=[0, 0, 1], norm="FrozenBN"),
     num_classes=3,
     in_features=["stage2"],
     extra_levels=0,
