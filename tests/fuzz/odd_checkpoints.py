@@ -82,29 +82,12 @@ CONTAINERS = ["state_dict", "model_ema", "ema", "ema_model", "net", "params", "w
 CONTAINERS += ["model_state", "ema_state", "blobs", "Model", ""]
 FORMATS = ["zip", "legacy", "safetensors", *(f"pickle {n}" for n in range(6)), "zip pickle 4"]
 SUFFIXES = [".pth", ".pt", ".pkl", ".bin", ".safetensors", ".ckpt", ".txt", "", ".pth.tar"]
-WHOLE = [
-    b"",
-    b" ",
-    b"\x80",
-    b"PK\x03\x04",
-    b"PK\x05\x06" + b"\0" * 18,
-    b"{}",
-    b"<html>",
-    b"\0" * 99,
-]
+WHOLE = [b"", b" ", b"\x80", b"{}", b"<html>", b"\0" * 99, b"garbage\n" * 9, b"\x1f\x8b\x08" * 9]
+WHOLE += [b"PK\x03\x04", b"PK\x05\x06" + b"\0" * 18]  # archives that are cut off, and empty
+WHOLE += [b"\x80\x02}.", b"\x80\x04N.", b"(dp0\n.", b"I1\n.", b"cos\nmkdir\n(S'canary'\ntR."]
 WHOLE += [b"\x80\x02" + b"}U\x01a" * 9999 + b"}" + b"s" * 9999 + b"."]  # deeply nested
-WHOLE += [
-    b"\x80\x02}.",
-    b"\x80\x04N.",
-    b"(dp0\n.",
-    b"cos\nmkdir\n(S'canary'\ntR.",
-    b"garbage\n" * 9,
-]
-WHOLE += [
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
-    b"\x1f\x8b\x08" * 9,
-]
-WHOLE += [(2**40).to_bytes(8, "little") + b"{", (9).to_bytes(8, "little") + b'{"a":NaN}', b"I1\n."]
+WHOLE += [b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"]
+WHOLE += [(2**40).to_bytes(8, "little") + b"{", (9).to_bytes(8, "little") + b'{"a":NaN}']
 ARCHIVES = ["compressed", "other folder", "no folder", "twice", "two folders", "comment"]
 ARCHIVES += ["without version", "without data.pkl", "without data/0", "short data/0", "long data/0"]
 

@@ -13,118 +13,129 @@ from kddetr.engine import load_config
 from tests.fuzz.hunt import Edit, drop, hunt, put
 from tests.fuzz.small_run import run, values, values_of, write_small_run
 
-JUNK = [
-    None,
-    True,
-    0,
-    -1,
-    0.5,
-    1e300,
-    float("nan"),
-    "",
-    "text",
-    "7",
-    "1e-3",
-    [],
-    {},
-    [None],
-    {"a": 1},
+JUNK: list[Any] = [None, True, 0, -1, 0.5, 1e300, float("nan"), [], {}, [None], {"a": 1}, [[]]]
+JUNK += ["", "text", "7", "1e-3", "${train.seed}", "${nope}", "${", "\u00fc", "a\nb", 10**30, "???"]
+JUNK += ["os.system", "torch.nn.Linear", "engine_toy.ToyDetector", {"_target_": "builtins.dict"}]
+# Lines for a Python config.
+LINES = """
+import nowhere
+import kddetr.nowhere
+from kddetr import Nothing
+from kddetr import *
+from . import small
+from . import nowhere
+from .nowhere import x
+from .. import x
+from .other import model
+from .other import nothing
+from .other import *
+from .broken import model
+from configs.nowhere import model
+from configs.common.optim import optimizer
+from configs.common.optim import nothing
+from configs.quickstart.distilled import lr_multiplier
+from configs import common
+from ..common.optim import optimizer
+import configs.common.optim
+import torch as model
+def f(:
+x = 'abc
+1/0
+undefined
+raise KeyError
+raise ValueError('a reason')
+assert False, 'why'
+train['max_itr'] = 3
+train['max_iter'] = 'abc'
+train.max_iter = 3
+train = 5
+train = None
+del train
+train = {}
+train['amp'] = True
+train['note'] = object()
+model = None
+del model
+model = 5
+model = deepcopy
+model = [_detector]
+model.student = None
+model.teacher = _detector
+model.weight = -1
+model.wieght = 2
+model.student.backbone = torch.nn.Identity()
+model.student.num_classes = 4
+optimizer = L(torch.optim.SGD)(lr=1)
+optimizer = L(torch.optim.Nothing)()
+optimizer = None
+optimizer = []
+lr_multiplier = L(dict)()
+lr_multiplier = None
+dataloader = {}
+del dataloader['test']
+del dataloader['train']
+dataloader = []
+dataloader['tset'] = 1
+dataloader['evaluator'] = None
+dataloader['train'] = None
+dataloader['evaluator'].tasks = ['segm']
+dataloader['train'].dataset.json_file = 5
+dataloader['train'].total_batch_size = 'two'
+dataloader['test'].dataset = []
+import math
+_x = 1
+model.student.num_queries = 5
+train['max_iter'] = 30
+optimizer.lr = 0.001
+lr_multiplier.milestones = [0.5]
+model.weight = 0.5
+trian = {}
+models = 3
+_private = object()
+helper = lambda: 1
+x = L(print)('a')
+""".strip().split("\n")
+LINES += ["x = ", "    x = 1", "\tx = 1", "\x00", "raise RuntimeError('a\\nreason')"]
+LINES += ["class Own(torch.nn.Linear): pass\nmodel.student.extra = L(Own)()"]
+LINES += ["def own(max_iter): return None\nlr_multiplier = L(own)(max_iter=3)"]
+LINES += [
+    "from dataclasses import dataclass\n@dataclass\nclass Own:\n    a: int = 1\nmine = L(Own)()"
 ]
-JUNK += ["${train.seed}", "${nope}", "${", "os.system", "torch.nn.Linear", "\u00fc", "a\nb", 10**30]
-JUNK += ["engine_toy.ToyDetector", "builtins.list", {"_target_": "builtins.dict"}, [[]], "???"]
-LINES = [
-    *(
-        "import nowhere",
-        "import kddetr.nowhere",
-        "from kddetr import Nothing",
-        "from kddetr import *",
-    ),
-    *("from . import small", "from . import nowhere", "from .nowhere import x", "from .. import x"),
-    *("from .other import model", "from .other import nothing"),
-    *("from .other import *", "from .broken import model", "from configs.nowhere import model"),
-    *("from configs.common.optim import optimizer", "from configs.common.optim import nothing"),
-    *("from configs.quickstart.distilled import lr_multiplier", "from configs import common"),
-    *(
-        "from ..common.optim import optimizer",
-        "import configs.common.optim",
-        "import torch as model",
-    ),
-    *(
-        "x = ",
-        "def f(:",
-        "x = 'abc",
-        "    x = 1",
-        "\tx = 1",
-        "\x00",
-        "1/0",
-        "undefined",
-        "raise KeyError",
-    ),
-    *("raise ValueError('a reason')", "raise RuntimeError('a\\nreason')", "assert False, 'why'"),
-    *("train['max_itr'] = 3", "train['max_iter'] = 'abc'", "train.max_iter = 3", "train = 5"),
-    *("train = None", "del train", "train = {}", "train['amp'] = True", "train['note'] = object()"),
-    *("model = None", "del model", "model = 5", "model = deepcopy", "model = [_detector]"),
-    *("model.student = None", "model.teacher = _detector", "model.weight = -1", "model.wieght = 2"),
-    *("model.student.backbone = torch.nn.Identity()", "model.student.num_classes = 4"),
-    *("optimizer = L(torch.optim.SGD)(lr=1)", "optimizer = L(torch.optim.Nothing)()"),
-    *("optimizer = None", "optimizer = []", "lr_multiplier = L(dict)()", "lr_multiplier = None"),
-    *("dataloader = {}", "del dataloader['test']", "del dataloader['train']", "dataloader = []"),
-    *("dataloader['tset'] = 1", "dataloader['evaluator'] = None", "dataloader['train'] = None"),
-    *("dataloader['evaluator'].tasks = ['segm']", "dataloader['train'].dataset.json_file = 5"),
-    *("dataloader['train'].total_batch_size = 'two'", "dataloader['test'].dataset = []"),
-    *("import math", "_x = 1", "model.student.num_queries = 5", "train['max_iter'] = 30"),
-    *("optimizer.lr = 0.001", "lr_multiplier.milestones = [0.5]", "model.weight = 0.5"),
-    *("trian = {}", "models = 3", "_private = object()", "helper = lambda: 1", "x = L(print)('a')"),
-    "class Own(torch.nn.Linear): pass\nmodel.student.extra = L(Own)()",
-    "def own(max_iter): return None\nlr_multiplier = L(own)(max_iter=3)",
-    "from dataclasses import dataclass\n@dataclass\nclass Own:\n    a: int = 1\nmine = L(Own)()",
-    "import kddetr.losses\nclass Own(kddetr.losses.L1Loss): pass\n"
-    "model.loss.box_losses[0] = L(Own)(weight=1.0)",
-]
-WORDS = [
-    ("KDDETR", "KDETR"),
-    ("import torch", "import torhc"),
-    ("L(", "LL("),
-    ("(", "["),
-    ("3", "x"),
-]
-WORDS += [
-    ("=", "=="),
-    (",", ""),
-    ("'", ""),
-    ('"', "'"),
-    ("FOLDER", "nowhere"),
-    ("kddetr.", "kdetr."),
-]
+LINES += ["import kddetr.losses\nclass Own(kddetr.losses.L1Loss): pass"]
+LINES += [f"{LINES[-1]}\nmodel.loss.box_losses[0] = L(Own)(weight=1.0)"]
+# Whole files, or their first lines, for a saved config.
+TEXTS = """
+{
+[]
+5
+a
+null
+- 1
+a: b: c
+a: [
+a: &x [*x]
+%
+<<: 1
+MODEL: {}
+_BASE_: x.yaml
+1: 2
+null: 3
+x: 0o9
+train: {max_iter: 3}
+train: &a {amp: *a}
+train: 2020-01-01
+train: .nan
+model: {_target_: }
+model: !!python/object/apply:os.system [echo]
+model: !!python/name:os.system
+""".strip().split("\n")
+TEXTS += ["", "\n", "\ta: 1", "? [a]\n: 1", "a: 1\na: 2", "[" * 3000]
+WORDS = [("KDDETR", "KDETR"), ("import torch", "import torhc"), ("L(", "LL("), ("(", "[")]
+WORDS += [("3", "x"), ("=", "=="), (",", ""), ("'", ""), ('"', "'"), ("kddetr.", "kdetr.")]
 WORDS += [("step_schedule", "cosine_schedule"), ("num_classes", "num_class"), ("model", "modle")]
 WORDS += [("\n", "\r\n"), ("    ", "\t"), (" ", "\u00a0"), ("weight", "wieght"), ("1", "-1")]
 NAMES = ["small.py", "small", "small.txt", "small.yaml", "a b.py", "\u00fc.py", "small.PY", "1.py"]
-NAMES += [
-    "nowhere.py",
-    "other",
-    "",
-    ".",
-    "torch.py",
-    "small.py/",
-    "small.pyc",
-    "small.json",
-    "a.b.py",
-]
-TEXTS = [
-    *("", "\n", "{", "[]", "5", "a", "null", "- 1", "a: b: c", "a: [", "\ta: 1", "a: &x [*x]", "%"),
-    *("model: !!python/object/apply:os.system [echo]", "model: !!python/name:os.system", "<<: 1"),
-    *(
-        "MODEL: {}",
-        "_BASE_: x.yaml",
-        "train: {max_iter: 3}",
-        "1: 2",
-        "null: 3",
-        "? [a]\n: 1",
-        "a: 1\na: 2",
-    ),
-    *("train: &a {amp: *a}", "model: {_target_: }", "train: 2020-01-01", "x: 0o9", "train: .nan"),
-    "[" * 3000,
-]
+NAMES += ["nowhere.py", "other", "", ".", "torch.py", "small.py/", "small.pyc", "a.b.py"]
 
 
 def _draw_python(rng: random.Random) -> list[Edit]:
@@ -147,17 +158,13 @@ def _draw_python(rng: random.Random) -> list[Edit]:
 
 
 def _draw_saved(rng: random.Random, paths: list[tuple]) -> list[Edit]:
-    path = rng.choice(paths)
+    path, beside = rng.choice(paths), rng.choice(["x", "_target_", "max_itr", 0])
     return [
         rng.choice(
             [
                 ("put", path, rng.choice(JUNK)),
                 ("put", path, rng.choice(JUNK)),
-                (
-                    "put",
-                    (*path[:-1], rng.choice(["x", "_target_", "max_itr", 0])),
-                    rng.choice(JUNK),
-                ),
+                ("put", (*path[:-1], beside), rng.choice(JUNK)),
                 ("drop", path),
                 ("whole", rng.choice(TEXTS)),
                 ("before", rng.choice(TEXTS)),

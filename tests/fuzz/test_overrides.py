@@ -25,94 +25,23 @@ WORDS = [
     *("2024", "'2024'", "1.5", "'1'", "'true'", "0123", "1e3", "~/x", "./x", "../x", "x/y.pth"),
     *("x=y", "a:b", "a@b", "#", "%", "C:\\\\x", "\u00fc", "\U0001f600", "\n", "\t", "a\nb", "\0"),
 ]
-LISTS = [
-    "[]",
-    "[1]",
-    "[0.5]",
-    "[0.9,0.1]",
-    "[1,2,3]",
-    "[null]",
-    "[a,b]",
-    "[[1]]",
-    "[true]",
-    "[bbox]",
-]
-LISTS += ["[segm]", "[bbox,keypoints]", "{}", "{a: 1}", "{a:{b:2}}", "{lr: 1}", "{0: 1}", "{1: 2}"]
-GRAMMAR = [
-    *("a,b", "1,2", "choice(1,2)", "range(1,4)", "interval(0,1)", "glob(*)", "sort(3,1)", "int(5)"),
-    *(
-        "float(3)",
-        "str(5)",
-        "bool(1)",
-        "json_str({})",
-        "shuffle(1,2)",
-        "tag(a,1)",
-        "f(",
-        "extend(1)",
-    ),
-    *(
-        "${train.seed}",
-        "${train}",
-        "${nope}",
-        "${train.nope}",
-        "${..lr}",
-        "${.x}",
-        "${",
-        "${}",
-        "$",
-    ),
-    *(
-        "${oc.env:NO_SUCH_VARIABLE}",
-        "${oc.env:HOME}",
-        "${nope:1}",
-        "${oc.decode:[}",
-        "${oc.select:x}",
-    ),
-    *(
-        "[",
-        "]",
-        "{",
-        "}",
-        "(",
-        ")",
-        "'",
-        '"',
-        "\\",
-        "[1,",
-        "{a",
-        "{a:",
-        "'a",
-        ",",
-        ":",
-        "a:b:c",
-        "",
-    ),
-]
-ODD = ["", "=", "=5", "train", "train=", "--resume", "-x", "train.seed", ".=1", ".a=1", "train.=1"]
-ODD += [
-    "train..seed=1",
-    "train[seed]=1",
-    "optimizer.betas[0]=0.5",
-    "model/student=x",
-    "a@b=c",
-    "/=1",
-]
-ODD += ["train.seed:=1", " train.seed = 1 ", "train.seed =1", "'train.seed'=1", "train.seed=1 2"]
-ODD += [
-    "optimizer.betas.-1=0.5",
-    "optimizer.betas.01=0.5",
-    "\u00fc=1",
-    "1=2",
-    "_target_=x",
-    "x.y.z=1",
-]
-ODD += [
-    "train.seed=1#2",
-    "model._target_=kddetr.KDDETR",
-    "model._target_=os.sep",
-    "a" * 3000 + "=1",
-]
-
+LISTS = """
+[] [1] [0.5] [0.9,0.1] [1,2,3] [null] [a,b] [[1]] [true] [bbox] [segm] [bbox,keypoints]
+{} {a:1} {a:{b:2}} {lr:1} {0:1} {1:2} {_target_:builtins.dict}
+""".strip().split()
+GRAMMAR = """
+a,b 1,2 choice(1,2) range(1,4) interval(0,1) glob(*) sort(3,1) int(5) float(3) str(5) bool(1) f(
+json_str({}) shuffle(1,2) tag(a,1) extend(1) ${train.seed} ${train} ${nope} ${train.nope} ${..lr}
+${.x} ${ ${} $ ${nope:1} ${oc.env:NO_SUCH_VARIABLE} ${oc.env:HOME} ${oc.decode:[} ${oc.select:x}
+[ ] { } ( ) ' " \\ [1, {a {a: 'a , : a:b:c
+""".strip().split()
+ODD = """
+= =5 train train= --resume -x train.seed .=1 .a=1 train.=1 train..seed=1 train[seed]=1 x.y.z=1 /=1
+optimizer.betas[0]=0.5 optimizer.betas.-1=0.5 optimizer.betas.01=0.5 model/student=x a@b=c 1=2
+train.seed:=1 'train.seed'=1 train.seed=1#2 _target_=x model._target_=kddetr.KDDETR
+model._target_=os.sep
+""".strip().split()
+ODD += ["", " train.seed = 1 ", "train.seed =1", "train.seed=1 2", "\u00fc=1", "a" * 3000 + "=1"]
 
 # Configs that come with the project; of these only the cheap parts are built.
 SHIPPED = ["quickstart/distilled", "quickstart/faster_rcnn_alone", "detectors/dino_r50"]
