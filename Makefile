@@ -3,19 +3,21 @@
 #   PYTHON  the interpreter to build the environment with (its packages are shared if Detectron2 is one of them)
 #   VENV    the environment; an existing one is used, and what it has already is left as it is
 #   ARGS    more arguments for the program or for pytest
+#   FUZZ    the number of examples of `make fuzz`
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.10 python; do \
 	$$p -c "import sys; sys.exit(sys.version_info < (3, 10))" >/dev/null 2>&1 && { echo $$p; break; }; done)
 VENV ?= .venv
 GOLDEN_DIR ?= tests/golden
 ARGS ?=
+FUZZ ?= 2000
 
 RUN := $(VENV)/bin/python
 # Named after this folder too: an environment shared by two clones holds one of them in editable mode.
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous test test-golden test-live lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous test test-golden test-live fuzz lint format clean
 
 help:
 	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
@@ -26,6 +28,7 @@ help:
 	@echo "make test                lint and all tests; ARGS='-m \"not slow\"' leaves out the slow ones"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
 	@echo "make test-live           full-size models against those of the transformers package, which it installs"
+	@echo "make fuzz                thousands of odd data sets, configs and checkpoints (FUZZ=2000; ARGS='--fuzz-seed 1')"
 	@echo "make setup               only the environment (PYTHON=, VENV=, TORCH_SPEC= choose)"
 	@echo "make lint                check the style (ruff) and the static types (mypy)"
 	@echo "make format              mend the style"
@@ -65,6 +68,10 @@ test-golden: $(READY)
 test-live: $(READY)
 	@"$(PYTHON)" tools/setup/install.py --venv "$(VENV)" --extra live
 	HF_HUB_OFFLINE=1 $(RUN) -m pytest -m live tests/live $(ARGS)
+
+# Searches for input that ends in a traceback or in a wrong result; `make test` runs a short form of it.
+fuzz: $(READY)
+	$(RUN) -m pytest tests/fuzz --fuzz $(FUZZ) --show-capture=no $(ARGS)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -13,6 +13,17 @@ from detectron2.utils.logger import setup_logger
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the searches in tests/fuzz."""
+    parser.addoption(
+        "--fuzz", type=int, default=0, metavar="N", help="a long search of N examples in tests/fuzz"
+    )
+    parser.addoption(
+        "--fuzz-seed", default="0", metavar="S[/I]", help="other examples, or only number I of them"
+    )
+
+
 LOGGERS = ("kddetr", "detectron2", "fvcore", "detectron2.engine.train_loop")
 
 
