@@ -9,13 +9,21 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator
 
+LONGEST = 2500  # characters of a message, which may quote what a user or a file has given
+
+
+def one_line(words: object, longest: int) -> str:
+    """Text that is safe to print: on one line, and of about ``longest`` characters at most."""
+    line = "".join(c if c.isprintable() else " " for c in str(words))
+    return line if len(line) <= longest else f"{line[: longest * 3 // 4]}...{line[-longest // 4 :]}"
+
 
 class UserError(Exception):
     """Something that the user can put right; the message is one sentence that says what to do."""
 
     def __str__(self) -> str:
         # A KeyError, which one of the errors below also is, would show the quoted repr instead.
-        return str(self.args[0]) if self.args else ""
+        return one_line(self.args[0], LONGEST) if self.args else ""
 
 
 class UsageError(UserError, ValueError):

@@ -15,9 +15,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, UserError
 from .classes import CLASSES, write_card
-from .files import atomic_write, read_checkpoint
+from .files import atomic_write, read_checkpoint, shown
 from .layouts import is_container
 from .loading import deployable, load_file, weight_owner
 from .resumable import checkpoint_to_resume
@@ -155,8 +155,7 @@ class Checkpointer(DetectionCheckpointer):
         _log.log(level, "%s: %s", path, coverage.describe())
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key in data:
-                # A copy: what was read is a view of the file, and an optimizer keeps what it gets.
-                self.checkpointables[key].load_state_dict(copy.deepcopy(data.pop(key)))
+                self._load_state(key, data.pop(key), path)
         return {
             key: value
             for key, value in data.items()
@@ -164,6 +163,22 @@ class Checkpointer(DetectionCheckpointer):
             and key != SETTINGS
             and not isinstance(value, torch.Tensor | np.ndarray)
         }
+
+    def _load_state(self, key: str, state: Any, path: str) -> None:
+        """Load the state of a checkpointable."""
+        try:
+            if not isinstance(state, dict):
+                raise TypeError(f"it is a {type(state).__name__}")
+            # A copy: what was read is a view of the file, and an optimizer keeps what it gets.
+            self.checkpointables[key].load_state_dict(copy.deepcopy(state))
+        except UserError:
+            raise
+        except Exception as error:  # a state of other types has been seen to raise nearly all kinds
+            words = shown(error) or type(error).__name__
+            raise CheckpointError(
+                f"The {key} state in {path} is damaged ({words}); write the name of another"
+                " checkpoint into last_checkpoint, or start anew with train.init_checkpoint."
+            ) from error
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the last checkpoint of ``save_dir`` if there is one, else load ``path``.

@@ -21,7 +21,8 @@ import torch
 from detectron2.utils.file_io import PathManager
 from safetensors.torch import load_file
 
-from ..errors import CheckpointError, StorageError, did_you_mean
+from ..errors import CheckpointError, StorageError, did_you_mean, one_line
+from .archive import check_lengths, check_parts
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError
 from .formats import INDEX, check_whole, folder_advice, read_parts, what_else
 from .inert import OBJECTS, plain
@@ -103,11 +104,15 @@ def _unpickled(file: str, beginning: bytes) -> Any:
     if not is_zip and beginning[2:] != _BEFORE_ZIP:
         with open(file, "rb") as stream:
             return ArrayUnpickler(stream, encoding="latin1").load()
+    lengths = check_parts(file) if is_zip else []
     with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
         # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
         warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+        data = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zip)
+    if is_zip:
+        check_lengths(data, lengths)
+    return data
 
 
 def atomic_write(path: str, write: Callable[[BinaryIO], Any]) -> None:
@@ -224,5 +229,4 @@ def _refusal(path: str, file: str, error: Exception) -> str:
 
 def shown(words: Any) -> str:
     """Text from a file, safe to print in a message: at most 300 characters on one line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(words)).split())
-    return line if len(line) <= 300 else f"{line[:300]}..."
+    return one_line(" ".join(str(words).split()), 300)

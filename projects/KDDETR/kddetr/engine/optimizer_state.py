@@ -58,6 +58,29 @@ def check_card(saved: dict[str, Any], own: dict[str, Any]) -> None:
     )
 
 
+def check_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Check that a loaded state has the same entries for all parameters of a kind.
+
+    A damaged entry would otherwise end in an error of PyTorch at the first step, or in none.
+
+    Raises:
+        ValueError: a parameter has other entries than another of as many dimensions.
+    """
+    first: dict[Any, dict[str, Any]] = {}
+    for parameter, entries in optimizer.state.items():
+        kinds = {name: _kind(value, parameter) for name, value in entries.items()}
+        other = first.setdefault((parameter.dim(), parameter.dtype), kinds)
+        for name in dict.fromkeys([*other, *kinds]):
+            if kinds and other and kinds.get(name) != other.get(name):
+                raise ValueError(f"the optimizer's {name} is not of one kind for all parameters")
+
+
+def _kind(value: Any, parameter: nn.Parameter) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return type(value)
+    return value.dtype, value.layout, value.dim(), value.shape == parameter.shape
+
+
 def group_options(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     """The options of the optimizer's groups."""
     return [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]

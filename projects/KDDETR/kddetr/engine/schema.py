@@ -16,6 +16,15 @@ from .renamed import LOSS_IS_NOW, current_argument
 # Sections whose keys are those of the calls in them; ``train`` is in defaults.py.
 CALLS = ("model", "optimizer", "lr_multiplier", "dataloader")
 SECTIONS = (*CALLS, "train")
+# The parts that a run builds as a whole.
+WHOLE = (
+    "model",
+    "optimizer",
+    "lr_multiplier",
+    "dataloader.train",
+    "dataloader.test",
+    "dataloader.evaluator",
+)
 LOADERS = ("train", "test", "evaluator")
 
 
@@ -49,6 +58,14 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
         if key not in LOADERS:
             hint = did_you_mean(str(key), LOADERS)
             raise ConfigError(f"{source}: unknown key dataloader.{key}; {hint}")
+    for path in WHOLE:
+        *outer, last = path.split(".")
+        node = (tree.get(outer[0]) or {} if outer else tree).get(last)
+        if isinstance(node, Mapping) and node and "_target_" not in node:
+            raise ConfigError(
+                f"{source}: {path} is a group of keys without a _target_, and so builds nothing:"
+                " write it as a LazyCall, L(CLASS)(...)."
+            )
     for section in CALLS:
         _check_calls(tree.get(section), section, source, in_call=False)
 

@@ -21,6 +21,7 @@ from ..checkpoint import deployable
 from ..errors import CheckpointError, ConfigError, DivergedError, UsageError
 from ..returned import part_name, scalar_losses, without_gradient
 from ..structures import Detector
+from .optimizer_state import check_alike
 from .seeding import seed_everything
 from .writers import GROUP_PREFIX, loss_group
 
@@ -145,7 +146,8 @@ class StepTrainer(SimpleTrainer):
                 f"The optimizer of the checkpoint does not fit that of the config ({error}): resume"
                 " with the config that the run was started with."
             ) from error
-        self.train_seconds = state.get("train_seconds", 0.0)
+        check_alike(self.optimizer)
+        self.train_seconds = float(state.get("train_seconds", 0.0))
         if state.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state["grad_scaler"])
 
