@@ -69,9 +69,10 @@ CRAFTED = {
 }
 
 
-def as_pth(pickled: bytes, file: Path, **entries: bytes) -> None:
-    """A ``.pth`` with another pickle in it."""
-    torch.save({"a": torch.ones(1)}, file)
+def as_pth(pickled: bytes, file: Path) -> None:
+    """A ``.pth`` with another pickle in it; its other parts are those of the file, if there is."""
+    if not file.is_file():
+        torch.save({"a": torch.ones(1)}, file)
     with zipfile.ZipFile(file) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w") as archive:

@@ -113,11 +113,11 @@ def test_a_file_can_register_a_data_set_and_be_loaded_twice(tmp_path):
 
 
 def test_lazy_config_inside_of_a_file(tmp_path):
-    write(tmp_path, "model = dict(a=1)\nrest = dict(b=2)\n", "base.py")
+    write(tmp_path, "model = dict(_target_='builtins.dict', a=1)\nrest = dict(b=2)\n", "base.py")
     text = "from detectron2.config import LazyConfig\n"
     text += "model = LazyConfig.load_rel('base.py').model\n"
     text += f"(rest,) = LazyConfig.load({str(tmp_path / 'base.py')!r}, ('rest',))\nmodel.c = rest.b"
-    assert load_config(write(tmp_path, text)).model == {"a": 1, "c": 2}
+    assert load_config(write(tmp_path, text)).model == {"_target_": "builtins.dict", "a": 1, "c": 2}
     with pytest.raises(ConfigError, match=r"mine\.py, line 2: .*none\.py does not exist"):
         load_config(write(tmp_path, text.replace("'base.py'", "'none.py'")))
 

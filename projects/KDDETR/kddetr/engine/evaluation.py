@@ -41,7 +41,8 @@ class CocoEvaluator(COCOEvaluator):
     Boxes without area inside their image are left out of the metric, as training leaves them out.
 
     Args:
-        dataset_name: a registered data set, with ids of any kind.
+        dataset_name: a registered data set, with ids of any kind. In a config it may be a list, of
+            which the Trainer makes one evaluator for each name; the constructor takes one name.
         output_dir: folder for predictions and results, which have the ids of the data set; None:
             they are not written.
         tasks: "bbox", "segm" or "keypoints", or several of them; the last two need a detector with
@@ -62,7 +63,7 @@ class CocoEvaluator(COCOEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
+        dataset_name: str | Sequence[str],
         output_dir: str | None = None,
         *,
         tasks: Sequence[str] = ("bbox",),
