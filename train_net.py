@@ -1,8 +1,8 @@
 """Train or evaluate: ``python train_net.py --config-file CONFIG.py [--flags] [key=value ...]``.
 
 The flags are those of Detectron2; everything else is in the config file, whose section ``train`` is
-described in kddetr/engine/defaults.py. An error that the user can put right is reported in one
-sentence with exit code 2.
+described in kddetr/engine/config/defaults.py. An error that the user can put right is reported in
+one sentence with exit code 2.
 """
 
 import argparse

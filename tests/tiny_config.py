@@ -20,7 +20,7 @@ from kddetr.detectors import (
     model_zoo_detector,
 )
 from kddetr.engine import build
-from kddetr.engine.calls import call_parameters
+from kddetr.engine.config.calls import call_parameters
 from kddetr.teachers import Vocabulary
 
 STAGES = [f"stage{i}" for i in range(4)]

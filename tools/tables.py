@@ -27,8 +27,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from kddetr.engine import load_config
+from kddetr.engine.config.scaling import LENGTHS
 from kddetr.engine.metrics import read_metrics
-from kddetr.engine.scaling import LENGTHS
 from kddetr.errors import UserError, exit_on_user_error
 from paper import ABLATION, LINES, Recipe
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from kddetr.data import DatasetError, DetectionMapper, load_coco_format, register_coco_format
 from kddetr.engine import CocoEvaluator, ConfigError, Trainer, check_config, check_model
-from kddetr.engine.evaluation_sets import best_metric_name, by_evaluation_set, evaluation_sets
+from kddetr.engine.evaluation.sets import best_metric_name, by_evaluation_set, evaluation_sets
 from tests.tiny import tiny_detector
 
 A, B = "engine_a", "engine_b"

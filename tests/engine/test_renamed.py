@@ -10,7 +10,7 @@ from detectron2.utils.registry import locate
 from omegaconf import OmegaConf
 
 from kddetr.engine import ConfigError, load_config
-from kddetr.engine.renamed import translated
+from kddetr.engine.config.renamed import translated
 from kddetr.renamed import MODULES, NAMES, current_name
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 
 from kddetr.checkpoint import CheckpointError, read_checkpoint
 from kddetr.engine import ConfigError, Trainer
-from kddetr.engine.differences import differences
+from kddetr.engine.config.differences import differences
+from kddetr.engine.config.scaling import scale_to_batch
 from kddetr.engine.resuming import converted
-from kddetr.engine.scaling import scale_to_batch
 
 
 def config(toy, folder: Path):

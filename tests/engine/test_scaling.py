@@ -8,7 +8,7 @@ from detectron2.config import LazyConfig
 from omegaconf import OmegaConf
 
 from kddetr.engine import ConfigError, Trainer, build, load_config
-from kddetr.engine.scaling import scale_to_batch
+from kddetr.engine.config.scaling import scale_to_batch
 
 BATCH = "dataloader.train.total_batch_size"
 RECIPE = """

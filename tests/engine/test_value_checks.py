@@ -12,7 +12,7 @@ from detectron2.config import LazyCall as L
 from torch import nn
 
 from kddetr.engine import ConfigError, build, cosine_schedule, load_config, step_schedule
-from kddetr.engine.argument_types import fits
+from kddetr.engine.config.argument_types import fits
 from kddetr.losses import BinaryCrossEntropy, GIoULoss, KLDivergence, L1Loss
 from kddetr.points import AtAnswers, NearbySampler
 

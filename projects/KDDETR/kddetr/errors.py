@@ -18,12 +18,20 @@ def one_line(words: object, longest: int) -> str:
     return line if len(line) <= longest else f"{line[: longest * 3 // 4]}...{line[-longest // 4 :]}"
 
 
+def _sentence(words: object) -> str:
+    """A message on one line, without the traceback that a loading process puts in front of it."""
+    text = str(words)
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1]
+    return one_line(text, LONGEST)
+
+
 class UserError(Exception):
     """Something that the user can put right; the message is one sentence that says what to do."""
 
     def __str__(self) -> str:
         # A KeyError, which one of the errors below also is, would show the quoted repr instead.
-        return one_line(self.args[0], LONGEST) if self.args else ""
+        return _sentence(self.args[0]) if self.args else ""
 
 
 class UsageError(UserError, ValueError):
@@ -105,9 +113,7 @@ def exit_on_user_error(*, quiet: bool = False) -> Iterator[None]:
     try:
         yield
     except (UserError, OSError, ModuleNotFoundError) as error:
-        text = str(error)
-        if "Original Traceback" in text:  # which a worker of a loader puts in front of the message
-            text = text.strip().splitlines()[-1]
+        text = _sentence(error)
         if not quiet:
             print(f"error: {text}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

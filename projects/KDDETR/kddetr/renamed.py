@@ -10,6 +10,7 @@ _DETR = (
     *("deformable_detr", "denoising", "dino", "encoder", "heads", "matcher", "memory", "neck"),
     *("position_encoding", "postprocess", "proposals", "queries", "transformer"),
 )
+_CONFIG = ("calls", "defaults", "overrides", "own_targets", "renamed", "scaling", "schema")
 
 MODULES = {
     **{f"kddetr.detectors.{name}": f"kddetr.detectors.detr.{name}" for name in _DETR},
@@ -25,6 +26,7 @@ MODULES = {
     "kddetr.detectors.swin": "kddetr.detectors.backbones.swin",
     "kddetr.detectors.timm_backbone": "kddetr.detectors.backbones.timm_backbone",
     "kddetr.engine.errors": "kddetr.errors",
+    **{f"kddetr.engine.{name}": f"kddetr.engine.config.{name}" for name in _CONFIG},
     "kddetr.losses.distillation": "kddetr.losses",
     "kddetr.losses.gaps": "kddetr.losses",
 }

@@ -5,14 +5,11 @@ evaluation.
 from ..errors import ConfigError
 from .best import BestCheckpoint
 from .classes import check_classes, check_evaluated, check_model, record_classes
-from .config import build, load_config, require_sections
-from .defaults import train_defaults
-from .evaluation import CocoEvaluator
-from .evaluator_arguments import coco_backend
+from .config import apply_overrides, build, load_config, require_sections, train_defaults
+from .evaluation import CocoEvaluator, coco_backend
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .launch import launch, under_torchrun
 from .optimizer import parameter_groups
-from .overrides import apply_overrides
 from .preflight import (
     check_config,
     check_launch,

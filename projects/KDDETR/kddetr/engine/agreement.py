@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ..errors import ConfigError
-from .differences import settings
+from .config.differences import settings
 
 # Keys that may differ between machines.
 _LOCAL = ("train.output_dir", "train.device", "num_workers")

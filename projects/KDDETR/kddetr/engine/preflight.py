@@ -19,9 +19,9 @@ from ..data import (
     warn_of_shared_images,
 )
 from ..errors import CheckpointError, ConfigError
-from .calls import needs_no_teacher, walk
-from .config import build
-from .evaluation_sets import check_evaluation, evaluation_sets, has_test_data, names_in
+from .config.calls import needs_no_teacher, walk
+from .config.load import build
+from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, names_in
 
 _log = logging.getLogger(__name__)
 

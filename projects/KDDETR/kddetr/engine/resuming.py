@@ -13,7 +13,7 @@ from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
-from .differences import differences
+from .config.differences import differences
 from .metrics import renumber
 from .optimizer_state import START_ANEW, raised_rate, set_position, used_rates
 from .run_folder import config_of_run

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ..checkpoint import atomic_write
 from ..errors import ConfigError, UserError
-from .config import load_config
+from .config.load import load_config
 
 _log = logging.getLogger(__name__)
 _PROBE = 2**20  # bytes

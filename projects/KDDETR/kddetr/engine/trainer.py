@@ -25,11 +25,11 @@ from ..errors import ConfigError
 from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
-from .calls import needs_no_teacher
 from .classes import check_model, record_classes
-from .config import build, require_sections
+from .config.calls import needs_no_teacher
+from .config.load import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
-from .evaluation_sets import best_metric_name, by_evaluation_set, has_test_data
+from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .optimizer_state import check_card, optimizer_card
 from .preflight import check_config, resolve_device

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .argument_types import argument_types, finite, fits, is_typed, wrong_type
 from .calls import located, needed_arguments, target_name, walk
 from .schema import CALLS

@@ -13,11 +13,11 @@ from urllib.parse import quote
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 from omegaconf import DictConfig, OmegaConf
 
-from ..data import dataset_names
-from ..errors import ConfigError, did_you_mean
-from .calls import call_parameters, located
-from .config import build
-from .evaluation import CocoEvaluator
+from ...data import dataset_names
+from ...errors import ConfigError, did_you_mean
+from ..config.calls import call_parameters, located
+from ..config.load import build
+from .coco import CocoEvaluator
 from .truth_sources import check_for_detectron2
 
 _DATASET = "dataloader.test.dataset"

@@ -7,7 +7,7 @@ Moved classes and functions are listed in :mod:`kddetr.renamed`.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..renamed import current_name
+from ...renamed import current_name
 from .calls import call_parameters
 
 # Arguments that were only renamed. An entry applies to a callable that takes the new name and not

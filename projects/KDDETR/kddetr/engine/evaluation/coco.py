@@ -17,8 +17,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from pycocotools.cocoeval import COCOeval
 
-from ..errors import ConfigError
-from .evaluator_arguments import (
+from ...errors import ConfigError
+from .arguments import (
     COCO_MAX_DETS,
     TASKS,
     checked_backend,

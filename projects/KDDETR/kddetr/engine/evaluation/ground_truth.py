@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pycocotools.coco import COCO
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .truth_sources import read_truth
 
 LARGEST_AREA = 1e10  # square pixels; the metric leaves out larger objects

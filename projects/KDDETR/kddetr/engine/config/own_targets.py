@@ -13,9 +13,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .calls import walk
-from .config_files import run_file
+from .files import run_file
 
 PLAIN = (bool, int, float, str, list, dict, type(None))
 _BY_FILE = re.compile(r"(?P<file>.+\.py)\.(?P<name>[^/\\]+)")

@@ -20,8 +20,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, UserError, did_you_mean
-from ..renamed import MODULES
+from ...errors import ConfigError, UserError, did_you_mean
+from ...renamed import MODULES
 from .scaling import mark_reference
 
 CONFIGS = "configs"  # the folder of this project that other folders import from

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError
 
-from ..errors import ConfigError, did_you_mean
+from ...errors import ConfigError, did_you_mean
 from .argument_types import fits, wrong_type
 from .scaling import LEARNING_RATE_RULES
 

@@ -8,7 +8,7 @@ from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, did_you_mean
+from ...errors import ConfigError, did_you_mean
 from .argument_types import argument_types, is_text
 from .calls import call_parameters, numeric_arguments
 from .defaults import train_types

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ...errors import ConfigError, did_you_mean
 
 # Tasks, and the field that detections and annotations need for them in addition to a box.
 TASKS = {"bbox": None, "segm": "segmentation", "keypoints": "keypoints"}

@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from ..errors import ConfigError, did_you_mean
+from ...errors import ConfigError, did_you_mean
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -20,16 +20,16 @@ from detectron2.utils.logger import log_first_n
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..errors import ConfigError, UserError, did_you_mean
+from ...errors import ConfigError, UserError, did_you_mean
 from .calls import target_name
-from .config_files import public, run_file
 from .defaults import checked_values, with_defaults
+from .files import public, run_file
 from .overrides import apply_overrides
 from .own_targets import resolve, unsaved
 from .renamed import translated
 from .scaling import BATCH, REFERENCE, fit_to_length, not_for_reference, scale_to_batch
 from .schema import SECTIONS, check_sections
-from .value_checks import check_calls, resolved
+from .values import check_calls, resolved
 
 _LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm", "numpy", "hydra")
 

@@ -7,9 +7,9 @@ that is read.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
-from ..renamed import current_name
-from ..structures import DistillationLoss
+from ...errors import ConfigError, did_you_mean
+from ...renamed import current_name
+from ...structures import DistillationLoss
 from .calls import call_parameters, located, target_name
 from .renamed import LOSS_IS_NOW, current_argument
 

@@ -7,8 +7,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, PolygonMasks
 from pycocotools import mask as mask_util
 
-from ..data.coco import coco_records, read_coco_json
-from ..errors import ConfigError, DatasetError
+from ...data.coco import coco_records, read_coco_json
+from ...errors import ConfigError, DatasetError
 
 # Images; annotations with the images' own ids and classes from 0, None where there are none at all;
 # class names; and the id of the category of each class.
