@@ -21,7 +21,7 @@ from kddetr.data import (
 )
 from kddetr.detectors.detr.postprocess import select_detections
 from kddetr.engine import CocoEvaluator, check_config, train_defaults
-from kddetr.errors import UsageError
+from kddetr.errors import DivergedError, UsageError
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 USUAL = (40, 56)
@@ -199,3 +199,12 @@ def test_a_folder_of_odd_images_from_preflight_to_metric(detector, odd_folder):
             assert not results
         else:
             assert results["bbox"]["AP"] != results["bbox"]["AP"]  # NaN: there are no boxes
+
+
+def test_weights_that_have_diverged_are_named(detector):
+    """Detectron2 would end in an assertion about boxes, in the middle of an evaluation."""
+    with torch.no_grad():
+        for p in detector.parameters():
+            p.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="weights have diverged"):
+        detector.eval()(tiny_batch())

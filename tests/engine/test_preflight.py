@@ -52,7 +52,8 @@ def test_training_data_without_a_box(cfg, tmp_path, dataset):
     document = json.loads(Path(metadata.json_file).read_text()) | {"annotations": []}
     (tmp_path / "empty.json").write_text(json.dumps(document))
     paths = {"json_file": str(tmp_path / "empty.json"), "image_root": metadata.image_root}
-    cfg.dataloader.train = {"dataset": L(load_coco_format)(**paths), "mapper": {"labeled": True}}
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[], labeled=True)
+    cfg.dataloader.train = {"dataset": L(load_coco_format)(**paths), "mapper": mapper}
     with pytest.raises(DatasetError, match="no box to learn from"):
         check_config(cfg)
     check_config(cfg, training=False)
@@ -165,4 +166,21 @@ def test_a_mapper_out_of_range_is_found_before_training(cfg, part):
     with pytest.raises(
         ConfigError, match="short_edge_length must be a whole number of at least 1, not 0"
     ):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "mapper", "words"),
+    [
+        ("mapper", "1e-3", "which cannot be called"),
+        (
+            "unlabeled_mapper",
+            L(DetectionMapper)(is_train=True, augmentations=[]),
+            "labeled to False",
+        ),
+    ],
+)
+def test_a_mapper_that_cannot_be_used_is_found_before_training(cfg, key, mapper, words):
+    cfg.dataloader.train[key] = mapper
+    with pytest.raises(ConfigError, match=rf"dataloader\.train\.{key} .*{words}"):
         check_config(cfg)

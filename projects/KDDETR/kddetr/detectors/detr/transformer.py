@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
+from ...errors import DivergedError
 from ...ranges import positive, whole
 from ...structures import Predictions, Queries
 from ..batch import losses_of_labelled_images
@@ -118,6 +119,7 @@ class DetectionTransformer(nn.Module):
             return self.losses(memory, inputs)
         predictions = self.decode(memory, self.queries(memory))
         detections = self.detections(predictions, memory.image_sizes)
+        _check_finite(detections)
         return [
             {"instances": detector_postprocess(d, x.get("height", h), x.get("width", w))}
             for d, x, (h, w) in zip(detections, inputs, memory.image_sizes, strict=True)
@@ -224,3 +226,12 @@ class DetectionTransformer(nn.Module):
         boxes = instances.gt_boxes.tensor.to(self.device).float()
         scale = boxes.new_tensor([width, height, width, height])
         return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
+
+
+def _check_finite(detections: Sequence[Instances]) -> None:
+    """Raise DivergedError where a detection is infinite or NaN, which clipping does not take."""
+    if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
+        raise DivergedError(
+            "The detector predicts boxes that are infinite or NaN, because its weights have"
+            " diverged: lower optimizer.lr, or take an earlier checkpoint."
+        )

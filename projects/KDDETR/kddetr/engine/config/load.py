@@ -128,9 +128,10 @@ def build(node: Any, **arguments: Any) -> Any:
         # Constructors here raise ValueError, with a sentence, for arguments that do not fit.
         if type(error) is not ValueError and not _refused_by_library(error):
             raise
-        reason = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        name = target_name(call["_target_"])
-        raise ConfigError(f"{name}: {' '.join(str(reason).split())}") from error
+        name, reason = target_name(call["_target_"]), " ".join(str(error).split())
+        if type(error) is not ValueError:
+            reason = f"it cannot be built from these arguments ({type(error).__name__}: {reason})."
+        raise ConfigError(f"{name}: {reason}") from error
 
 
 def _refused_by_library(error: Exception) -> bool:
