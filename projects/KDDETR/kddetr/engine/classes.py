@@ -50,9 +50,10 @@ def check_model(cfg: DictConfig, model: nn.Module, *, training: bool = True) -> 
     trained = _training_classes(cfg) if training else {}
     for name, classes in (trained | _test_classes(cfg)).items():
         if len(classes) != num_classes:
+            some = ", ".join(classes if len(classes) <= 5 else [*classes[:5], "..."])
             raise ConfigError(
                 f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
-                f" '{name}' has {len(classes)} classes ({', '.join(classes[:5])}, ...): set"
+                f" '{name}' has {len(classes)} classes ({some}): set"
                 f" num_classes={len(classes)} in the config (for a distilled student"
                 " model.student.num_classes)."
             )
