@@ -170,6 +170,10 @@ def test_a_function_that_fails_is_named_with_its_line(register):
     with pytest.raises(DatasetError, match=r"'mine' fails with KeyError: 'width' \(.*test_funct"):
         check()
     DatasetCatalog.pop("mine")
+    register(lambda: __import__("no_such_reader"))
+    with pytest.raises(DatasetError, match=r"No module named 'no_such_reader' .*: install what it"):
+        check()
+    DatasetCatalog.pop("mine")
     register(lambda: iter([]))
     with pytest.raises(DatasetError, match="must return a list of dicts"):
         check()

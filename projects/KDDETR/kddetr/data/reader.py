@@ -113,6 +113,8 @@ def _failure(name: str, error: Exception) -> str:
     hint = "correct it."
     if name in BUILT_IN:
         hint = advice("", name)
+    elif isinstance(error, ImportError):
+        hint = "install what it needs."
     elif isinstance(error, AssertionError) and "ignore" in str(error):
         hint = (
             "register the file with Detectron2's register_coco_instances instead, or name it with "
