@@ -33,7 +33,7 @@ def advice(path: str | os.PathLike, name: str = "") -> str:
     if name.startswith("quickstart_"):
         return "Make the bundled data with: python tools/make_quickstart_data.py"
     if path.startswith("~"):
-        return "Write the full path: no home folder is known for its beginning."
+        return "Write the full path, without ~."
     if name in BUILT_IN:
         root = os.environ.get("DETECTRON2_DATASETS")
         now = f"is {root}" if root else "is not set, so ./datasets is searched"

@@ -50,7 +50,7 @@ def check_file(name: str, for_training: bool, for_evaluation: bool) -> Findings:
         check_for_metric(document, json_file)
     if not classes and (for_training or for_evaluation):
         raise DatasetError(f"{json_file} names no category: list at least one class.")
-    set_classes(name, classes, id_map, f"{json_file} has the classes")
+    set_classes(name, classes, id_map, json_file)
     if for_training and "annotations" not in document:
         raise DatasetError(nothing_to_learn([name]))
     if for_evaluation:
@@ -135,8 +135,7 @@ def _check_metric_file(name: str, records: Sequence[dict]) -> None:
     listed, classes, id_map = coco_records(document, json_file=json_file, image_root="")
     check_for_metric(document, json_file)
     if not metadata.get("thing_dataset_id_to_contiguous_id"):
-        what = f"{json_file}, which its metadata names, has the classes"
-        set_classes(name, classes, id_map, what)
+        set_classes(name, classes, id_map, f"{json_file}, which its metadata names,")
     ids, wanted = ({record["image_id"] for record in some} for some in (records, listed))
     if ids != wanted:
         raise DatasetError(
