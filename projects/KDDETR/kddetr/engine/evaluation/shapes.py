@@ -7,7 +7,7 @@ an evaluation of boxes does not need it, and one of masks or keypoints says that
 from typing import Any
 
 import numpy as np
-from detectron2.structures import PolygonMasks
+from detectron2.structures.masks import polygon_area
 from pycocotools import mask as mask_util
 
 from ...data.entries import LARGEST
@@ -42,7 +42,8 @@ def outline_area(outline: Outline) -> float:
     """The number of square pixels that :func:`sound_outline` encloses."""
     if isinstance(outline, dict):
         return _area_of_runs(outline) or 0.0
-    return float(PolygonMasks([outline]).area()[0])
+    polygons = (np.reshape(points, (-1, 2)).astype(float).T for points in outline)
+    return float(sum(polygon_area(x, y) for x, y in polygons))
 
 
 def _is_polygon(points: Any) -> bool:
