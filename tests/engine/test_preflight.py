@@ -14,7 +14,13 @@ from detectron2.data import (
 )
 
 from kddetr.checkpoint import CheckpointError, load_pretrained
-from kddetr.data import DatasetError, DetectionMapper, ShortestEdge, load_coco_format
+from kddetr.data import (
+    DatasetError,
+    DetectionMapper,
+    ShortestEdge,
+    build_train_loader,
+    load_coco_format,
+)
 from kddetr.detectors import detectron2_detector
 from kddetr.engine import (
     ConfigError,
@@ -184,3 +190,14 @@ def test_a_mapper_that_cannot_be_used_is_found_before_training(cfg, key, mapper,
     cfg.dataloader.train[key] = mapper
     with pytest.raises(ConfigError, match=rf"dataloader\.train\.{key} .*{words}"):
         check_config(cfg)
+
+
+def test_training_data_without_their_boxes_need_a_mapper_that_needs_none(cfg, dataset):
+    files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
+    node = L(load_coco_format)(**files, name=dataset, labeled=False)
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[], labeled=True)
+    cfg.dataloader.train = L(build_train_loader)(dataset=node, mapper=mapper, total_batch_size=2)
+    with pytest.raises(ConfigError, match=r"dataset\.labeled=False .*mapper\.labeled=False too"):
+        check_config(cfg)
+    cfg.dataloader.train.mapper.labeled = False
+    check_config(cfg)

@@ -51,7 +51,8 @@ def check_class_names(names: Sequence, where: str) -> None:
             raise DatasetError(f"{where}: the name {name!r} cannot be written in UTF-8: change it.")
         if str(name) in seen.values():
             raise DatasetError(
-                f"{where} has two categories named {str(name)!r}: merge them, or rename one."
+                f"{where} has two categories named {str(name)!r}: merge them, rename one, or "
+                "remove one that no box uses."
             )
         alike = seen.setdefault(" ".join(str(name).casefold().split()), str(name))
         if alike != str(name):

@@ -179,6 +179,11 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
             # Images can be read without labels on purpose, to be used only for distillation.
             read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)
             check_dataset(labeled, for_training=read)
+            if read and not OmegaConf.select(cfg, "dataloader.train.dataset.labeled", default=True):
+                raise ConfigError(
+                    "dataloader.train.dataset.labeled=False leaves out all boxes, and the mapper"
+                    " needs them: set dataloader.train.mapper.labeled=False too, or leave it out."
+                )
     if tested:
         check_dataset(tested, for_evaluation=True)
     if training and labeled:
