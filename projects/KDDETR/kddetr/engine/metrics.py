@@ -21,13 +21,13 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
     """
     file = Path(output_dir) / "metrics.json"
     merged: dict[int, dict] = {}
-    for text in file.read_text().splitlines() if file.is_file() else []:
+    for text in _lines(file):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and isinstance(line.get("iteration", -1), int):
-            merged.setdefault(line.get("iteration", -1), {}).update(line)
+        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+            merged.setdefault(line["iteration"], {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]
 
 
@@ -43,14 +43,18 @@ def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: st
     """
     file = Path(output_dir) / "metrics.json"
     lines = []
-    for text in file.read_text().splitlines() if file.is_file() else []:
+    for text in _lines(file):
         try:
             line = json.loads(text)
             line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
         lines.append(json.dumps(line, sort_keys=True) + "\n")
     if lines:
         before = file.read_bytes()
         atomic_write(str(file.with_name(copy)), lambda stream: stream.write(before))
         atomic_write(str(file), lambda stream: stream.write("".join(lines).encode()))
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="replace").splitlines() if file.is_file() else []

@@ -113,13 +113,22 @@ class DetectionTransformer(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise."""
+        """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise.
+
+        Raises:
+            DivergedError: a predicted box is infinite or NaN.
+        """
         memory = self.encode(inputs)
         if self.training:
             return self.losses(memory, inputs)
         predictions = self.decode(memory, self.queries(memory))
         detections = self.detections(predictions, memory.image_sizes)
-        _check_finite(detections)
+        if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
+            raise DivergedError(
+                "The detector predicts boxes that are not finite numbers: its weights may have"
+                " diverged, or be too large for the precision (train.amp); take an earlier"
+                " checkpoint."
+            )
         return [
             {"instances": detector_postprocess(d, x.get("height", h), x.get("width", w))}
             for d, x, (h, w) in zip(detections, inputs, memory.image_sizes, strict=True)
@@ -226,12 +235,3 @@ class DetectionTransformer(nn.Module):
         boxes = instances.gt_boxes.tensor.to(self.device).float()
         scale = boxes.new_tensor([width, height, width, height])
         return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
-
-
-def _check_finite(detections: Sequence[Instances]) -> None:
-    """Raise DivergedError where a detection is infinite or NaN, which clipping does not take."""
-    if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
-        raise DivergedError(
-            "The detector predicts boxes that are infinite or NaN, because its weights have"
-            " diverged: lower optimizer.lr, or take an earlier checkpoint."
-        )
