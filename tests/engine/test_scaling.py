@@ -124,7 +124,8 @@ dataloader.train.total_batch_size = 16
         ("train = deepcopy(train)\ntrain['max_iter'] = 70", (70, 3, 2, 2, 0.04)),
         # a file that says for which batch its numbers are
         ("train.max_iter = 70\ntrain.batch_scaling.reference = 4", (18, 3, 2, 2, 0.04)),
-        ("train.max_iter = 70\ntrain.batch_scaling.reference = 16", (70, 12, 6, 8, 0.02)),
+        ("train.max_iter = 70\ntrain.batch_scaling.reference = 16", (70, 3, 2, 2, 0.04)),
+        ("train.max_iter = 70\ntrain.batch_scaling.reference = 8", (35, 3, 2, 2, 0.04)),
         ("train.batch_scaling.reference = 0", (120, 12, 6, 8, 0.02)),
     ],
 )

@@ -29,7 +29,7 @@ from .files import public, run_file
 from .overrides import apply_overrides
 from .own_targets import resolve, unsaved
 from .renamed import translated
-from .scaling import BATCH, REFERENCE, fit_to_length, not_for_reference, scale_to_batch
+from .scaling import BATCH, REFERENCE, fit_to_length, references, scale_to_batch
 from .schema import SECTIONS, check_sections
 from .values import check_calls, resolved
 
@@ -61,7 +61,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
 def _loaded(file: Path, overrides: Sequence[str]) -> DictConfig:
     is_saved = file.suffix in (".yaml", ".yml")
     cfg = _load_saved(file) if is_saved else _load_python(file)
-    fixed = set() if is_saved else not_for_reference(cfg)
+    batches = {} if is_saved else references(cfg)
     tree = _plain(cfg)
     check_sections(tree, str(file))
     if not set(SECTIONS) & set(cfg):
@@ -73,16 +73,17 @@ def _loaded(file: Path, overrides: Sequence[str]) -> DictConfig:
     overridden = apply_overrides(cfg, overrides)
     _drop_idle_evaluator(cfg)
     if REFERENCE in overridden:
-        fixed = set()  # the numbers are for this batch, wherever they come from
+        batches = {}  # the numbers are for this batch, wherever they come from
     _expand_home(cfg)
     tree = resolved(cfg)
     cfg.train = checked_values(cfg.train)
     if overrides:
         check_sections(tree, f"{file} with its overrides")
     check_calls(tree)
-    scale_to_batch(cfg, fixed=fixed | overridden)
+    fixed = overridden | {key for key, batch in batches.items() if batch is None}
+    scale_to_batch(cfg, fixed, batches)
     if not is_saved or overridden & {"train.max_iter", BATCH}:  # a saved config has been fitted
-        fit_to_length(cfg, fixed=fixed | overridden)
+        fit_to_length(cfg, fixed)
     _warn_of_unsaved(cfg, file)
     return cfg
 

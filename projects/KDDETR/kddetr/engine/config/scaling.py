@@ -6,7 +6,8 @@ reference / batch, so that the run processes the same number of images, and ``op
 multiplied by a power of batch / reference.
 
 A recipe says its reference itself. What another file sets after importing it is not known to be for
-that batch, and stays as it is.
+that batch, and stays as it is, unless that file says a reference of its own: then this holds for
+what the file sets, and the recipe's for what it inherits.
 """
 
 import math
@@ -37,49 +38,52 @@ REFERENCE = "train.batch_scaling.reference"
 
 
 class _ForReference(AnyNode):
-    """A number that is for the reference batch, until another value is assigned to it.
+    """A number that is known to be for a batch, until another value is assigned to it.
 
     It is an ordinary node of omegaconf with a note, which copies of a config keep.
     """
 
-    holds = False
+    batch: int | None = None
 
     def _set_value(self, value: Any, flags: dict[str, bool] | None = None) -> None:
         super()._set_value(value, flags)
-        self.__dict__["holds"] = False
+        self.__dict__["batch"] = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_ForReference":
         copied = _ForReference()
         self._deepcopy_impl(copied, memo)
-        copied.__dict__["holds"] = self.holds
+        copied.__dict__["batch"] = self.batch
         return copied
 
 
 def mark_reference(sections: Mapping[str, Any]) -> None:
-    """Note, in a config file that has set the reference itself, that its numbers are for it.
+    """Note, in a config file that has set the reference itself, that its numbers are for it. What
+    it has inherited keeps its note.
 
     Args:
         sections: the names of a config file that has just been run; changed in place.
     """
     reference = _node(sections, REFERENCE)
-    if reference is None or _holds(reference) or not reference._value():
+    if reference is None or _batch(reference) or not isinstance(reference._value(), int):
         return
     for key in (*LENGTHS, _RATE, REFERENCE):
         node = _node(sections, key)
-        if node is not None:
+        if node is not None and (_batch(node) is None or not reference._value()):
             marked = _ForReference(node._value())
-            marked.__dict__["holds"] = True
+            marked.__dict__["batch"] = reference._value()
             node._get_parent()[key.rpartition(".")[2]] = marked
 
 
-def not_for_reference(cfg: DictConfig) -> set[str]:
-    """The dotted keys that a file has set without saying for which batch."""
+def references(cfg: DictConfig) -> dict[str, int | None]:
+    """For which batch each number is, by dotted key; None where a file has set it without a word
+    about the batch.
+    """
     nodes = {key: _node(cfg, key) for key in (*LENGTHS, _RATE)}
-    return {key for key, node in nodes.items() if node is not None and not _holds(node)}
+    return {key: _batch(node) for key, node in nodes.items() if node is not None}
 
 
-def _holds(node: AnyNode | None) -> bool:
-    return isinstance(node, _ForReference) and node.holds
+def _batch(node: AnyNode | None) -> int | None:
+    return node.batch if isinstance(node, _ForReference) else None
 
 
 def _node(sections: Mapping[str, Any], key: str) -> AnyNode | None:
@@ -93,7 +97,9 @@ def _node(sections: Mapping[str, Any], key: str) -> AnyNode | None:
     return node if isinstance(node, AnyNode) else None
 
 
-def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
+def scale_to_batch(
+    cfg: DictConfig, fixed: Collection[str] = (), own: Mapping[str, int | None] | None = None
+) -> None:
     """Scale a config to its own batch size, in place.
 
     Afterwards the reference is that batch size, so that a second call, or loading the config that a
@@ -102,16 +108,21 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
     Args:
         cfg: a config with a complete ``train`` section, whose values have been checked.
         fixed: dotted keys that stay as they are, because the user has set them.
+        own: see :func:`references`, of the numbers whose batch is not the config's reference.
     """
     scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, BATCH)
-    if not isinstance(batch, int) or batch < 1 or scaling.reference in (0, batch):
+    if not isinstance(batch, int) or batch < 1 or scaling.reference == 0:
         return
-    ratio = batch / scaling.reference
-    changes = _lengths(cfg, ratio, whole_periods="train.eval_period" not in fixed)
-    rate = OmegaConf.select(cfg, _RATE)
-    if rate is not None:
+    given = [key for key in (*LENGTHS, _RATE) if OmegaConf.select(cfg, key)]
+    meant = {key: (own or {}).get(key) or scaling.reference for key in given}
+    if {*meant.values()} == {batch}:
+        return
+    ratios = {key: batch / meant[key] for key in given}
+    changes: dict[str, float] = dict(_lengths(cfg, ratios, fixed))
+    if _RATE in given:
         power = LEARNING_RATE_RULES[scaling.learning_rate]
-        changes[_RATE] = float(f"{rate * ratio**power:.6g}")
+        rate = OmegaConf.select(cfg, _RATE) * ratios[_RATE] ** power
+        changes[_RATE] = float(f"{rate:.6g}")
     changed = []
     for key, value in changes.items():
         before = OmegaConf.select(cfg, key)
@@ -120,21 +131,26 @@ def scale_to_batch(cfg: DictConfig, fixed: Collection[str] = ()) -> None:
         elif value != before:
             OmegaConf.update(cfg, key, value)
             changed.append(f"{key} {before:g} -> {value:g}")
-    scaling.note = f"from batch {scaling.reference} to {batch}: {', '.join(changed)}"
+    old = " and ".join(str(size) for size in sorted({*meant.values()} - {batch}))
+    scaling.note = f"from batch {old} to {batch}: {', '.join(changed)}"
     scaling.reference = batch
 
 
-def _lengths(cfg: DictConfig, ratio: float, *, whole_periods: bool) -> dict[str, int]:
-    """The values that count iterations, by key, for a batch that is ``ratio`` times as large."""
+def _lengths(
+    cfg: DictConfig, ratios: Mapping[str, float], fixed: Collection[str]
+) -> dict[str, int]:
+    """The values that count iterations, by key, for batches that are ``ratios`` times as large."""
     found = {}
     for key in LENGTHS:
-        if length := OmegaConf.select(cfg, key):
-            found[key] = max(1, math.floor(length / ratio + 0.5))
+        if key in ratios:
+            found[key] = max(1, math.floor(OmegaConf.select(cfg, key) / ratios[key] + 0.5))
+    last, evaluation = "train.max_iter", "train.eval_period"
     period = cfg.train.eval_period
-    if period and whole_periods and cfg.train.max_iter % period == 0:
+    if period and evaluation not in fixed and ratios[last] == ratios[evaluation]:
         # A whole number of periods stays one; otherwise the last evaluation would follow another
         # one after a few iterations.
-        found["train.max_iter"] = cfg.train.max_iter // period * found["train.eval_period"]
+        periods, rest = divmod(cfg.train.max_iter, period)
+        found[last] = found[last] if rest else periods * found[evaluation]
     return found
 
 
