@@ -105,6 +105,9 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
         checkpointer = Checkpointer(model, cfg.train.output_dir)
         last = checkpointer.last_checkpoint() if args.resume else ""
         file = last or cfg.train.init_checkpoint
+        if last and _names_weights(args.opts):
+            words = "--resume evaluates %s; without it, train.init_checkpoint would be evaluated."
+            logging.getLogger("kddetr").warning(words, last)
         check_evaluated(cfg, checkpointer.load(file, strict=True), file)
         check_model(cfg, model, training=False)
     require_same_weights(model)
@@ -160,8 +163,12 @@ def _weights_to_evaluate(cfg: DictConfig, overrides: list[str]) -> bool:
     """Whether train.init_checkpoint is a detector, and not backbone weights that training starts
     from: it was given on the command line, or is not an address.
     """
-    named = any(text.startswith("train.init_checkpoint=") for text in overrides)
-    return bool(cfg.train.init_checkpoint) and (named or "://" not in cfg.train.init_checkpoint)
+    file = cfg.train.init_checkpoint
+    return bool(file) and (_names_weights(overrides) or "://" not in file)
+
+
+def _names_weights(overrides: list[str]) -> bool:
+    return any(text.startswith("train.init_checkpoint=") for text in overrides)
 
 
 def main(argv: list[str] | None = None) -> None:

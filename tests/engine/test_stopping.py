@@ -67,6 +67,17 @@ def test_an_evaluation_is_ended_at_once_and_repeated(toy, tmp_path, dataset, mon
     assert evaluated == [4, 6]
 
 
+def test_a_signal_that_meets_a_destructor_prints_no_traceback(capsys):
+    class Held:
+        def __del__(self):
+            send(signal.SIGTERM)
+
+    with stopping.listening():
+        Held()  # Python cannot raise there
+        assert stopping.requested() == signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+
 def test_the_second_ctrl_c_does_not_wait(toy, tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(stopping, "_ONCE", 0.0)
     trainer = Trainer(toy.toy_config(tmp_path, dataset))

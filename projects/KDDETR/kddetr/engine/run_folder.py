@@ -92,3 +92,15 @@ def save_config(cfg: DictConfig, folder: str, *, trained: int = 0) -> None:
     finally:
         new.unlink(missing_ok=True)
     _log.info("The whole config is saved to %s", path)
+
+
+def set_aside_best(folder: str) -> None:
+    """Rename ``model_best.pth`` of a run whose other checkpoints are gone, because the run that
+    starts anew would replace it.
+    """
+    best, aside = Path(folder, "model_best.pth"), Path(folder, "earlier_best.pth")
+    if best.is_file():
+        os.replace(best, aside)
+        if (card := best.with_suffix(".json")).is_file():
+            os.replace(card, aside.with_suffix(".json"))
+        _log.warning("The best weights of an earlier run are kept as %s", aside)

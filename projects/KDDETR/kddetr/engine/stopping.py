@@ -83,6 +83,10 @@ def listening(*, speaks: bool = True) -> Iterator[None]:
     """
     _request.number, _request.waits, _request.speaks = 0, False, speaks
     before = {}
+    hook = sys.unraisablehook
+    # A signal, or a loading process that it has ended, can be met in a destructor, which cannot
+    # raise: Python prints the traceback and goes on.
+    sys.unraisablehook = lambda error: None if _request.number else hook(error)
     for number in SIGNALS if _in_main_thread() else ():
         # A program that was started with nohup outlives its terminal.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -94,6 +98,7 @@ def listening(*, speaks: bool = True) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
         _request.number = 0
 
 
