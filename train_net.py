@@ -42,8 +42,13 @@ from kddetr.engine import (
     stopping,
     under_torchrun,
 )
-from kddetr.engine.agreement import all_or_none, require_same_config, require_same_weights
-from kddetr.engine.launch import another_has_reported
+from kddetr.engine.agreement import (
+    all_or_none,
+    require_same,
+    require_same_config,
+    require_same_weights,
+)
+from kddetr.engine.launch import another_has_ended
 from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
 
@@ -56,7 +61,7 @@ def without_user_errors(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, RuntimeError) and not isinstance(error, UserError):
-        return not another_has_reported()
+        return not another_has_ended(error)
     return not isinstance(error, UserError)
 
 
@@ -68,6 +73,8 @@ def run(args: argparse.Namespace) -> dict:
     """
     logging.raiseExceptions = False  # a full disk costs lines of log.txt, and not a traceback each
     logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
+    flags = {"--eval-only": args.eval_only, "--resume": args.resume}
+    require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
     return evaluate(cfg, args) if args.eval_only else train(cfg, args)
 

@@ -78,6 +78,17 @@ def test_a_signal_that_meets_a_destructor_prints_no_traceback(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_run_whose_output_nobody_reads_saves_and_stops(toy, tmp_path, dataset, monkeypatch):
+    def test(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Trainer, "test", test)
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=6, eval_period=4)
+    with pytest.raises(Stopped, match=r"SIGPIPE after 4 of 6 .*model_0000003\.pth") as stopped:
+        run(cfg)
+    assert stopped.value.exit_code == 141
+
+
 def test_the_second_ctrl_c_does_not_wait(toy, tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(stopping, "_ONCE", 0.0)
     trainer = Trainer(toy.toy_config(tmp_path, dataset))

@@ -105,7 +105,9 @@ def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path, caplog):
 NAN = '{"metric": "bbox/AP", "value": NaN, "iteration": 4, "evaluated": 4}'
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"metric": "bbox/AP", "value": "x"}', "\x00", NAN])
+@pytest.mark.parametrize(
+    "record", ["", "{", "[]", '{"metric": "bbox/AP", "value": "x"}', "\x00", NAN]
+)
 @pytest.mark.parametrize("weights", [True, False])
 def test_a_damaged_record_of_the_best_weights_is_taken_from_the_weights(
     toy, tmp_path, dataset, record, weights, caplog

@@ -139,6 +139,8 @@ def at_once() -> Iterator[None]:
     except Stopped as stopped:
         stopped.between_steps = True
         raise
+    except BrokenPipeError as error:  # what reads the output, such as tee, has ended
+        raise Stopped(signal.SIGPIPE, between_steps=True) from error
     except RuntimeError as error:
         if not _request.number:
             raise
