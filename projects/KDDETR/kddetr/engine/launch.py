@@ -74,6 +74,8 @@ def launch(
     if under_torchrun():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         if processes not in (1, local) or num_machines != 1:
+            if os.environ["LOCAL_RANK"] != "0":  # the first process of the machine says it
+                raise SystemExit(2)
             raise ConfigError(
                 f"torchrun has started {local} processes on this machine: set the numbers by its"
                 " --nproc-per-node and --nnodes, and leave out --num-gpus and --num-machines."

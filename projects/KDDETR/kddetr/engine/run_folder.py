@@ -80,6 +80,7 @@ def save_config(cfg: DictConfig, folder: str, *, trained: int = 0) -> None:
             0: none.
     """
     path = Path(folder, "config.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Beside it first, because it may be the very file that the config was loaded from.
     new = Path(folder, f"config.yaml.tmp-{os.getpid()}")
     try:
