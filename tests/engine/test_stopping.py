@@ -77,6 +77,19 @@ def test_a_signal_that_meets_a_destructor_prints_no_traceback(capsys):
         assert stopping.requested() == signal.SIGTERM
     assert capsys.readouterr().err == ""
 
+    class Ended:
+        def __del__(self):
+            raise RuntimeError("a loading process is killed")
+
+    def stops():
+        held = Ended()
+        send(signal.SIGTERM)
+        return held
+
+    with pytest.raises(SystemExit), stopping.listening(), exit_when_stopped():
+        stops()
+    assert "killed" not in capsys.readouterr().err
+
 
 def test_a_run_whose_output_nobody_reads_saves_and_stops(toy, tmp_path, dataset, monkeypatch):
     def test(*_):

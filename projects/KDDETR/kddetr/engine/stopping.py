@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 
@@ -158,6 +159,10 @@ def exit_when_stopped() -> Iterator[None]:
         with contextlib.suppress(OSError):  # the terminal may be lost
             if _request.speaks:
                 print(stopped, file=sys.stderr, flush=True)
+        error: BaseException | None = stopped
+        while error is not None:  # ends loading processes here, where their errors are not printed
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
         raise SystemExit(stopped.exit_code) from None
 
 
