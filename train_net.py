@@ -42,8 +42,13 @@ from kddetr.engine import (
     stopping,
     under_torchrun,
 )
-from kddetr.engine.agreement import all_or_none, require_same_config, require_same_weights
-from kddetr.engine.launch import another_has_reported
+from kddetr.engine.agreement import (
+    all_or_none,
+    require_same,
+    require_same_config,
+    require_same_weights,
+)
+from kddetr.engine.launch import another_has_ended
 from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
 
@@ -56,7 +61,7 @@ def without_user_errors(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, RuntimeError) and not isinstance(error, UserError):
-        return not another_has_reported()
+        return not another_has_ended(error)
     return not isinstance(error, UserError)
 
 
@@ -68,6 +73,8 @@ def run(args: argparse.Namespace) -> dict:
     """
     logging.raiseExceptions = False  # a full disk costs lines of log.txt, and not a traceback each
     logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
+    flags = {"--eval-only": args.eval_only, "--resume": args.resume}
+    require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
     return evaluate(cfg, args) if args.eval_only else train(cfg, args)
 
@@ -106,6 +113,9 @@ def evaluate(cfg: DictConfig, args: argparse.Namespace) -> dict:
         checkpointer = Checkpointer(model, cfg.train.output_dir)
         last = checkpointer.last_checkpoint() if args.resume else ""
         file = last or cfg.train.init_checkpoint
+        if last and _names_weights(args.opts):
+            words = "--resume evaluates %s; without it, train.init_checkpoint would be evaluated."
+            logging.getLogger("kddetr").warning(words, last)
         check_evaluated(cfg, checkpointer.load(file, strict=True), file)
         check_model(cfg, model, training=False)
     require_same_weights(model)
@@ -161,8 +171,12 @@ def _weights_to_evaluate(cfg: DictConfig, overrides: list[str]) -> bool:
     """Whether train.init_checkpoint is a detector, and not backbone weights that training starts
     from: it was given on the command line, or is not an address.
     """
-    named = any(text.startswith("train.init_checkpoint=") for text in overrides)
-    return bool(cfg.train.init_checkpoint) and (named or "://" not in cfg.train.init_checkpoint)
+    file = cfg.train.init_checkpoint
+    return bool(file) and (_names_weights(overrides) or "://" not in file)
+
+
+def _names_weights(overrides: list[str]) -> bool:
+    return any(text.startswith("train.init_checkpoint=") for text in overrides)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,11 +8,13 @@ import importlib
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 from kddetr.engine import ConfigError, rendezvous
 from kddetr.engine.agreement import all_or_none, fingerprint, require_same, require_same_config
@@ -91,6 +93,27 @@ def test_a_mistake_is_reported_once_on_each_machine(monkeypatch):
     assert not launch.another_has_reported()
     assert [launch._is_first_report(machine) for machine in (0, 0, 1)] == [True, False, True]
     assert launch.another_has_reported()
+
+
+def test_a_process_that_is_gone_is_no_error_of_the_others():
+    launch = importlib.import_module("kddetr.engine.launch")
+    for text in (
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [10.0.0.1]:46",
+        "ncclRemoteError: A call failed possibly due to a network error",
+    ):
+        assert launch.another_has_ended(RuntimeError(text))
+    for text in ("CUDA error: out of memory", "ncclUnhandledCudaError: Call to CUDA failed"):
+        assert not launch.another_has_ended(RuntimeError(text))
+
+
+def test_a_killed_process_is_named(capsys):
+    launch = importlib.import_module("kddetr.engine.launch")
+    killed = {"exit_code": -9, "signal_name": "SIGKILL"}
+    ended = partial(ProcessExitedException, "ended", error_index=1, error_pid=2)
+    assert launch._exit_code(ended(exit_code=2)) == 2
+    assert capsys.readouterr().err == ""
+    assert launch._exit_code(ended(**killed)) == 137
+    assert "Process 1 was ended by SIGKILL" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

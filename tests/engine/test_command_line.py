@@ -114,6 +114,9 @@ def test_under_torchrun(monkeypatch):
             monkeypatch.setenv(name, "0")
         monkeypatch.setenv("WORLD_SIZE", "4")
         launch(print, processes=2, device=torch.device("cpu"))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setenv("LOCAL_RANK", "1")  # it is said once
+        launch(print, processes=2, device=torch.device("cpu"))
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")

@@ -148,6 +148,51 @@ def test_config_yaml_is_what_was_used(cut):
         started(cut, resume=True)
 
 
+def test_config_yaml_stays_where_nothing_is_left_to_train(cut, caplog):
+    folder = Path(cut.train.output_dir)
+    (folder / "metrics.json").write_text('{"iteration": 8, "bbox/AP": 1.0}\n')
+    cut.train.max_iter, cut.optimizer.lr, cut.dataloader.train.total_batch_size = 9, 0.5, 2
+    started(cut, resume=True)
+    assert "config.yaml stays as it was" in caplog.text and "raises" not in caplog.text
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optimizer"]["lr"] == 0.02
+    assert not list(folder.glob("config_until*")) and not list(folder.glob("metrics_*"))
+
+
+def test_weights_to_start_from_are_not_read_when_a_run_is_resumed(cut, caplog):
+    cut.train.init_checkpoint = "other.pth"
+    started(cut, resume=True)
+    assert "train.init_checkpoint=other.pth is not read" in caplog.text
+    assert "train.init_checkpoint: " not in caplog.text
+    saved = yaml.safe_load((Path(cut.train.output_dir) / "config.yaml").read_text())
+    assert saved["train"]["init_checkpoint"] == ""
+
+
+def test_metrics_of_iterations_that_are_trained_again_are_set_aside(cut):
+    """An evaluation of the run before would otherwise pass for one of a shorter run."""
+    file = Path(cut.train.output_dir) / "metrics.json"
+    lines = [f'{{"iteration": {at}, "bbox/AP": 1.0}}\n' for at in (2, 9, 12)]
+    file.write_bytes("".join(lines).encode() + b'\xff\n3\n{"iteration": 1')  # killed in a line
+    started(cut, resume=True)
+    assert file.read_text() == "".join(lines[:2])
+    assert file.with_name("metrics_dropped.json").read_text() == lines[2]
+    file.write_bytes(b"\xff\n")
+    cut.dataloader.train.total_batch_size = 2
+    assert started(cut, resume=True).start_iter == 18
+
+
+def test_a_run_that_starts_anew_keeps_the_best_weights_of_the_one_before(cut, caplog):
+    folder = Path(cut.train.output_dir)
+    for file in folder.glob("model_*.pth"):
+        file.rename(folder / "model_best.pth")
+    (folder / "model_best.json").write_text("card")
+    assert started(cut, resume=True).start_iter == 0
+    assert "best weights of an earlier run are kept as" in caplog.text
+    assert (folder / "earlier_best.json").read_text() == "card"
+    assert (folder / "earlier_best.pth").is_file() and not (folder / "model_best.pth").exists()
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert not lines
+
+
 @pytest.mark.parametrize("factors", [{}, {"head": 0.5}])
 def test_other_parameter_groups_are_refused(cut, factors):
     """With another part of the names the groups may have as many parameters as before."""

@@ -67,6 +67,41 @@ def test_an_evaluation_is_ended_at_once_and_repeated(toy, tmp_path, dataset, mon
     assert evaluated == [4, 6]
 
 
+def test_a_signal_that_meets_a_destructor_prints_no_traceback(capsys):
+    class Held:
+        def __del__(self):
+            send(signal.SIGTERM)
+
+    with stopping.listening():
+        Held()  # Python cannot raise there
+        assert stopping.requested() == signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+    class Ended:
+        def __del__(self):
+            raise RuntimeError("a loading process is killed")
+
+    def stops():
+        held = Ended()
+        send(signal.SIGTERM)
+        return held
+
+    with pytest.raises(SystemExit), stopping.listening(), exit_when_stopped():
+        stops()
+    assert "killed" not in capsys.readouterr().err
+
+
+def test_a_run_whose_output_nobody_reads_saves_and_stops(toy, tmp_path, dataset, monkeypatch):
+    def test(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Trainer, "test", test)
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=6, eval_period=4)
+    with pytest.raises(Stopped, match=r"SIGPIPE after 4 of 6 .*model_0000003\.pth") as stopped:
+        run(cfg)
+    assert stopped.value.exit_code == 141
+
+
 def test_the_second_ctrl_c_does_not_wait(toy, tmp_path, dataset, monkeypatch):
     monkeypatch.setattr(stopping, "_ONCE", 0.0)
     trainer = Trainer(toy.toy_config(tmp_path, dataset))

@@ -102,7 +102,12 @@ def test_metrics_that_cannot_be_written_do_not_end_a_run(tmp_path, caplog):
     assert "loss" in (tmp_path / "metrics.json").read_text()
 
 
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"metric": "bbox/AP", "value": "x"}', "\x00"])
+NAN = '{"metric": "bbox/AP", "value": NaN, "iteration": 4, "evaluated": 4}'
+
+
+@pytest.mark.parametrize(
+    "record", ["", "{", "[]", '{"metric": "bbox/AP", "value": "x"}', "\x00", NAN]
+)
 @pytest.mark.parametrize("weights", [True, False])
 def test_a_damaged_record_of_the_best_weights_is_taken_from_the_weights(
     toy, tmp_path, dataset, record, weights, caplog
@@ -125,6 +130,7 @@ def test_a_damaged_record_of_the_best_weights_is_taken_from_the_weights(
 def test_the_record_of_the_best_weights_is_counted_in_todays_batch(tmp_path, batch):
     record = {"metric": "bbox/AP", "value": 3.0, "iteration": 4, "evaluated": 8, **batch}
     (tmp_path / "best.json").write_text(json.dumps(record))
+    (tmp_path / "model_best.pth").touch()
     best = BestCheckpoint(Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)), "bbox/AP", 8)
     best.restore(4)
     assert (best.value, best.iteration, best.evaluated) == (3.0, 2, 4)
@@ -144,3 +150,12 @@ def test_two_runs_in_one_folder(tmp_path, caplog):
             pytest.fail("two runs")
     with only_run_in(str(folder), patience=0):
         assert folder.is_dir()
+
+
+def test_without_the_best_weights_those_of_later_evaluations_are_the_best(tmp_path, caplog):
+    record = {"metric": "bbox/AP", "value": 3.0, "iteration": 4, "evaluated": 8}
+    (tmp_path / "best.json").write_text(json.dumps(record))
+    best = BestCheckpoint(Checkpointer(torch.nn.Linear(1, 1), str(tmp_path)), "bbox/AP")
+    best.restore()
+    assert (best.value, best.evaluated) == (None, 8)
+    assert "model_best.pth is missing" in caplog.text

@@ -10,6 +10,7 @@ from detectron2.utils.events import EventStorage
 
 from kddetr.checkpoint import read_checkpoint
 from kddetr.engine import ConfigError, Trainer
+from kddetr.engine.hooks import EvalHook
 from kddetr.engine.step import StepTrainer
 
 
@@ -201,3 +202,19 @@ def test_float16_scales_and_skips(toy):
         step.grad_scaler.update(1.0)
         step.load_state_dict(state)
         assert step.grad_scaler.get_scale() == state["grad_scaler"]["scale"] < scale
+
+
+def test_a_subclass_with_results_and_hooks_of_its_own(toy, tmp_path, dataset):
+    class Own(Trainer):
+        def build_hooks(self):
+            return [hook for hook in super().build_hooks() if isinstance(hook, EvalHook)]
+
+        @classmethod
+        def test(cls, cfg, model, evaluators=None):
+            return {"own": {"score": 7.0}}
+
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=2, best_metric="own/score")
+    trainer = Own(cfg)
+    trainer.resume_or_load(resume=False)  # no writer has made the folder
+    assert trainer.train() == {"own": {"score": 7.0}}
+    assert json.loads((tmp_path / "run/best.json").read_text())["value"] == 7.0

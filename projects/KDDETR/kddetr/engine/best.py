@@ -30,6 +30,7 @@ class BestCheckpoint:
         self._metric = metric
         self._batch = batch
         self._path = os.path.join(checkpointer.save_dir, "best.json")
+        self._weights = os.path.join(checkpointer.save_dir, "model_best.pth")
         self.value: float | None = None
         self.iteration: int | None = None
         self.evaluated: int | None = None
@@ -37,7 +38,8 @@ class BestCheckpoint:
     def restore(self, batch: int | None = None) -> None:
         """Read the record of the run that is resumed, where there is one.
 
-        A damaged record is replaced by what ``model_best.pth`` itself says.
+        A damaged record is replaced by what ``model_best.pth`` itself says, and without that file
+        there are no best weights.
 
         Args:
             batch: of the resumed checkpoint, which a record without a batch is counted in.
@@ -56,6 +58,8 @@ class BestCheckpoint:
         if record["metric"] != self._metric:
             words = "best.json is a record of %s, not of %s: the record starts anew."
             _log.warning(words, record["metric"], self._metric)
+        elif record["value"] is not None and not os.path.isfile(self._weights):
+            _log.warning("%s is missing: the best weights are those of later ones.", self._weights)
         elif record["value"] is not None:
             self.value = record["value"]
             self.iteration = converted(record["iteration"], counted, self._batch)
@@ -64,7 +68,7 @@ class BestCheckpoint:
         """The record that ``model_best.pth`` holds; without a value where that is damaged too."""
         record: dict[str, Any] = {"metric": self._metric, "value": None, "evaluated": None}
         try:
-            data = read_checkpoint(os.path.join(self._checkpointer.save_dir, "model_best.pth"))
+            data = read_checkpoint(self._weights)
             value, iteration = float(data["metric"][self._metric]), int(data["iteration"]) + 1
         except (CheckpointError, KeyError, TypeError, ValueError):
             return record | {"origin": "the record starts anew"}
@@ -125,11 +129,11 @@ def _checked(record: Any) -> dict[str, Any]:
     """A record as it was read.
 
     Raises:
-        KeyError, TypeError: an entry is missing or no number.
+        KeyError, TypeError, ValueError: an entry is missing or no number.
     """
     for key in ("value", "iteration", "evaluated"):
-        if record[key] is not None:
-            record[key] + 0
+        if record[key] is not None and not math.isfinite(record[key]):
+            raise ValueError(key)
     if record["value"] is not None and record["iteration"] is None:
         raise KeyError("iteration")
     return {**record, "metric": str(record["metric"])}

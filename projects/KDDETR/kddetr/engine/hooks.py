@@ -49,7 +49,9 @@ class EvalHook(HookBase):
         )
         # Only the main process has the record, and all processes take part in an evaluation.
         if any(comm.all_gather(missed)):
+            self.trainer.storage.iter = start - 1  # as if the run had not been interrupted
             self._run(start)
+            self.trainer.storage.iter = start
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

@@ -6,8 +6,10 @@ Detectron2 starts processes for GPUs only, and does not support torchrun.
 
 import contextlib
 import os
+import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,7 +21,7 @@ import torch.multiprocessing as mp
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
-from ..errors import ConfigError, UserError, exit_on_user_error
+from ..errors import ConfigError, UsageError, UserError, exit_on_user_error
 from . import stopping
 from .rendezvous import Member, check_url, meet
 
@@ -28,6 +30,8 @@ _TIMEOUT = timedelta(minutes=30)
 # still be saving.
 _GRACE = 30.0
 _HEARD = 3.0  # seconds to wait for the sentence of a process that has ended
+# What the libraries of the communication say when a process at the other end is gone.
+_LOST = re.compile(r"gloo/transport|ncclRemoteError|Connection (closed|reset)|Broken pipe")
 _reports: dist.Store | None = None  # which processes have reported an error
 
 
@@ -70,6 +74,8 @@ def launch(
     if under_torchrun():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         if processes not in (1, local) or num_machines != 1:
+            if os.environ["LOCAL_RANK"] != "0":  # the first process of the machine says it
+                raise SystemExit(2)
             raise ConfigError(
                 f"torchrun has started {local} processes on this machine: set the numbers by its"
                 " --nproc-per-node and --nnodes, and leave out --num-gpus and --num-machines."
@@ -88,14 +94,31 @@ def launch(
             dist_url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
     check_url(dist_url, serves=machine_rank == 0)
     world = (device.type, processes, num_machines, machine_rank, dist_url, dist_timeout)
+    # The log of PyTorch's C++ has stack traces of connections that are lost.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     context = mp.spawn(_process, args=(main, args, *world), nprocs=processes, join=False)
     with _passing_on_signals(context.pids()):
         try:
             while not context.join(grace_period=_GRACE):
                 pass
-        except ProcessExitedException as error:  # the process has reported its error itself
-            code = error.exit_code
-            raise SystemExit(code if code >= 0 else 128 - code) from error
+        except ProcessExitedException as error:
+            raise SystemExit(_exit_code(error)) from error
+
+
+def _exit_code(error: ProcessExitedException) -> int:
+    """That of a process that has ended and reported its error, or has been killed, which is
+    reported here.
+    """
+    if error.exit_code >= 0:
+        return error.exit_code
+    print(
+        f"error: Process {error.error_index} was ended by {error.signal_name} (the system sends"
+        " SIGKILL when memory is used up, and SIGBUS when shared memory is): --resume goes on from"
+        " the last checkpoint.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 128 - error.exit_code
 
 
 @contextlib.contextmanager
@@ -158,9 +181,15 @@ def _join(
             raise SystemExit(2) from error
         raise
     except RuntimeError as error:
-        if another_has_reported():
+        if not another_has_ended(error):
+            raise
+        if not _is_first_report(dist.get_rank() // local_size):
             raise SystemExit(2) from error
-        raise
+        raise UsageError(
+            "Another process of this job has ended or does not answer, so this one ends too: its"
+            " own message, or the log of its machine, says why (the system ends a process without"
+            " one when memory is used up); then start all of them again, with --resume."
+        ) from error
     finally:
         _reports = None
         comm._LOCAL_PROCESS_GROUP = None
@@ -175,6 +204,11 @@ def _is_first_report(machine: int) -> bool:
         return _reports.add(str(machine), 1) == 1
     except RuntimeError:  # the first process of the job, which keeps the store, has ended
         return comm.get_local_rank() == 0
+
+
+def another_has_ended(error: RuntimeError) -> bool:
+    """Whether an error is that of the communication with a process that has ended."""
+    return bool(_LOST.search(str(error))) or another_has_reported()
 
 
 def another_has_reported() -> bool:

@@ -1,11 +1,14 @@
 """Reading of ``metrics.json``, which a training writes into its output folder."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..checkpoint import atomic_write
+
+DROPPED = "metrics_dropped.json"
 
 
 def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
@@ -21,12 +24,8 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
     """
     file = Path(output_dir) / "metrics.json"
     merged: dict[int, dict] = {}
-    for text in _lines(file):
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+    for _, line in _lines(file):
+        if isinstance(line.get("iteration"), int):
             merged.setdefault(line["iteration"], {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]
 
@@ -43,18 +42,43 @@ def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: st
     """
     file = Path(output_dir) / "metrics.json"
     lines = []
-    for text in _lines(file):
-        try:
-            line = json.loads(text)
+    for _, line in _lines(file):
+        with contextlib.suppress(KeyError, TypeError):
             line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
-        except (ValueError, KeyError, TypeError, RecursionError):
-            continue
-        lines.append(json.dumps(line, sort_keys=True) + "\n")
+            lines.append(json.dumps(line, sort_keys=True) + "\n")
     if lines:
         before = file.read_bytes()
         atomic_write(str(file.with_name(copy)), lambda stream: stream.write(before))
         atomic_write(str(file), lambda stream: stream.write("".join(lines).encode()))
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(errors="replace").splitlines() if file.is_file() else []
+def go_back(output_dir: str | os.PathLike, start: int) -> None:
+    """Move what ``metrics.json`` says of iterations after ``start`` to ``metrics_dropped.json``,
+    because the run trains them again, or never.
+
+    Otherwise an evaluation of the run before could pass for one of this run.
+
+    Args:
+        output_dir: folder of the training.
+        start: how many iterations are done. The evaluation after the last iteration of a run has
+            this number too, and stays.
+    """
+    file = Path(output_dir) / "metrics.json"
+    kept, dropped = [], []
+    for text, line in _lines(file):
+        at = line.get("iteration")
+        is_later = isinstance(at, int) and (at > start or start == 0)
+        (dropped if is_later else kept).append(f"{text}\n")
+    if dropped:
+        with open(file.with_name(DROPPED), "a") as stream:
+            stream.writelines(dropped)
+        atomic_write(str(file), lambda stream: stream.write("".join(kept).encode()))
+
+
+def _lines(file: Path) -> Iterator[tuple[str, dict]]:
+    """The lines of a file that hold a dictionary, as text and as read."""
+    for text in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if isinstance(line, dict):
+                yield text, line

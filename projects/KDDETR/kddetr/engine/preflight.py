@@ -95,7 +95,11 @@ def check_launch(
 
 
 def check_config(
-    cfg: DictConfig, *, training: bool = True, check_init_checkpoint: bool = True
+    cfg: DictConfig,
+    *,
+    training: bool = True,
+    check_init_checkpoint: bool = True,
+    check_best_metric: bool = True,
 ) -> None:
     """Check devices, files and data sets before anything large is built.
 
@@ -104,6 +108,8 @@ def check_config(
         training: whether the config is used for training, or only for an evaluation.
         check_init_checkpoint: whether the file ``train.init_checkpoint`` has to exist; a resumed
             run does not read it.
+        check_best_metric: whether ``train.best_metric`` has to be a result of the config's own
+            evaluator; a subclass of the Trainer may have others.
 
     Raises:
         ConfigError: the device does not support the mixed precision, a mapper reads other colours
@@ -116,7 +122,7 @@ def check_config(
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
-        _check_data(cfg, training)
+        _check_data(cfg, training, check_best_metric)
         _check_images(cfg, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
@@ -170,7 +176,7 @@ def _check_images(cfg: DictConfig, training: bool) -> None:
         check_pixels(names, OmegaConf.select(cfg, key), key, folder=folder)
 
 
-def _check_data(cfg: DictConfig, training: bool) -> None:
+def _check_data(cfg: DictConfig, training: bool, check_best_metric: bool) -> None:
     labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
     if training:
         for name in _unlabeled(cfg):
@@ -189,7 +195,7 @@ def _check_data(cfg: DictConfig, training: bool) -> None:
     if training and labeled:
         check_same_classes([*labeled, *tested])
     if has_test_data(cfg):
-        check_evaluation(cfg, best_metric=training)
+        check_evaluation(cfg, best_metric=training and check_best_metric)
     elif not training:
         raise ConfigError(
             "--eval-only needs test data, and the config names none: set"

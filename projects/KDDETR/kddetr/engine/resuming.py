@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import ConfigError
 from .config.differences import differences
-from .metrics import renumber
+from .metrics import go_back, renumber
 from .optimizer_state import START_ANEW, raised_rate, set_position, used_rates
-from .run_folder import config_of_run
+from .run_folder import config_of_run, save_config
 
 _log = logging.getLogger(__name__)
 BATCH = "dataloader.train.total_batch_size"
@@ -60,6 +60,8 @@ class ResumedRun:
         self._rates: list[float] = []
         self._base_rates: list[float] = []
         self._renumbered: int | None = None
+        if self._before is not None:
+            keep_start(self._before, cfg)
         found = changes(self._before, cfg) if self._before is not None else {}
         self.changed = bool(found)
         if found:
@@ -90,16 +92,29 @@ class ResumedRun:
                 *(self.batch, batch, self.done, self.done * (self.batch or 0), start),
             )
         set_position(scheduler, optimizer, start)
-        if raised := raised_rate(self._rates, optimizer, self._base_rates):
+        raised = raised_rate(self._rates, optimizer, self._base_rates)
+        if raised and start < self._now.train.max_iter:
             _log.warning(self._describe_raise(start, *raised))
         return start
 
-    def renumber_metrics(self) -> None:
+    def _renumber_metrics(self) -> None:
         """Count the lines of ``metrics.json`` in today's batch."""
         before, now = self._renumbered, OmegaConf.select(self._now, BATCH)
         if before and now and before != now:
             copy = f"metrics_batch_{before}.json"
             renumber(self._folder, lambda done: converted(done, before, now), copy)
+
+    def record(self, start: int) -> None:
+        """Bring ``metrics.json`` and ``config.yaml`` up to what is trained from ``start`` on.
+
+        Where nothing is left to train, they stay those of what was trained.
+        """
+        if start < self._now.train.max_iter or self._before is None:
+            self._renumber_metrics()
+            go_back(self._folder, start)
+            save_config(self._now, self._folder, trained=self.done if self.changed else 0)
+        elif self.changed:
+            _log.warning("config.yaml stays as it was, because nothing is left to train.")
 
     def _describe_raise(self, start: int, before: float, now: float) -> str:
         words = (
@@ -126,6 +141,18 @@ def changes(before: DictConfig, now: DictConfig) -> dict[str, tuple[Any, Any]]:
             f"The run was started with the optimizer {old}, and the config has {new}: {START_ANEW}"
         )
     return found
+
+
+def keep_start(before: DictConfig, now: DictConfig) -> None:
+    """Leave ``train.init_checkpoint`` as the run had it, because only its start has read it."""
+    used, named = before.train.init_checkpoint, now.train.init_checkpoint
+    if used != named:
+        now.train.init_checkpoint = used
+        _log.warning(
+            "train.init_checkpoint=%s is not read, because a resumed run goes on from its own last"
+            " checkpoint: to start from that file, set another train.output_dir.",
+            named or "''",
+        )
 
 
 def kept_milestones(before: DictConfig | None, now: DictConfig) -> str:

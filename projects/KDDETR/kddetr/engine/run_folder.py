@@ -82,6 +82,7 @@ def save_config(cfg: DictConfig, folder: str, *, trained: int = 0) -> None:
             0: none.
     """
     path = Path(folder, "config.yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Beside it first, because it may be the very file that the config was loaded from.
     new = Path(folder, f"config.yaml.tmp-{os.getpid()}")
     try:
@@ -115,3 +116,15 @@ def _without_objects(cfg: DictConfig) -> DictConfig:
         return node if is_target or isinstance(node, PLAIN) else NotSaved(node)
 
     return OmegaConf.create(savable(tree), flags={"allow_objects": True})
+
+
+def set_aside_best(folder: str) -> None:
+    """Rename ``model_best.pth`` of a run whose other checkpoints are gone, because the run that
+    starts anew would replace it.
+    """
+    best, aside = Path(folder, "model_best.pth"), Path(folder, "earlier_best.pth")
+    if best.is_file():
+        os.replace(best, aside)
+        if (card := best.with_suffix(".json")).is_file():
+            os.replace(card, aside.with_suffix(".json"))
+        _log.warning("The best weights of an earlier run are kept as %s", aside)

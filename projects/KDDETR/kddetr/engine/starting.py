@@ -12,9 +12,10 @@ from ..errors import StorageError
 from .agreement import all_or_none, require_same, require_same_weights
 from .classes import check_start
 from .hooks import PeriodicCheckpointer
+from .metrics import go_back
 from .optimizer_state import apply_options, group_options
 from .resuming import ResumedRun
-from .run_folder import save_config
+from .run_folder import save_config, set_aside_best
 from .stopping import Stopped
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ def start(trainer: "Trainer", *, resume: bool) -> None:
     with all_or_none():
         if comm.is_main_process():
             if run:
-                run.renumber_metrics()
-            save_config(cfg, folder, trained=run.done if run and run.changed else 0)
+                run.record(trainer.start_iter)
+            else:
+                set_aside_best(folder)
+                go_back(folder, 0)
+                save_config(cfg, folder)
 
 
 def _resume(trainer: "Trainer", run: ResumedRun) -> None:

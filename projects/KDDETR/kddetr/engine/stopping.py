@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 
@@ -83,6 +84,10 @@ def listening(*, speaks: bool = True) -> Iterator[None]:
     """
     _request.number, _request.waits, _request.speaks = 0, False, speaks
     before = {}
+    hook = sys.unraisablehook
+    # A signal, or a loading process that it has ended, can be met in a destructor, which cannot
+    # raise: Python prints the traceback and goes on.
+    sys.unraisablehook = lambda error: None if _request.number else hook(error)
     for number in SIGNALS if _in_main_thread() else ():
         # A program that was started with nohup outlives its terminal.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -94,6 +99,7 @@ def listening(*, speaks: bool = True) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = hook
         _request.number = 0
 
 
@@ -134,6 +140,8 @@ def at_once() -> Iterator[None]:
     except Stopped as stopped:
         stopped.between_steps = True
         raise
+    except BrokenPipeError as error:  # what reads the output, such as tee, has ended
+        raise Stopped(signal.SIGPIPE, between_steps=True) from error
     except RuntimeError as error:
         if not _request.number:
             raise
@@ -151,6 +159,10 @@ def exit_when_stopped() -> Iterator[None]:
         with contextlib.suppress(OSError):  # the terminal may be lost
             if _request.speaks:
                 print(stopped, file=sys.stderr, flush=True)
+        error: BaseException | None = stopped
+        while error is not None:  # ends loading processes here, where their errors are not printed
+            traceback.clear_frames(error.__traceback__)
+            error = error.__context__
         raise SystemExit(stopped.exit_code) from None
 
 

@@ -67,7 +67,9 @@ class Trainer(DefaultTrainer):
         self._last_results: dict[str, Any] = {}
         with all_or_none():
             # resume_or_load checks init_checkpoint, where it loads it.
-            check_config(cfg, check_init_checkpoint=False)
+            check_config(
+                cfg, check_init_checkpoint=False, check_best_metric=not self._has_own_results()
+            )
         device = resolve_device(cfg.train.device)
         with all_or_none():
             data_loader = self.build_train_loader(cfg)
@@ -330,6 +332,12 @@ class Trainer(DefaultTrainer):
     def batch(self) -> int | None:
         """Images of an iteration over all processes, where the loader says it."""
         return getattr(self.data_loader, "total_batch_size", None)
+
+    def _has_own_results(self) -> bool:
+        """Whether a subclass evaluates otherwise than the config says."""
+        classes = type(self).__mro__
+        own = {name for cls in classes[: classes.index(Trainer)] for name in vars(cls)}
+        return not own.isdisjoint(("test", "build_evaluator"))
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_results = self.test(self.cfg, self.model)
