@@ -1,4 +1,4 @@
-"""The ``train`` section with its defaults (kddetr/engine/defaults.py), for a config to change."""
+"""The ``train`` section with its defaults (kddetr/engine/config/defaults.py), for a config to change."""
 
 from kddetr.engine import train_defaults
 
