@@ -26,6 +26,13 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from walk(value, inner)
 
 
+def holds_call(value: Any) -> bool:
+    """Whether a value in plain containers is a LazyCall, or a list with one."""
+    if isinstance(value, list):
+        return any(holds_call(item) for item in value)
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def located(target: Callable | str) -> Callable:
     """The callable of a LazyCall, which is given as itself or by its import path.
 
