@@ -68,9 +68,7 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
 
 def _known_otherwise(state: State, model: nn.Module) -> bool:
     """Whether a file has names of another kind that are translated into those of the model."""
-    return (
-        is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
-    )
+    return is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
 
 
 def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:

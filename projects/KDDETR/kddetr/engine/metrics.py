@@ -1,8 +1,9 @@
 """Reading of ``metrics.json``, which a training writes into its output folder."""
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..checkpoint import atomic_write
@@ -19,15 +20,9 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
         dictionaries with ``iteration``, counted from 0, and the names and values of the metrics,
         such as ``total_loss``, ``train_seconds`` and ``bbox/AP`` (percent).
     """
-    file = Path(output_dir) / "metrics.json"
     merged: dict[int, dict] = {}
-    for text in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("iteration", -1), int):
-            merged.setdefault(line.get("iteration", -1), {}).update(line)
+    for line in _lines(Path(output_dir, "metrics.json")):
+        merged.setdefault(line["iteration"], {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]
 
 
@@ -41,16 +36,21 @@ def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: st
         done: from a number of iterations that were done to their new number.
         copy: name of the file in which the old lines are kept.
     """
-    file = Path(output_dir) / "metrics.json"
+    file = Path(output_dir, "metrics.json")
     lines = []
-    for text in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            line = json.loads(text)
-            line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
+    for line in _lines(file):
+        line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
         lines.append(json.dumps(line, sort_keys=True) + "\n")
     if lines:
         before = file.read_bytes()
         atomic_write(str(file.with_name(copy)), lambda stream: stream.write(before))
         atomic_write(str(file), lambda stream: stream.write("".join(lines).encode()))
+
+
+def _lines(file: Path) -> Iterator[dict]:
+    """The lines of ``metrics.json`` about an iteration, without any that is cut off."""
+    for text in file.read_text().splitlines() if file.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+                yield line
