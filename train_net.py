@@ -78,8 +78,9 @@ def run(args: argparse.Namespace) -> dict:
 
 def set_up_loggers(cfg: DictConfig) -> None:
     """Log to the console and to log.txt in the output folder."""
+    file = os.path.join(cfg.train.output_dir, "log.txt")  # a folder may be called NAME.txt
     for name in ("kddetr", "fvcore", "detectron2"):
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+        setup_logger(file, distributed_rank=comm.get_rank(), name=name)
 
 
 def train(cfg: DictConfig, args: argparse.Namespace) -> dict:

@@ -28,12 +28,12 @@ from torch.utils import benchmark
 from kddetr import KDDETR
 from kddetr.boxes import xyxy_to_cxcywh
 from kddetr.checkpoint import weight_owner
-from kddetr.engine import Trainer, build, load_config, resolve_device
+from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
 from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler, jittered
 from kddetr.structures import Predictions, Queries
-from step_memory import exit_when_out_of_memory, positive, random_batch
+from step_memory import at_least, exit_when_out_of_memory, pixels, positive, random_batch
 
 TARGET = 1.25
 BOXES = 10  # objects per image
@@ -90,6 +90,7 @@ def main() -> None:
     """Parse the command line, measure, print a report."""
     args = _arguments().parse_args()
     cfg = load_config(args.config, args.overrides)
+    require_sections(cfg, "model")
     device = resolve_device(args.device)
     size = (args.height, args.width)
     torch.set_num_threads(args.threads)
@@ -98,6 +99,7 @@ def main() -> None:
     batch = random_batch(args.images, size, BOXES, student.num_classes)
     with batch_statistics(student), torch.no_grad():
         student.encode(batch)
+    teacher = built(args.teacher) if args.teacher else None
     distiller = asking(student, batch, args.points, at_answers=args.at_answers).to(device).train()
     amp = torch.bfloat16 if args.amp else None
     cost = measure(distiller, batch, repeats=args.repeats, warmup=args.warmup, amp=amp)
@@ -108,10 +110,23 @@ def main() -> None:
         f" {'of the answers' if args.at_answers else 'points'}, torch {torch.__version__}"
     )
     print(report(cost))
-    if args.teacher:
-        teacher = build(load_config(args.teacher).model).to(device).eval()
+    if teacher is not None:
+        teacher = teacher.to(device).eval()
         seconds = measure_teacher(teacher, batch, args.points, repeats=args.repeats, amp=amp)
         print(report_teacher(cost, *seconds))
+
+
+def built(config: str) -> nn.Module:
+    """The detector of a config that is to be the teacher."""
+    cfg = load_config(config)
+    require_sections(cfg, "model")
+    teacher = build(cfg.model)
+    if not hasattr(teacher, "encode"):
+        raise UsageError(
+            f"--teacher {config} builds a {type(teacher).__name__}, which cannot be asked: name the"
+            " config of the teacher alone."
+        )
+    return teacher
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -123,10 +138,10 @@ def _arguments() -> argparse.ArgumentParser:
     add("--config", default=config, help=f"config of a detector or a pair (default {config})")
     add("--points", type=positive, default=600, help="per image, half general (default 600)")
     add("--images", type=positive, default=1, help="images in the batch (default 1)")
-    add("--height", type=positive, default=800, help="of the images (default 800)")
-    add("--width", type=positive, default=1088, help="default 1088: a photograph of COCO, resized")
+    add("--height", type=pixels, default=800, help="of the images (default 800)")
+    add("--width", type=pixels, default=1088, help="default 1088: a photograph of COCO, resized")
     add("--repeats", type=positive, default=5, help="pairs of steps (default 5)")
-    add("--warmup", type=positive, default=1, help="pairs that do not count (default 1)")
+    add("--warmup", type=at_least(0), default=1, help="pairs that do not count (default 1)")
     add("--device", default="auto", help="default: a GPU where there is one")
     add("--threads", type=positive, default=1, help="threads of a CPU (default 1)")
     add("--amp", action="store_true", help="autocast to bfloat16")

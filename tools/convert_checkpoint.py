@@ -29,7 +29,7 @@ from kddetr.checkpoint import (
 from kddetr.checkpoint.adapt import sizes
 from kddetr.checkpoint.backbones import depth_of, own_names
 from kddetr.checkpoint.classes import CLASSES, assumed_classes, classes_in
-from kddetr.checkpoint.coverage import compare, grouped
+from kddetr.checkpoint.coverage import check_kinds, compare, grouped
 from kddetr.checkpoint.files import State
 from kddetr.checkpoint.heads import count_classes, count_parts, rows
 from kddetr.checkpoint.layouts import averages
@@ -108,7 +108,9 @@ def fitted(
         raise CheckpointError(f"{source} is {found.origin} without its backbone.")
     with torch.device("meta"):
         model = skeleton(found, recipe, classes)
-    return adapted(state, model, source, strict=True, stated=[recipe.settings])
+    state = adapted(state, model, source, strict=True, stated=[recipe.settings])
+    check_kinds(model, state, source)
+    return state
 
 
 class Features(nn.Module):
@@ -170,6 +172,7 @@ def backbone(state: State, source: str) -> State | None:
         raise CheckpointError(
             f"{source} looks like a ResNet, but its names differ: {coverage.describe()}. {_OF_TIMM}"
         )
+    check_kinds(network, bare, source)
     return bare
 
 
@@ -227,6 +230,8 @@ def _check_target(target: str, force: bool) -> None:
         raise CheckpointError(f"The folder {folder} does not exist; make it first.")
     if os.path.isdir(target):
         raise CheckpointError(f"{target} is a folder; name a file in it.")
+    if target.endswith(".safetensors"):
+        raise CheckpointError(f"{target}: the file is written as PyTorch's; name it .pth.")
     if os.path.exists(target) and not force:
         raise CheckpointError(f"{target} exists; --force overwrites it.")
 

@@ -12,7 +12,7 @@ import argparse
 import contextlib
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 
@@ -23,7 +23,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils import benchmark
 
-from kddetr.engine import Trainer, build, load_config, resolve_device
+from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
 from kddetr.errors import UsageError, exit_on_user_error
 
 GIB = 2**30
@@ -37,7 +37,7 @@ def main() -> None:
     add = parser.add_argument
     add("--config-file", required=True)
     add("--images", type=positive, default=1, help="images in the batch (default 1)")
-    add("--size", type=positive, nargs=2, default=(800, 1333), metavar=("H", "W"))
+    add("--size", type=pixels, nargs=2, default=(800, 1333), metavar=("H", "W"))
     add("--boxes", type=positive, default=10, help="boxes per image (default 10)")
     add("--steps", type=positive, default=2, help="steps; the last is timed (default 2)")
     plain = "deformable attention in PyTorch, as if torch-ms-deform-attn were not installed"
@@ -47,6 +47,7 @@ def main() -> None:
     if args.plain:
         sys.modules["torch_ms_deform_attn"] = None  # importing it fails from here on
     cfg = load_config(args.config_file, args.overrides)
+    require_sections(cfg, "model", "optimizer")
     device = resolve_device(cfg.train.device)
     torch.manual_seed(0)
     model = Trainer.build_model(cfg).to(device).train()
@@ -127,11 +128,21 @@ def peak(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def positive(text: str) -> int:
-    """The type of an argument that is a whole number of at least 1."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
+def at_least(low: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least ``low``."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip("+-").isdecimal():
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+        if int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text} is less than {low}")
+        return int(text)
+
+    return parse
+
+
+positive = at_least(1)
+pixels = at_least(32)  # of smaller images the last features have one value, or none
 
 
 @contextlib.contextmanager

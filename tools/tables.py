@@ -67,7 +67,7 @@ class Found:
     @functools.cached_property
     def results(self) -> dict[str, float] | None:
         """AP by the name of the metric after the last iteration; None for an unfinished run."""
-        last = [line for line in read_metrics(self.folder) if METRICS[0] in line][-1:]
+        last = [line for line in read_metrics(self.folder) if _is_evaluation(line)][-1:]
         evaluated = last and last[0]["iteration"] + 1 >= self.cfg.train.max_iter
         if not (evaluated and (self.folder / "model_final.pth").is_file()):
             return None
@@ -75,14 +75,24 @@ class Found:
         return {name: float("nan") if value is None else value for name, value in found.items()}
 
 
+def _is_evaluation(line: dict) -> bool:
+    """Whether a line of ``metrics.json`` has an AP; null, for NaN, is one."""
+    return METRICS[0] in line and all(
+        type(line.get(name)) in (int, float, type(None)) for name in METRICS
+    )
+
+
 def find_runs(output: Path) -> tuple[list[Found], list[str]]:
-    """All runs in a folder, and sentences about the runs whose config cannot be read."""
+    """All runs in a folder, and sentences about those whose config is missing or unreadable."""
     runs, complaints = [], []
     for file in sorted(output.rglob("config.yaml")):
         try:
             runs.append(Found(file.parent, load_config(str(file))))
         except (UserError, OSError, UnicodeDecodeError) as error:
             complaints.append(f"{file.parent}: {error}")
+    for file in sorted(output.rglob("metrics.json")):
+        if not (file.parent / "config.yaml").exists():
+            complaints.append(f"{file.parent}: it has no config.yaml, which says what was trained")
     return runs, complaints
 
 

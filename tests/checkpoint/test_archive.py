@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from kddetr.checkpoint import CheckpointError, read_checkpoint
+from kddetr.checkpoint import CheckpointError, archive, read_checkpoint
 
 WEIGHTS = {"a": torch.arange(64.0), "b": torch.ones(3, 5)}
 
@@ -18,11 +18,11 @@ def file(tmp_path):
 
 def rewritten(file, change=lambda name, content: content, packing=zipfile.ZIP_STORED):
     """Pack the parts of a file anew, with right checksums."""
-    with zipfile.ZipFile(file) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(file, "w", packing) as archive:
+    with zipfile.ZipFile(file) as packed:
+        parts = {name: packed.read(name) for name in packed.namelist()}
+    with zipfile.ZipFile(file, "w", packing) as packed:
         for name, content in parts.items():
-            archive.writestr(name, change(name, content))
+            packed.writestr(name, change(name, content))
 
 
 def test_changed_bytes_of_a_weight_are_refused(file):
@@ -63,3 +63,19 @@ def test_files_without_checksums_and_with_shared_weights_are_read(tmp_path):
 def test_a_file_that_was_packed_anew_without_compression_is_read(file):
     rewritten(file)
     assert torch.equal(read_checkpoint(str(file))["model"]["a"], WEIGHTS["a"])
+
+
+def test_the_checksums_of_a_file_that_does_not_change_are_compared_once(file, monkeypatch):
+    opened = []
+    real = zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *a: opened.append(a) or real(*a))
+    monkeypatch.setattr(archive, "_SETTLED", -1.0)
+    assert archive.check_parts(str(file)) == archive.check_parts(str(file))
+    once = len(opened)
+    torch.save({"model": WEIGHTS | {"c": torch.ones(9)}}, file)
+    assert 36 in archive.check_parts(str(file)) and len(opened) > once > 0
+
+
+def test_a_file_that_has_just_changed_is_always_compared(file):
+    read_checkpoint(str(file))
+    test_changed_bytes_of_a_weight_are_refused(file)

@@ -35,6 +35,31 @@ def test_what_is_no_checkpoint(tmp_path, name, content, words):
     assert len(str(error.value).splitlines()) == 1 and "damaged" not in str(error.value)
 
 
+@pytest.mark.parametrize("in_zip", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_protocols_of_the_pickle_in_a_file(tmp_path, protocol, in_zip):
+    """PyTorch reads two of them without running code, and the others are called what they are."""
+    file, options = tmp_path / "x.pth", {"_use_new_zipfile_serialization": in_zip}
+    torch.save({"model": STATE}, file, pickle_protocol=protocol, **options)
+    if protocol < 4:
+        assert torch.equal(read_checkpoint(str(file))["model"]["weight"], STATE["weight"])
+        return
+    with pytest.raises(CheckpointError, match="is written with pickle_protocol 4 or 5"):
+        read_checkpoint(str(file))
+
+
+@pytest.mark.parametrize("content", [b"model_final.pth", b"\x18\0\0\0\0\0\0\0 events", b"\nPK"])
+def test_bytes_that_are_no_checkpoint_at_all(tmp_path, content):
+    (tmp_path / "last").write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged or no checkpoint at all; no other"):
+        read_checkpoint(str(tmp_path / "last"))
+
+
+def test_a_device_is_no_file():
+    with pytest.raises(CheckpointError, match="/dev/null is a device or pipe; name a file"):
+        read_checkpoint("/dev/null")
+
+
 def test_archives(tmp_path, recwarn):
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pth")
     np.savez(tmp_path / "arrays.npz", a=np.ones(2))

@@ -5,6 +5,7 @@ import collections
 import datetime
 import pathlib
 import pickle
+import types
 
 import numpy as np
 import pytest
@@ -34,6 +35,8 @@ def training_checkpoint() -> dict:
         "args": argparse.Namespace(output_dir=pathlib.Path("x")),
         "history": collections.defaultdict(list, {"loss": [1, 2]}),
         "last": collections.deque([1, 2], 5),
+        "version": torch.__version__,
+        "options": types.SimpleNamespace(lr=0.1),
     }
 
 

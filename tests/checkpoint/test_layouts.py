@@ -78,3 +78,12 @@ def test_several_sets_of_weights_are_a_question(first, second):
     words = rf"several sets of weights, {first} and {second}, .*torch\.load\(FILE\)\['{first}'\]"
     with pytest.raises(CheckpointError, match=words):
         weights_of({first: STATE, second: OTHER}, "x.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_without_a_value_are_refused(kind):
+    state = {"a.weight": torch.ones(2), "b.weight": torch.tensor([1, torch.nan], dtype=kind)}
+    with pytest.raises(CheckpointError, match=r"holds NaN instead of numbers in b \(weight\)"):
+        weights_of({"model": state}, "x.pth")
+    infinite = {"anchors": torch.tensor([torch.inf])}
+    assert weights_of({"model": infinite}, "x.pth").keys() == {"anchors"}

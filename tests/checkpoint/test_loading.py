@@ -66,6 +66,33 @@ def test_nothing_fits():
         load_weights(Tiny(), nn.Bilinear(1, 1, 1).state_dict(), strict=False, source="x.pth")
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.to(torch.int8), r"another kind \(torch\.int8\) .* head \(weight\)"),
+        (lambda x: x.bool(), r"another kind \(torch\.bool\)"),
+        (lambda x: x.to(torch.complex64), r"another kind \(torch\.complex64\)"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(strict, change, words):
+    model, state = Tiny(), Tiny().state_dict()
+    del state["tied.weight"], state["tied.bias"]
+    before = model.neck[0].weight.clone()
+    with pytest.raises(CheckpointError, match=words):
+        changed = state | {"head.weight": change(state["head.weight"])}
+        load_weights(model, changed, strict=strict, source="x.pth")
+    assert torch.equal(model.neck[0].weight, before)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_fractions_of_any_precision_are_loaded(kind):
+    model, state = Tiny(), Tiny().state_dict()
+    # An average of several models has fractions where a model counts batches.
+    load_weights(model, {k: v.to(kind) for k, v in state.items()}, strict=True, source="x.pth")
+    assert torch.allclose(model.head.weight, state["head.weight"], atol=1e-2)
+
+
 def test_load_pretrained_is_strict_freezes_and_works_in_a_config(tmp_path):
     file = str(tmp_path / "teacher.pth")
     saved = Tiny()

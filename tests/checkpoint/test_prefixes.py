@@ -21,6 +21,7 @@ PREFIXES = [
     "detector.",
     "_fsdp_wrapped_module.",
     "lightning.module.model.",
+    "architecture.",
 ]
 
 

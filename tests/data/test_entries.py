@@ -39,7 +39,10 @@ pytestmark = pytest.mark.usefixtures("forget")
         (put("images", "height", 10**400), "image 0: height must be a positive number of pixels"),
         (put("images", "id", True), "image True: an id must be a number or a string"),
         (put("images", "id", float("nan")), "image nan: an id must be a number or a string"),
-        (put("categories", "name", "early"), "two categories named 'early'"),
+        (
+            put("categories", "name", "early"),
+            "two categories named 'early': merge them, rename one, or",
+        ),
         (put("categories", "name", ["late"]), r"name of a category must be a string, not \['late'"),
         (lambda d: d["annotations"].append(None), "annotation None is not an object"),
         (remove("images", "file_name"), "image 0 has no 'file_name'"),

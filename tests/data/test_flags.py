@@ -91,6 +91,20 @@ def test_what_detectron2_stops_at_else_is_read_too(paths, edit, folder, change):
     assert DatasetCatalog.get("mine") == load_coco_format(**paths)
 
 
+@pytest.mark.parametrize("outline", [[[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[[1, 2]] * 3], "x"])
+def test_boxes_that_detectron2_would_leave_out_are_refused(paths, edit, outline):
+    """It leaves out boxes of which no polygon has three points; the metric would count them."""
+    edit(lambda document: document["annotations"][0].update(segmentation=outline))
+    before = len(learned(load_coco_format(**paths)))
+    register_coco_instances("mine", {}, *paths.values())
+    assert len(learned(DatasetCatalog.get("mine"))) == before - 1
+    with pytest.raises(DatasetError, match=r"annotation 1: no polygon .* 1 such annotations out: "):
+        check_dataset("mine", for_training=True)
+    edit(lambda document: document["annotations"][0].update(segmentation=[]))
+    check_dataset("mine", for_training=True)
+    assert len(learned(DatasetCatalog.get("mine"))) == before
+
+
 def test_a_sound_file_is_read_by_detectron2(paths):
     register_coco_instances("mine", {}, *paths.values())
     expected = DatasetCatalog.get("mine")

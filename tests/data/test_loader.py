@@ -138,12 +138,17 @@ def test_the_sizes_of_the_loader():
     assert [len(stream.records) for stream in loader.streams] == [10, 9]
 
 
+def test_unlabelled_images_that_are_not_used_are_warned_of(caplog):
+    assert len(_loader(unlabeled=_records(9)).streams) == 1
+    assert "None of the 9 unlabelled images is used: set dataloader.train.unl" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"dataset": []}, "training data set is empty"),
         ({"total_batch_size": 11}, "takes 11 training images, but the data set has only 10"),
-        (UNLABELED | {"unlabeled": []}, "unlabelled data set is empty"),
+        (UNLABELED | {"unlabeled": []}, "unlabelled data set is empty: .*per_batch=0"),
         (UNLABELED | {"unlabeled": _records(1)}, "takes 2 unlabelled images"),
     ],
 )

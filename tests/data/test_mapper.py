@@ -90,6 +90,15 @@ def test_boxes_of_a_sample_lie_in_its_image_and_have_a_size(photo):
         assert (x1 > x0).all() and (y1 > y0).all() and not (found.gt_classes % 2).any()
 
 
+@pytest.mark.parametrize("key", ["augmentations", "augmentations_with_crop"])
+def test_what_is_no_augmentation_is_refused(key):
+    arguments = {"augmentations": [], key: [T.RandomFlip(), T.HFlipTransform(5)]}
+    DetectionMapper(is_train=True, **arguments)
+    for odd in (1, [1], T.RandomFlip, "flip"):
+        with pytest.raises(ValueError, match="must be a list of Detectron2's augmentations, not"):
+            DetectionMapper(is_train=True, **arguments | {key: [odd]})
+
+
 def test_an_image_without_boxes_is_kept(photo):
     instances = DetectionMapper(is_train=True, augmentations=[])(_record(photo))["instances"]
     assert len(instances) == 0

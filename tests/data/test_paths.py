@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kddetr.data import DatasetError, check_dataset, register_coco_format
-from kddetr.data.paths import similar_file
+from kddetr.data.paths import is_address, similar_file
 from tests.data.changes import put
 
 pytestmark = pytest.mark.usefixtures("forget")
@@ -56,6 +56,21 @@ def test_a_link_to_nowhere_is_missing(paths, folder):
     os.remove(folder / "images/1.png")
     os.symlink(folder / "images/0.png", folder / "images/1.png")
     check_dataset(register_coco_format(**paths))
+
+
+@pytest.mark.parametrize("address", ["http://host/0.png", "s3://bucket/0.png"])
+def test_an_address_in_a_file_is_below_the_image_folder(paths, edit, address):
+    edit(put("images", "file_name", address))
+    with pytest.raises(DatasetError, match=f"/images/{address} does not exist .did you mean"):
+        check_dataset(register_coco_format(**paths))
+    assert is_address(address) and not is_address(f"images/{address}")
+
+
+def test_a_file_and_a_folder_that_are_exchanged_are_named(paths):
+    with pytest.raises(DatasetError, match=r"the file .*/images is no file\. Correct the path"):
+        check_dataset(register_coco_format(**paths | {"json_file": paths["image_root"]}))
+    with pytest.raises(DatasetError, match=r"image folder .*\.json is no folder. Correct the path"):
+        check_dataset(register_coco_format(**paths | {"image_root": paths["json_file"]}))
 
 
 def test_a_folder_is_no_image(paths, folder):

@@ -63,6 +63,7 @@ NO_BATCH = {
     "int64": (changed(image=IMAGE.long()), "not torch.int64"),
     "zero to one": (changed(image=IMAGE / 255), "a detector takes 0 to 255"),
     "normalised": (changed(image=(IMAGE - 120.0) / 60), "it normalises them itself"),
+    "nan": (changed(image=IMAGE * torch.nan), "pixels that are infinite or no numbers"),
     "height": (changed(height=None), "The height of an image is None"),
     "width": (changed(width=0), "The width of an image is 0"),
 }

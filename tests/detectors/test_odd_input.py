@@ -21,7 +21,7 @@ from kddetr.data import (
 )
 from kddetr.detectors.detr.postprocess import select_detections
 from kddetr.engine import CocoEvaluator, check_config, train_defaults
-from kddetr.errors import UsageError
+from kddetr.errors import DivergedError, UsageError
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
 
 USUAL = (40, 56)
@@ -199,3 +199,11 @@ def test_a_folder_of_odd_images_from_preflight_to_metric(detector, odd_folder):
             assert not results
         else:
             assert results["bbox"]["AP"] != results["bbox"]["AP"]  # NaN: there are no boxes
+
+
+def test_boxes_that_are_not_finite_are_a_sentence(detector):
+    with torch.no_grad():
+        for weight in detector.decoder.box_heads.parameters():
+            weight.fill_(torch.nan)
+    with pytest.raises(DivergedError, match="boxes that are not finite numbers"):
+        detector.eval()(tiny_batch())

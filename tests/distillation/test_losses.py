@@ -203,6 +203,14 @@ def test_two_terms_of_one_name_are_refused():
         WeightedMeanLoss(box_losses=[L1Loss(), L1Loss(weight=2.0)])
 
 
+@pytest.mark.parametrize(("name", "weight"), [(None, 1.0), (3, 1.0), ("mine", None), ("mine", "1")])
+def test_a_term_without_a_name_or_a_weight_is_refused(name, weight):
+    term = L1Loss()
+    term.name, term.weight = name, weight
+    with pytest.raises(ValueError, match="a name and a weight, a text and a number"):
+        WeightedMeanLoss(box_losses=[term])
+
+
 def test_a_student_with_a_box_for_every_class_is_compared_at_the_teachers_class():
     """The student's own most likely class may be another one."""
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 with a sentence that names it.
 """
 
+import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
@@ -97,6 +98,22 @@ def test_a_logged_value_is_in_the_log_and_not_in_the_loss():
 
 
 SAMPLED = {
+    "pixels": (
+        lambda t, s: t.make_queries(torch.rand(2, 5, 4) * 640).named("x"),
+        r"Mine returned boxes with values up to .*look like pixels",
+    ),
+    "nan": (
+        lambda t, s: t.make_queries(torch.full((2, 5, 4), torch.nan)).named("x"),
+        "Mine returned boxes with values that are infinite or no numbers",
+    ),
+    "numpy": (
+        lambda t, s: t.make_queries(np.zeros((2, 5, 4))).named("x"),
+        "takes a tensor of boxes, not an ndarray",
+    ),
+    "three images": (
+        lambda t, s: t.make_queries(torch.rand(3, 5, 4)).named("x"),
+        r"got boxes of the shape \(3, 5, 4\), and there are 2 images",
+    ),
     "None": (lambda t, s: None, "Mine returned None instead of Queries"),
     "boxes": (
         lambda t, s: torch.rand(2, 5, 4),
@@ -115,6 +132,13 @@ def test_what_is_no_set_of_points_is_refused(case):
     make, sentence = SAMPLED[case]
     with pytest.raises(UsageError, match=sentence):
         distiller(sampler=make)(tiny_batch())
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4), (1, 5, 4), (5, 4)])
+def test_points_may_lie_a_little_outside_of_the_image(shape):
+    boxes = torch.rand(shape) * 2.5 - 0.8
+    losses = distiller(sampler=lambda t, s: t.make_queries(boxes).named("mine"))(tiny_batch())
+    assert losses["kd_mine/bbox"].isfinite()
 
 
 def test_no_points_give_no_distillation_loss():
@@ -173,6 +197,7 @@ TWICE = tiny_detector()
         ({"teacher": None}, "needs a teacher: give one"),
         ({"sampler": None}, "The sampler is None, which cannot be called"),
         ({"loss": "kd"}, "The loss is 'kd', which cannot be called"),
+        ({"sampler": SpecificSampler}, "The sampler is the class SpecificSampler itself"),
         ({"student": TWICE, "teacher": TWICE}, "Teacher and student share weights"),
         ({"query_placement": 3}, "The query_placement is 3, which cannot be called"),
     ],

@@ -66,14 +66,19 @@ def test_any_name_is_the_same_in_a_saved_config(cfg, tmp_path, dataset, name):
     assert list(saved.train.classes) == expected and record_classes(saved) == expected
 
 
-def test_evaluation_compares_the_file_then_the_config_then_the_training_data(cfg, toy, tmp_path):
-    check_evaluated(cfg, {}, "x.pth")  # nothing is known
+def test_evaluation_compares_the_file_then_the_config_then_the_training_data(
+    cfg, toy, tmp_path, caplog
+):
+    check_evaluated(cfg, {}, "x.pth")
+    assert "x.pth has no class names, in itself or in a card" in caplog.text
+    caplog.clear()
     check_evaluated(cfg, {"classes": NAMES}, "x.pth")
+    assert not caplog.records
     with pytest.raises(CheckpointError, match=rf"the detector in x\.pth: {WORDS} in the file"):
         check_evaluated(cfg, {"classes": OTHER}, "x.pth")
     cfg.train.classes = OTHER
     check_evaluated(cfg, {"classes": NAMES}, "x.pth")  # the file knows better
-    with pytest.raises(CheckpointError, match=rf"not those of train\.classes: {WORDS}"):
+    with pytest.raises(CheckpointError, match=rf"not those of train\.classes: {WORDS} in train"):
         check_evaluated(cfg, {}, "x.pth")
     cfg.train.classes = None
     other = toy.write_dataset(tmp_path / "training", "engine_toy_training")
@@ -81,7 +86,10 @@ def test_evaluation_compares_the_file_then_the_config_then_the_training_data(cfg
     cfg.dataloader.train = {"dataset": {"names": other}}
     check_evaluated(cfg, {}, "x.pth")
     MetadataCatalog.get(other).thing_classes[:] = OTHER
-    with pytest.raises(CheckpointError, match=r"data 'engine_toy_training'.*set train"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"'engine_toy_training'.* in the training data and .*; set train",
+    ):
         check_evaluated(cfg, {}, "x.pth")
     cfg.dataloader.train = {"dataset": {"names": "engine_nowhere"}}
     check_evaluated(cfg, {}, "x.pth")  # training data that cannot be read is not needed

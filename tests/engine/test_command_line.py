@@ -77,8 +77,8 @@ def test_a_killed_process_resumes(train_net, config, tmp_path, capsys):
         train_net.main(["--config-file", config])
     assert "--resume" in capsys.readouterr().err  # a run is not overwritten
     train_net.main(["--config-file", config, "--resume"])
-    train_net.main(["--config-file", config, f"train.output_dir={tmp_path / 'whole'}"])
-    cut, whole = (torch.load(d / "model_final.pth") for d in (run, tmp_path / "whole"))
+    train_net.main(["--config-file", config, f"train.output_dir={tmp_path / 'whole.txt'}"])
+    cut, whole = (torch.load(d / "model_final.pth") for d in (run, tmp_path / "whole.txt"))
     for part in ("model", "wrapper"):
         for name, value in whole[part].items():
             assert torch.equal(value, cut[part][name]), name

@@ -191,3 +191,11 @@ def test_without_test_data_there_is_no_evaluator_that_refers_to_them(key):
 def test_require_sections():
     with pytest.raises(ConfigError, match=r"no dataloader\.test"):
         require_sections(OmegaConf.create({"dataloader": {}}), "dataloader.test")
+
+
+@pytest.mark.parametrize("value", ["0", "'1e-3'", "True", "dict(dataset=[])"])
+def test_a_part_that_builds_nothing_is_refused(tmp_path, value):
+    file = tmp_path / "mine.py"
+    file.write_text(f"dataloader = dict(train={value})\nmodel = None\n")
+    with pytest.raises(ConfigError, match=r"dataloader\.train is .*write it as a LazyCall"):
+        load_config(str(file))

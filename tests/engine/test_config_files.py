@@ -1,12 +1,15 @@
 """Config files: imports from anywhere; a mistake in one is a sentence with its file and line."""
 
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.data import DatasetCatalog
 from omegaconf import OmegaConf
 
 from kddetr.engine import ConfigError, build, load_config
+from kddetr.engine.run_folder import save_config
 
 ROOT = Path(__file__).parents[2]
 GOOD = "from configs.quickstart.alone import dataloader, lr_multiplier, model, optimizer, train\n"
@@ -100,6 +103,51 @@ def test_configs_are_imported_from_any_folder(tmp_path, monkeypatch):
     write(tmp_path, "train = dict(max_iter=7)", "mine/configs/base.py")
     both = write(tmp_path, "from configs.base import train\n", "mine/configs/deep/both.py")
     assert load_config(both).train.max_iter == 7
+
+
+def test_configs_are_imported_without_the_project_on_pythons_path(tmp_path, monkeypatch):
+    """Such as in a notebook of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [p for p in sys.path if not (Path(p) / "configs").is_dir()])
+    assert load_config(write(tmp_path, GOOD)).train.max_iter == 1800
+
+
+def test_a_package_beside_the_config(tmp_path):
+    write(tmp_path, "from .inner import steps\n", "parts/__init__.py")
+    write(tmp_path, "steps = 7\n", "parts/inner.py")
+    text = GOOD + "from .parts import steps\ntrain.max_iter = steps\n"
+    assert load_config(write(tmp_path, text)).train.max_iter == 7
+
+
+def test_numbers_of_numpy_and_objects_of_pathlib(tmp_path):
+    """They are saved as Python's numbers, and as text where a text is wanted."""
+    text = GOOD + "import numpy as np\nfrom pathlib import Path\n"
+    text += "train.max_iter, train.output_dir = np.int64(7), Path('a') / 'b'\n"
+    text += "optimizer.lr, optimizer.betas = np.float32(0.5), list(np.linspace(0, 0.5, 2))\n"
+    text += "dataloader.train.mapper.bits = np.uint8(12)\n"
+    text += "model.anchor_size = '${optimizer.lr}'\n"
+    cfg = load_config(write(tmp_path, text))
+    save_config(cfg, str(tmp_path))
+    for found in (cfg, load_config(str(tmp_path / "config.yaml"))):
+        values = found.train.max_iter, found.optimizer.lr, *found.optimizer.betas, found.model
+        assert values[:4] == (7, 0.5, 0.0, 0.5) and found.model.anchor_size == 0.5
+        assert {type(v) for v in values[:4]} == {int, float}
+        assert found.train.output_dir == "a/b" and found.dataloader.train.mapper.bits == 12
+
+
+def test_an_object_in_a_config_does_not_keep_a_run_from_starting(tmp_path, caplog):
+    """PyTorch's types cannot be written as YAML; a file with one is no config to load."""
+    text = "from collections import Counter\nimport torch\n"
+    text += "from detectron2.config import LazyCall as L\n"
+    text += "model = L(Counter)(a=torch.float16, b=torch.nn.GELU, c=[lambda x: x], d=1)\n"
+    cfg = load_config(write(tmp_path, text))
+    save_config(cfg, str(tmp_path))
+    assert build(cfg.model)["a"] is torch.float16
+    assert "torch.float16" in (tmp_path / "config.yaml").read_text()
+    assert [p.name for p in tmp_path.iterdir() if "tmp" in p.name or "pkl" in p.name] == []
+    assert not [r for r in caplog.records if r.exc_info]
+    with pytest.raises(ConfigError, match=r"holds an object.* use the original"):
+        load_config(str(tmp_path / "config.yaml"))
 
 
 def test_a_file_can_register_a_data_set_and_be_loaded_twice(tmp_path):

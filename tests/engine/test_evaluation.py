@@ -157,7 +157,9 @@ def test_tasks_without_a_field_for_them_are_refused(masks, dataset):
     found.remove("pred_masks")
     with pytest.raises(ConfigError, match="names segm, but the detections have no segmentation"):
         results_of(CocoEvaluator(name, tasks=["segm"]), found)
-    with pytest.raises(ConfigError, match="keypoints, but the annotations of engine_masks have no"):
+    with pytest.raises(
+        ConfigError, match="keypoints, but 2 of 2 annotations of engine_masks have no"
+    ):
         CocoEvaluator(name, tasks=["bbox", "keypoints"])
     with pytest.raises(ConfigError, match="some of bbox, segm, keypoints"):
         CocoEvaluator(name, tasks=["masks"])

@@ -19,6 +19,7 @@ from torch import nn
 
 from kddetr.data import DatasetError, DetectionMapper, load_coco_format, register_coco_format
 from kddetr.engine import CocoEvaluator, ConfigError, Trainer, check_config, check_model
+from kddetr.engine.evaluation import truth_sources
 from kddetr.engine.evaluation.sets import best_metric_name, by_evaluation_set, evaluation_sets
 from tests.tiny import tiny_detector
 
@@ -279,6 +280,17 @@ def test_detectron2s_own_evaluator_gets_only_what_it_can_read(cfg, tmp_path):
         path.write_text(json.dumps(whole | {"annotations": changed}))
         with pytest.raises(ConfigError, match=r"would misread .*toy\.json.*take kddetr\.engine"):
             check_config(cfg)
+
+
+def test_detectron2s_own_evaluator_needs_its_compiled_operators(cfg, monkeypatch):
+    monkeypatch.setattr(truth_sources, "compiled_coco", lambda: None)
+    node = L(COCOEvaluator)(dataset_name="${dataloader.test.dataset.names}", tasks=["bbox"])
+    for evaluator in (node, L(DatasetEvaluators)(evaluators=[node])):
+        cfg.dataloader.evaluator = evaluator
+        with pytest.raises(ConfigError, match=r"not installed: set .*use_fast_impl=False"):
+            check_config(cfg)
+    monkeypatch.setattr(truth_sources, "compiled_coco", lambda: COCOEvaluator)
+    check_config(cfg)
 
 
 def test_a_detector_without_masks_is_not_asked_for_masks(cfg):

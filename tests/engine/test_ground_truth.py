@@ -21,6 +21,10 @@ DRAWN = random.Random(0)
 @pytest.fixture(autouse=True)
 def forget():
     yield
+    forget_data_set()
+
+
+def forget_data_set():
     if NAME in DatasetCatalog.list():
         DatasetCatalog.remove(NAME)
     MetadataCatalog.pop(NAME, None)
@@ -290,7 +294,7 @@ def test_masks_as_polygons_and_as_run_lengths(tmp_path, backend):
     [
         (lambda t: t["images"][2].pop("width"), "images of engine_truth have no height and width"),
         (lambda t: t["annotations"][-1]["segmentation"]["size"].reverse(), "or not those of their"),
-        (lambda t: t["annotations"][0].update(segmentation=[]), "have no segmentation"),
+        (lambda t: t["annotations"][0].update(segmentation=[]), "1 of 12 .* have no segmentation"),
         (lambda t: t["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "have no segmentation"),
     ],
 )
@@ -301,6 +305,45 @@ def test_masks_that_the_metric_cannot_read_are_refused(tmp_path, change, words):
     CocoEvaluator(name)
     with pytest.raises(ConfigError, match=words):
         CocoEvaluator(name, tasks=["segm"])
+
+
+NO_OUTLINES = [5, "abc", True, {}, [None], [{}], [1, 2, 3, 4, 5, 6], [["1"] * 6], [[None] * 6]]
+NO_OUTLINES += [[[1, 2, 3, 4, 5, 6, 7]], [[[1, 2], [3, 4], [5, 6]]], [[float("nan")] * 6]]
+NO_OUTLINES += [{"counts": "x"}, {"counts": [1, 2], "size": [60, 80]}, {"counts": [], "size": "a"}]
+
+
+@pytest.mark.parametrize("mode", ["file", "function"])
+@pytest.mark.parametrize(
+    ("field", "task", "values"),
+    [
+        ("segmentation", "segm", NO_OUTLINES),
+        ("keypoints", "keypoints", [5, "abc", True, {}, [1, 2], [None] * 51, ["a"] * 51, [[1], 2]]),
+    ],
+)
+def test_what_is_no_mask_or_keypoints_counts_as_missing(tmp_path, mode, field, task, values):
+    tree = document(images=len(values))
+    for i, value in enumerate(values):
+        tree["annotations"][2 * i][field] = value
+    name = register(tmp_path, tree)
+    records = DatasetCatalog.get(name)
+    if mode == "function":
+        classes = MetadataCatalog.get(name).thing_classes
+        for i, value in enumerate(values):
+            records[i]["annotations"][0][field] = value
+        forget_data_set()
+        DatasetCatalog.register(name, lambda: records)
+        MetadataCatalog.get(name).thing_classes = classes
+    evaluator = CocoEvaluator(name)
+    assert len(evaluator.truth.objects) == 2 * len(values)
+    bare = [r | {"annotations": [without(n, field) for n in r["annotations"]]} for r in records]
+    assert perfect(evaluator, bare)["bbox"]["AP"] == pytest.approx(100)
+    count = 2 * len(values)
+    with pytest.raises(ConfigError, match=f"names {task}, but {count} of {count} annotations"):
+        CocoEvaluator(name, tasks=[task])
+
+
+def without(note: dict, field: str) -> dict:
+    return {key: value for key, value in note.items() if key != field}
 
 
 def test_keypoints_of_another_number_are_refused(tmp_path):

@@ -123,3 +123,26 @@ def test_an_output_folder_that_cannot_be_written_to(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "inside", Path("/proc/x")):
         with pytest.raises(ConfigError, match=r"train\.output_dir=.* cannot be written to"):
             check_writable(str(folder))
+
+
+def test_a_name_with_dots_in_it_is_one_key(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "model = dict(_target_='builtins.dict', factors={'a.b': 1, 'a.b.c': 2, 'd': 3})"
+    )
+    for override, found in (
+        ("model.factors.a.b=5", [5, 2, 3]),
+        ("model.factors.a.b.c=5", [1, 5, 3]),
+        ("model.factors={a.b:5,d:6}", [5, 2, 6]),
+        ("+model.factors.a.b=5", [5, 2, 3]),
+    ):
+        assert list(load_config(str(path), [override]).model.factors.values()) == found
+    with pytest.raises(ConfigError, match=r"has no 'a'; known are a\.b, "):
+        load_config(str(path), ["model.factors.a.x=1"])
+
+
+def test_a_key_in_an_argument_that_is_not_set(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("model = dict(_target_='kddetr.points.JointSampler')")
+    with pytest.raises(ConfigError, match=r"model\.samplers is an argument that .* as a whole"):
+        load_config(str(path), ["model.samplers.0.count=1"])

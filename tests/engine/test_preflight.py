@@ -14,7 +14,13 @@ from detectron2.data import (
 )
 
 from kddetr.checkpoint import CheckpointError, load_pretrained
-from kddetr.data import DatasetError, DetectionMapper, ShortestEdge, load_coco_format
+from kddetr.data import (
+    DatasetError,
+    DetectionMapper,
+    ShortestEdge,
+    build_train_loader,
+    load_coco_format,
+)
 from kddetr.detectors import detectron2_detector
 from kddetr.engine import (
     ConfigError,
@@ -52,7 +58,8 @@ def test_training_data_without_a_box(cfg, tmp_path, dataset):
     document = json.loads(Path(metadata.json_file).read_text()) | {"annotations": []}
     (tmp_path / "empty.json").write_text(json.dumps(document))
     paths = {"json_file": str(tmp_path / "empty.json"), "image_root": metadata.image_root}
-    cfg.dataloader.train = {"dataset": L(load_coco_format)(**paths), "mapper": {"labeled": True}}
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[], labeled=True)
+    cfg.dataloader.train = {"dataset": L(load_coco_format)(**paths), "mapper": mapper}
     with pytest.raises(DatasetError, match="no box to learn from"):
         check_config(cfg)
     check_config(cfg, training=False)
@@ -166,3 +173,31 @@ def test_a_mapper_out_of_range_is_found_before_training(cfg, part):
         ConfigError, match="short_edge_length must be a whole number of at least 1, not 0"
     ):
         check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "mapper", "words"),
+    [
+        ("mapper", "1e-3", "which cannot be called"),
+        (
+            "unlabeled_mapper",
+            L(DetectionMapper)(is_train=True, augmentations=[]),
+            "labeled to False",
+        ),
+    ],
+)
+def test_a_mapper_that_cannot_be_used_is_found_before_training(cfg, key, mapper, words):
+    cfg.dataloader.train[key] = mapper
+    with pytest.raises(ConfigError, match=rf"dataloader\.train\.{key} .*{words}"):
+        check_config(cfg)
+
+
+def test_training_data_without_their_boxes_need_a_mapper_that_needs_none(cfg, dataset):
+    files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
+    node = L(load_coco_format)(**files, name=dataset, labeled=False)
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[], labeled=True)
+    cfg.dataloader.train = L(build_train_loader)(dataset=node, mapper=mapper, total_batch_size=2)
+    with pytest.raises(ConfigError, match=r"dataset\.labeled=False .*mapper\.labeled=False too"):
+        check_config(cfg)
+    cfg.dataloader.train.mapper.labeled = False
+    check_config(cfg)

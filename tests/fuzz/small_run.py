@@ -22,6 +22,7 @@ from kddetr.engine import (
     load_config,
     require_sections,
 )
+from kddetr.engine.evaluation.sets import has_test_data
 from kddetr.errors import DivergedError, UserError
 from tests.fuzz.hunt import BrokenError
 from tests.fuzz.perfect import registered_names, unregister
@@ -235,8 +236,7 @@ def _train_and_test(trainer: Trainer, cfg: DictConfig) -> None:
     try:
         with contextlib.suppress(_EnoughError):
             trainer.train()
-        loaders = cfg.dataloader
-        if loaders.get("test") is None or loaders.get("evaluator") is None:
+        if not has_test_data(cfg):
             return
         results = flatten_results_dict(trainer.test(cfg, trainer.model))
     except DivergedError:

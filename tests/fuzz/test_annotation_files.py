@@ -32,6 +32,9 @@ BOXES = [
     *([3, 3, float("nan"), 5], [3, 3, float("inf"), 5], [True, True, True, True], [1, 1, 5]),
     *(["1", "1", "5", "5"], [1, 1, 5, 5, 0], [[1, 1, 5, 5]], [1, 1, None, 5], "1 1 5 5"),
 ]
+SHAPES = [*JUNK, [[1, 1, 9, 1, 9, 9]], [[1, 1, 9, 9]], [[1, 1, 9, 1, 9, 9, 5]], [[[1, 1]] * 3]]
+SHAPES += [[1, 1, 9, 1, 9, 9], [["1"] * 6], {"size": [24, 32], "counts": [8, 760]}, [2, 2, 2] * 17]
+SHAPES += [{"size": [24, 32], "counts": "x"}, {"size": [1, 1], "counts": [9]}, [None] * 51]
 FILES = ["missing.png", "A.PNG", "./a.png", "sub/../a.png", "sub\\d.png", "b.jpg", "c.jpg", "a"]
 FILES += ["a b.png", "a%20b.png", "\u00fc.png", "u\u0308.png", "\U0001f600.png", "%41.png", "sub"]
 FILES += ["", ".", "..", "/", "a.png/", "a.png\0", "\ud800.png", "x" * 300 + ".png", "notes.txt"]
@@ -111,6 +114,7 @@ def _edit(rng: random.Random) -> Edit:
             ("put", (*note, "bbox", rng.randrange(4)), rng.choice(NUMBERS)),
             ("put", (*note, "area"), rng.choice(NUMBERS)),
             ("boxes", rng.choice(["corners", "fractions", "floats", "text"]), rng.choice([0, 1])),
+            ("put", (*note, rng.choice(["segmentation", "keypoints"])), rng.choice(SHAPES)),
             ("put", (*image, "file_name"), rng.choice(FILES)),
             ("put", (*image, rng.choice(["width", "height"])), rng.choice([24, 32, *JUNK])),
             ("swap sizes", rng.choice([None, 0, 1])),

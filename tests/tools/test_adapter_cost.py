@@ -9,9 +9,10 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from adapter_cost import FixedAnswers, asking, batch_statistics, measure
+from adapter_cost import FixedAnswers, asking, batch_statistics, built, measure
 from kddetr import KDDETR
 from kddetr.engine import Trainer, load_config
+from kddetr.errors import UserError
 from kddetr.structures import QueryableDetector
 from step_memory import random_batch
 from tests.tiny import FAMILIES, tiny_detector
@@ -124,3 +125,15 @@ def test_statistics_of_frozen_norms_are_those_of_the_batch_inside_the_context_on
     assert found.mean((0, 2, 3)).abs().max() < 1e-4
     assert (found.var((0, 2, 3)) - 1).abs().max() < 1e-3
     assert norm(2 * given).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/quickstart/distilled.py", "builds a KDDETR, which cannot be asked"),
+        ("configs/common/sgd.py", "The config has no model"),
+    ],
+)
+def test_a_config_of_no_teacher_is_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        built(config)

@@ -143,8 +143,14 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, official, monkeypatch):
     part = read_checkpoint(official)["model"]
     part = {k: v for k, v in part.items() if "layer3.1.conv2" not in k}
     torch.save({"model": part}, tmp_path / "part.pth")
+    whole = read_checkpoint(official)["model"]
+    torch.save({"model": {k: v.to(torch.int8) for k, v in whole.items()}}, tmp_path / "int8.pth")
+    torch.save({"model": {k: v * torch.nan for k, v in whole.items()}}, tmp_path / "nan.pth")
     out = tmp_path / "out.pth"
     for source, target, words in (
+        (tmp_path / "int8.pth", out, "numbers of another kind (torch.int8)"),
+        (tmp_path / "nan.pth", out, "holds NaN instead of numbers"),
+        (official, tmp_path / "out.safetensors", "name it .pth"),
         (unknown, out, "is not recognised; its 1 weights are net.0 (weight)"),
         (code, out, "mkdir can run code"),
         (tmp_path / "part.pth", out, "missing 1: backbone.res4.1.conv2 (weight)"),

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from step_memory import exit_when_out_of_memory, random_batch, step
+from step_memory import exit_when_out_of_memory, main, random_batch, step
 from tests.tiny import FAMILIES, tiny_detector
 
 
@@ -42,3 +42,21 @@ def test_lack_of_gpu_memory_is_reported_in_a_sentence(capsys):
         raise torch.OutOfMemoryError(message)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == "error: CUDA out of memory: use fewer or smaller images.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "0"], "argument --images: 0 is less than 1"),
+        (["--images", "2x"], "argument --images: 2x is not a whole number"),
+        (["--size", "1", "64"], "argument --size: 1 is less than 32"),
+        (["--config-file", "configs/common/sgd.py"], "The config has no model"),
+    ],
+)
+def test_wrong_arguments_are_a_sentence(words, message, monkeypatch, capsys):
+    command = ["step_memory.py", "--config-file", "configs/quickstart/alone.py", *words]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as stopped, exit_when_out_of_memory():
+        main()
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -124,10 +124,17 @@ def test_runs_with_damaged_files_are_listed_too(tmp_path):
         ("bytes", "config.yaml", b"\xff\xfe\x00"),
         ("empty", "config.yaml", b""),
         ("other", "metrics.json", b'[1, 2]\n{"iteration": "x"}\n{"iteration"'),
+        ("text", "metrics.json", b'{"iteration": 9999999, "bbox/AP": "x"}'),
+        ("list", "metrics.json", b'{"iteration": 9999999, "bbox/AP": 1, "bbox/AP50": [1]}'),
+        ("no_iteration", "metrics.json", b'{"bbox/AP": 30}'),
+        ("no_text", "metrics.json", b"\xff\xfe"),
+        ("deep", "metrics.json", b"[" * 99999 + b"\n"),
+        ("long", "metrics.json", b'{"bbox/AP": 3, "iteration": ' + b"9" * 9999 + b"}"),
     ):
         (write_run(tmp_path / name, BASELINE) / file).write_bytes(text)
+    (write_run(tmp_path / "without", BASELINE) / "config.yaml").unlink()
     text = report(tmp_path)
-    assert all(f"  {tmp_path / name}: " in text for name in ("bytes", "empty", "other"))
+    assert all(f"  {folder}: " in text for folder in tmp_path.iterdir())
 
 
 def test_a_list_of_calls_is_one_difference_where_its_length_differs(tmp_path):

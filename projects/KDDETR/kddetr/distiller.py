@@ -252,6 +252,11 @@ def _check_parts(
         )
     callables = {"sampler": sampler, "loss": loss, "query_placement": query_placement or id}
     for name, part in callables.items():
+        if isinstance(part, type):
+            raise UsageError(
+                f"The {name} is the class {part.__name__} itself: make an object of it, in a config"
+                f" with L({part.__name__})(...)."
+            )
         if not callable(part):
             raise UsageError(
                 f"The {name} is {described(part)}, which cannot be called: see docs/your_own.md for"

@@ -66,7 +66,10 @@ class RenamedError(UserError, ImportError):
 
 
 class DivergedError(UserError, FloatingPointError):
-    """A loss or a gradient became infinite or NaN; the weights are those of the step before."""
+    """A loss, a gradient or a predicted box is infinite or NaN.
+
+    In training the weights are those of the step before.
+    """
 
 
 def did_you_mean(

@@ -12,6 +12,8 @@ from torch import Tensor
 from .errors import UsageError
 from .structures import Queries
 
+LARGEST = 1.5  # of a value of a box in [0, 1] that was moved out of the image on purpose
+
 
 def part_name(part: object) -> str:
     """The name of the class, or of the function, that a message speaks of."""
@@ -67,7 +69,8 @@ def named_points(returned: object, owner: object, images: int | None = None) -> 
         images: B, where it is known.
 
     Raises:
-        UsageError: they are no queries, without a group, or of another number of images.
+        UsageError: they are no queries, without a group, of another number of images, or at boxes
+            that are not in [0, 1].
     """
     name = part_name(owner)
     if not isinstance(returned, Queries):
@@ -85,6 +88,7 @@ def named_points(returned: object, owner: object, images: int | None = None) -> 
             f"{name} returned points for {len(returned.boxes)} images, and there are {images}: give"
             " teacher.make_queries boxes of the shape (images, points, 4), or (1, points, 4)."
         )
+    _check_boxes(returned.boxes, name)
     return returned
 
 
@@ -92,7 +96,8 @@ def placed_queries(returned: object, owner: object, points: Queries) -> Queries:
     """The queries that a query placement returned for these ``points``.
 
     Raises:
-        UsageError: they are no queries, or not as many in the same groups.
+        UsageError: they are no queries, not as many in the same groups, or at boxes that are not in
+            [0, 1].
     """
     if not isinstance(returned, Queries):
         raise UsageError(
@@ -106,7 +111,22 @@ def placed_queries(returned: object, owner: object, points: Queries) -> Queries:
             f" {len(points)} in the groups {dict(points.groups)} for {len(points.boxes)} images:"
             " return one query for each point, in the same order and groups."
         )
+    _check_boxes(returned.boxes, part_name(owner))
     return returned
+
+
+def _check_boxes(boxes: Tensor, name: str) -> None:
+    """Refuse boxes that are not finite, or that are pixels, as most of their values say."""
+    if not boxes.isfinite().all():
+        raise UsageError(
+            f"{name} returned boxes with values that are infinite or no numbers: correct what it"
+            " computes them from."
+        )
+    if boxes.numel() and (boxes > LARGEST).float().mean() > 0.5:
+        raise UsageError(
+            f"{name} returned boxes with values up to {float(boxes.max()):.4g}, which look like"
+            " pixels: boxes are (centre x, centre y, width, height) in [0, 1] of the image."
+        )
 
 
 def _name(key: object, owner: object) -> str:

@@ -6,6 +6,9 @@ parts: changed bytes would be loaded as other weights.
 Each check raises a ValueError that says what is wrong.
 """
 
+import functools
+import os
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,10 +17,11 @@ from typing import Any
 import torch
 
 _CHUNK = 2**20  # bytes
+_SETTLED = 2.0  # seconds after which another change of a file gets another time of change
 
 
-def check_parts(file: str) -> list[int]:
-    """Compare all parts of an archive with their checksums.
+def check_parts(file: str) -> tuple[int, ...]:
+    """Compare all parts of an archive with their checksums, once as long as it does not change.
 
     Returns:
         The numbers of bytes of the parts that hold tensors.
@@ -26,6 +30,14 @@ def check_parts(file: str) -> list[int]:
         ValueError: a part is damaged or compressed. PyTorch writes uncompressed parts, and those of
             a file that was zipped again would be read as if they were.
     """
+    now = os.stat(file)
+    version = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    settled = time.time() - max(now.st_mtime, now.st_ctime) > _SETTLED
+    return (_checked if settled else _checked.__wrapped__)(os.path.abspath(file), version)
+
+
+@functools.lru_cache(maxsize=32)
+def _checked(file: str, version: tuple[int, ...]) -> tuple[int, ...]:
     lengths = []
     with zipfile.ZipFile(file) as archive:
         for part in archive.infolist():
@@ -41,7 +53,7 @@ def check_parts(file: str) -> list[int]:
                         pass
             except zipfile.BadZipFile as error:
                 raise ValueError(f"its part {part.filename} is damaged") from error
-    return lengths
+    return tuple(lengths)
 
 
 def check_lengths(data: Any, lengths: Iterable[int]) -> None:

@@ -130,6 +130,13 @@ class ArrayUnpickler(pickle._Unpickler):
         NotNumbersError: an array is not one of numbers.
     """
 
+    def load(self) -> Any:
+        """The content of the file."""
+        try:
+            return super().load()
+        except KeyError as error:  # a byte that stands for no instruction
+            raise pickle.UnpicklingError("not a pickle") from error
+
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the file stands for; only listed names are allowed."""
         if (module, name) == ("collections", "OrderedDict"):

@@ -84,7 +84,7 @@ def load_weights(model: nn.Module, state: State, *, strict: bool, source: str) -
 
     Raises:
         CheckpointError: no weight fits, or ``strict`` and something is missing, left over or of
-            another shape; nothing was copied.
+            another shape; or numbers are of another kind; nothing was copied.
     """
     coverage = compare(model, state)
     if not coverage.loaded:
@@ -98,10 +98,30 @@ def load_weights(model: nn.Module, state: State, *, strict: bool, source: str) -
             f"{coverage.describe()}; take the config that the file was trained with, or another "
             "file."
         )
+    check_kinds(model, state, source)
     fitting = OrderedDict((key, state[key]) for key in coverage.loaded)
     fitting._metadata = getattr(state, "_metadata", None)
     model.load_state_dict(fitting, strict=False)
     return coverage
+
+
+def check_kinds(model: nn.Module, state: State, source: str) -> None:
+    """Refuse integers, truth values and complex numbers where the model has fractions.
+
+    Raises:
+        CheckpointError: there are such weights.
+    """
+    others = [
+        name
+        for name, own in model.state_dict().items()
+        if name in state and own.is_floating_point() and not state[name].is_floating_point()
+    ]
+    if others:
+        kinds = ", ".join(sorted({str(state[name].dtype) for name in others}))
+        raise CheckpointError(
+            f"{source} holds numbers of another kind ({kinds}) than the model's weights in"
+            f" {grouped(others)}: it may be quantized; name the file that it was made from."
+        )
 
 
 def is_optional(name: str) -> bool:

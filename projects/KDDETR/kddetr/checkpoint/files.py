@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from ..errors import CheckpointError, StorageError, did_you_mean, one_line
 from .archive import check_lengths, check_parts
 from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError
-from .formats import INDEX, check_whole, folder_advice, read_parts, what_else
+from .formats import BEFORE_ZIP, INDEX, check_whole, folder_advice, read_parts, what_else
 from .inert import OBJECTS, plain
 
 _IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
@@ -35,8 +35,6 @@ _ZIP = b"PK"
 # objects that mean nothing here.
 _SAFE: list[Any] = [argparse.Namespace]
 _SAFE += [(value, ".".join(key)) for key, value in (OBJECTS | STAND_INS).items()]
-# How files of PyTorch before 1.6 begin, after the two bytes of the pickle's protocol.
-_BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
 
 State = Mapping[str, torch.Tensor]  # weights by their names
 
@@ -87,6 +85,8 @@ def _read(path: str) -> dict[str, Any]:
             f"The checkpoint {path} is damaged ({words}); {_advice(file)}"
         ) from error
     if not isinstance(data, dict):
+        if other := what_else(file):
+            raise CheckpointError(f"The checkpoint {path} is {other}.")
         raise CheckpointError(
             f"The checkpoint {path} holds a {type(data).__name__} where a dictionary of weights is"
             " expected; save model.state_dict() instead."
@@ -101,10 +101,10 @@ def _unpickled(file: str, beginning: bytes) -> Any:
     header = int.from_bytes(beginning[:8], "little")
     if beginning.endswith(b"{") and header < os.path.getsize(file):
         return load_file(file)
-    if not is_zip and beginning[2:] != _BEFORE_ZIP:
+    if not is_zip and beginning[2:] != BEFORE_ZIP:
         with open(file, "rb") as stream:
             return ArrayUnpickler(stream, encoding="latin1").load()
-    lengths = check_parts(file) if is_zip else []
+    lengths = check_parts(file) if is_zip else ()
     with torch.serialization.safe_globals(_SAFE), warnings.catch_warnings():
         # A file with this oddity is refused, or read like any other.
         warnings.filterwarnings("ignore", message="Detected pickle protocol")
@@ -190,6 +190,8 @@ def local_file(path: str) -> str:
             )
     if os.path.isfile(file):
         return file
+    if os.path.exists(file):
+        raise CheckpointError(f"The checkpoint {path} is a device or pipe; name a file.")
     folder, name = os.path.split(file)
     present = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
     hint = did_you_mean(name, present, otherwise="check the path.", count=3)

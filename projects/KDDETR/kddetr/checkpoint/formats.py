@@ -23,6 +23,12 @@ _BEGINNINGS = {
     b"7z\xbc\xaf": "a 7z archive; unpack it and name the checkpoint in it",
     b"Rar!": "a RAR archive; unpack it and name the checkpoint in it",
 }
+# How files of PyTorch before 1.6 begin, after the pickle's protocol.
+BEFORE_ZIP = b"\x8a\nl\xfc\x9cF\xf9"
+_TOO_NEW = (
+    "written with pickle_protocol 4 or 5, which PyTorch reads only where code may run; where it was"
+    " made, save it without that argument: torch.save({'model': model.state_dict()}, ...)"
+)
 _TEXTS = (".py", ".yaml", ".yml", ".json", ".txt", ".md", ".csv", ".log")
 
 
@@ -35,6 +41,8 @@ def what_else(file: str) -> str:
             return words
     if _PAGE.match(beginning.removeprefix(b"\xef\xbb\xbf")):
         return "a web page, perhaps of a login or an error; download the file itself"
+    if re.match(rb"\x80[\x04\x05]\x95", beginning) and BEFORE_ZIP in beginning[:32]:
+        return _TOO_NEW
     if beginning[257:262] == b"ustar":
         return "a tar archive; unpack it and name the checkpoint in it"
     if file.lower().endswith(".onnx") or re.match(rb"\x08[\x03-\x10]\x12.\w", beginning, re.DOTALL):
@@ -51,13 +59,15 @@ def _archive(file: str) -> str:
     """What a ZIP archive is that is no checkpoint of torch.save; "" if it looks like one."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl")]
+        protocols = [archive.read(name)[1:2] for name in pickles]
     if any(name.endswith("/constants.pkl") for name in names):
         return (
             "a TorchScript program, which holds code; where it was made, save the weights alone:"
             " torch.save({'model': model.state_dict()}, ...)"
         )
-    if any(name.endswith("/data.pkl") for name in names):
-        return ""
+    if pickles:
+        return _TOO_NEW if max(protocols) in (b"\4", b"\5") else ""
     some = ", ".join(" ".join(name.split())[:60] for name in names[:3]) or "nothing"
     return f"a ZIP archive without weights of PyTorch ({some}); unpack it, or name another file"
 

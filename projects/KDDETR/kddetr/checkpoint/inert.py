@@ -12,8 +12,10 @@ from typing import Any
 class Inert:
     """In place of an object of another package. It keeps its state, and does nothing."""
 
+    content: Any = None
+
     def __init__(self, *_: Any) -> None:
-        self.content: Any = None
+        """Takes no notice of what the object would be made of."""
 
     def __setstate__(self, state: Any) -> None:
         self.__dict__ = {"content": state}
@@ -53,6 +55,8 @@ _INERT = {
     "datetime": "datetime date time timedelta timezone",
     "pathlib": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
     "pathlib._local": "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath",
+    "torch.torch_version": "TorchVersion",
+    "types": "SimpleNamespace",
     "typing": "Any Dict List Tuple Union Optional",
     # Types as such, which omegaconf notes beside each value; Python 2's names are in old protocols.
     "builtins": "int float complex str bool list dict tuple object",

@@ -11,6 +11,7 @@ import torch
 
 from ..errors import CheckpointError
 from .arrays import is_number
+from .coverage import grouped
 from .files import shown
 
 _log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ def weights_of(
 
     Raises:
         CheckpointError: there are no weights, several sets of which any may be meant, or an entry
-            that is not an array of numbers.
+            that is not an array of numbers, or is NaN.
     """
     key, state = _chosen(data, source, averaged, say)
     metadata = getattr(state, "_metadata", None)
@@ -81,6 +82,11 @@ def weights_of(
             " torch.save({'model': model.state_dict()}, ...)."
         )
     tensors = collections.OrderedDict((name, _tensor(value)) for name, value in state.items())
+    if nan := [name for name, value in tensors.items() if _is_nan(value)]:
+        raise CheckpointError(
+            f"The checkpoint {source} holds NaN instead of numbers in {grouped(nan)}: its training"
+            " may have diverged; name an earlier checkpoint."
+        )
     if isinstance(metadata, dict) and all(isinstance(entry, dict) for entry in metadata.values()):
         tensors._metadata = metadata  # version numbers that modules read when they are loaded
     return tensors
@@ -195,6 +201,10 @@ def _no_weight(name: Any, value: Any) -> str:
     if value.layout != torch.strided or value.is_nested:
         return "a sparse tensor"
     return "a quantized tensor" if value.is_quantized else ""
+
+
+def _is_nan(value: torch.Tensor) -> bool:
+    return value.is_floating_point() and bool(value.isnan().any())
 
 
 def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:

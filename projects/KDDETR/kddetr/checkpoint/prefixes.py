@@ -13,7 +13,7 @@ _INSERTED = re.compile(
     r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
 # The part of a training program that is the detector, and what may lie beside it.
-_DETECTOR = ("student", "modelStudent", "model", "detector", "module")
+_DETECTOR = ("student", "modelStudent", "architecture", "model", "detector", "module")
 _BESIDE = {"teacher", "modelTeacher", "projection", "sampler", "query_placement", "loss"}
 _BESIDE |= {"criterion", "ema", "model_ema", "ema_model", "model_teacher", "teacher_model"}
 

@@ -10,7 +10,8 @@ from .checks import (
     image_folder,
     warn_of_shared_images,
 )
-from .class_names import class_difference, class_names, registered_classes
+from .class_differences import class_difference
+from .class_names import class_names, registered_classes
 from .coco import load_coco_format, register_coco_format, without_annotations
 from .entries import is_left_out
 from .folders import load_image_folder

@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.registry import locate
 
 from ..errors import DatasetError, did_you_mean
-from .class_names import class_difference
+from .class_differences import class_difference
 from .coco import load_coco_format, register_coco_format
 from .folders import list_images, load_image_folder
 from .images import check_bits

@@ -9,13 +9,14 @@ import gc
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ..errors import DatasetError
+from .class_differences import class_difference
 from .entries import (
     check_annotations,
     check_class_names,
@@ -110,7 +111,7 @@ def load_registered(name: str, json_file: str, image_root: str) -> list[dict]:
     records, classes, id_map = coco_records(
         read_coco_json(json_file), json_file=json_file, image_root=image_root
     )
-    set_classes(name, classes, id_map, f"{json_file} has the classes")
+    set_classes(name, classes, id_map, json_file)
     return records
 
 
@@ -121,7 +122,7 @@ def set_classes(name: str, classes: list[str], id_map: dict, found: str) -> None
         name: the registered name.
         classes: the class names that were found; empty if none are needed.
         id_map: category id -> contiguous class.
-        found: beginning of the sentence about these classes.
+        found: what has these classes, such as a file.
 
     Raises:
         DatasetError: the name was registered with other classes, or other ids of them.
@@ -131,10 +132,11 @@ def set_classes(name: str, classes: list[str], id_map: dict, found: str) -> None
         metadata.get(key) for key in ("thing_classes", "thing_dataset_id_to_contiguous_id")
     )
     if known and classes and (list(known) != classes or known_ids not in (None, id_map)):
+        difference = class_difference(known, classes, "the metadata", "the file")
         raise DatasetError(
-            f"The name {name!r} is registered with the classes {_listed(known)}, but "
-            f"{found} {_listed(classes)}{'' if list(known) != classes else ' with other ids'}: "
-            "give your data a name of its own, as configs/common/data/custom.py does."
+            f"The name {name!r} is registered with other classes than {found} has: "
+            f"{difference or 'the same names with other ids'}; give your data a name of its own, "
+            "as configs/common/data/custom.py does, or correct the metadata that your code sets."
         )
     if not known:
         metadata.set(thing_classes=classes)
@@ -238,7 +240,3 @@ def no_collection() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(map(str, names[:3]))}{', ...' if len(names) > 3 else ''} ({len(names)})"

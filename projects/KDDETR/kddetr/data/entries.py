@@ -51,7 +51,8 @@ def check_class_names(names: Sequence, where: str) -> None:
             raise DatasetError(f"{where}: the name {name!r} cannot be written in UTF-8: change it.")
         if str(name) in seen.values():
             raise DatasetError(
-                f"{where} has two categories named {str(name)!r}: merge them, or rename one."
+                f"{where} has two categories named {str(name)!r}: merge them, rename one, or "
+                "remove one that no box uses."
             )
         alike = seen.setdefault(" ".join(str(name).casefold().split()), str(name))
         if alike != str(name):
@@ -183,12 +184,10 @@ def check_box_range(box: Sequence[float], where: str) -> None:
 
 
 def check_flags(note: dict, where: str) -> None:
-    """Raise DatasetError unless ``iscrowd`` and ``ignore``, if given, are 0 or 1, true or false."""
+    """Raise DatasetError unless ``iscrowd`` and ``ignore`` are 0 or 1, true or false, or null."""
     for key in ("iscrowd", "ignore"):
-        value = note.get(key, 0)
-        if not isinstance(value, int | float) or value not in (0, 1):
-            if key == "ignore" and value is None:
-                continue
+        value = note.get(key)
+        if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
             raise DatasetError(f"{where} {key} must be 0 or 1, not {value!r}.")
 
 

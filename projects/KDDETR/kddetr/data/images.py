@@ -119,7 +119,7 @@ def check_bits(files: Sequence[str], bits: int | None, key: str) -> None:
     if not used or (bits is None and used in (15, 16)) or (bits is not None and used <= bits):
         return
     what = (
-        f"The {len(seen)} images of more than 8 bits that were looked at, such as {seen[0]}, use "
+        f"The images of more than 8 bits that were looked at ({len(seen)}, such as {seen[0]}) use "
         f"{used} bits, but {bits or 16} are expected, so they would be read too"
     )
     if used > 16:

@@ -6,6 +6,7 @@ first images of that permutation. In release 0.6, ``num_workers`` also changes i
 """
 
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -23,6 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import DatasetError
 from ..ranges import whole
+
+_log = logging.getLogger(__name__)
 
 LABELED, UNLABELED = 0, 1  # numbers of the streams, which are part of their seeds
 
@@ -69,6 +72,13 @@ def build_train_loader(
                 "and their `unlabeled_mapper`, or set it to 0."
             )
         streams.append(_stream(UNLABELED, unlabeled, unlabeled_mapper, unlabeled_per_batch, seed))
+    elif unlabeled:
+        _log.warning(
+            "None of the %d unlabelled images is used: set dataloader.train.unlabeled_per_batch to "
+            "how many of the %d images of a batch are taken from them.",
+            len(unlabeled),
+            total_batch_size,
+        )
     return TrainLoader(
         streams=streams, rank=comm.get_rank(), world_size=world_size, num_workers=num_workers
     )
@@ -226,7 +236,10 @@ def _stream(
 ) -> Stream:
     kind, size = ("unlabelled" if number else "training"), len(records)
     if size == 0:
-        raise DatasetError(f"The {kind} data set is empty: name a file that lists images.")
+        advice = "name a file that lists images"
+        if number:
+            advice += " or a folder of images, or set dataloader.train.unlabeled_per_batch=0"
+        raise DatasetError(f"The {kind} data set is empty: {advice}.")
     if per_batch > size:
         raise DatasetError(
             f"A batch takes {per_batch} {kind} images, but the data set has only {size}: lower "

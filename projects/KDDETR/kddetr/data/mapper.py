@@ -55,7 +55,7 @@ class DetectionMapper:
             data set; None: 16, or as many as a file itself states.
 
     Raises:
-        ValueError: ``bits`` is out of range.
+        ValueError: ``bits`` is out of range, or an augmentation is something else.
     """
 
     def __init__(
@@ -70,6 +70,11 @@ class DetectionMapper:
     ):
         if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
             raise ValueError(f"bits must be a whole number from 8 to 16, or None, not {bits!r}.")
+        for listed in (augmentations, augmentations_with_crop or ()):
+            if odd := [x for x in listed if not isinstance(x, T.Augmentation | T.Transform)]:
+                raise ValueError(
+                    f"augmentations must be a list of Detectron2's augmentations, not {odd[0]!r}."
+                )
         self.is_train = is_train
         self.augmentations = T.AugmentationList(list(augmentations))
         self.augmentations_with_crop = None

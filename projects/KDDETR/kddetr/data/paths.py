@@ -1,6 +1,7 @@
 """The files of a data set: whether they exist, and which file was meant where they do not."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from urllib.parse import unquote
@@ -20,8 +21,9 @@ def check_paths(name: str, json_file: str, image_root: str | None) -> None:
         ("image folder", image_root, os.path.isdir),
     ):
         if path and not exists(path):
+            fault = f"is no {what.split()[-1]}" if os.path.exists(path) else "does not exist"
             raise DatasetError(
-                f"Data set {name!r}: the {what} {path} does not exist. {advice(path, name)}"
+                f"Data set {name!r}: the {what} {path} {fault}. {advice(path, name)}"
             )
 
 
@@ -31,7 +33,7 @@ def advice(path: str | os.PathLike, name: str = "") -> str:
     if name.startswith("quickstart_"):
         return "Make the bundled data with: python tools/make_quickstart_data.py"
     if path.startswith("~"):
-        return "Write the full path: no home folder is known for its beginning."
+        return "Write the full path, without ~."
     if name in BUILT_IN:
         root = os.environ.get("DETECTRON2_DATASETS")
         now = f"is {root}" if root else "is not set, so ./datasets is searched"
@@ -53,7 +55,7 @@ def check_images_exist(where: str, files: Sequence[str], image_root: str = "") -
     Each folder is listed once, which is far quicker than looking up each file. Addresses, such as
     ``s3://``, are not looked up.
     """
-    split = [os.path.split(file) for file in files if "://" not in file]
+    split = [os.path.split(file) for file in files if not is_address(file)]
     present = {folder: _files_in(folder) for folder in {folder for folder, _ in split}}
     missing = [os.path.join(*file) for file in split if file[1] not in present[file[0]]]
     # A file system may also find a file under another spelling of its name.
@@ -71,6 +73,13 @@ def check_images_exist(where: str, files: Sequence[str], image_root: str = "") -
         f"{where}: the image {first} {what}{f' (did you mean {meant}?)' if meant else ''}: correct "
         "the image folder or the file names."
     )
+
+
+def is_address(file: str) -> bool:
+    """Whether a file name is an address, such as ``s3://bucket/1.png``; one below a folder is
+    none.
+    """
+    return re.match(r"[a-z][a-z0-9]*://", file, re.IGNORECASE) is not None
 
 
 def similar_file(path: str, root: str = "") -> str | None:
@@ -92,7 +101,7 @@ def similar_file(path: str, root: str = "") -> str | None:
             found = _entry(found, part)
             if found is None:
                 break
-        if found is not None and os.path.exists(found):
+        if found not in (None, path) and os.path.exists(found):
             return found
     return None
 

@@ -53,12 +53,13 @@ def check_metadata(name: str) -> None:
 
 def reads_coco_file(name: str) -> bool:
     """Whether the records of a data set are those of the COCO file in its metadata."""
-    reader = DatasetCatalog[name]
-    reader = reader.function if isinstance(reader, CheckedReader) else reader
-    module, metadata = _module(reader), MetadataCatalog.get(name)
-    return bool(metadata.get("json_file")) and (
-        module == _DETECTRON2 or module.startswith("kddetr.")
-    )
+    ours = _module(_function(name)).startswith("kddetr.")
+    return bool(MetadataCatalog.get(name).get("json_file")) and (ours or read_by_detectron2(name))
+
+
+def read_by_detectron2(name: str) -> bool:
+    """Whether Detectron2's ``register_coco_instances`` has registered a data set."""
+    return _module(_function(name)) == _DETECTRON2
 
 
 class CheckedReader:
@@ -112,6 +113,8 @@ def _failure(name: str, error: Exception) -> str:
     hint = "correct it."
     if name in BUILT_IN:
         hint = advice("", name)
+    elif isinstance(error, ImportError):
+        hint = "install what it needs."
     elif isinstance(error, AssertionError) and "ignore" in str(error):
         hint = (
             "register the file with Detectron2's register_coco_instances instead, or name it with "
@@ -122,6 +125,11 @@ def _failure(name: str, error: Exception) -> str:
         f"{str(error).splitlines()[0] if str(error) else 'no message'} ({place.filename}, line "
         f"{place.lineno}): {hint}"
     )
+
+
+def _function(name: str) -> Callable:
+    reader = DatasetCatalog[name]
+    return reader.function if isinstance(reader, CheckedReader) else reader
 
 
 def _module(function: Callable) -> str:

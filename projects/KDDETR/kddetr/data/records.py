@@ -23,6 +23,7 @@ from .entries import (
     is_left_out,
     is_text,
 )
+from .paths import is_address
 
 _log = logging.getLogger(__name__)
 _PYTHONS = {int, float, str, bool, list, tuple, dict, type(None), BoxMode}
@@ -53,7 +54,7 @@ def plain_records(records: Any, where: str, classes: Sequence[str] | None) -> li
         _log.info("%s: %d boxes say ignore, and are left out as crowds are.", where, ignored)
     files = {i: record["file_name"] for i, record in enumerate(plain)}
     check_listed_once(
-        {i: f if "://" in f else os.path.normpath(f) for i, f in files.items()}, where
+        {i: f if is_address(f) else os.path.normpath(f) for i, f in files.items()}, where
     )
     return plain
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -9,8 +10,9 @@ from ..errors import DatasetError
 from .coco import coco_records, read_coco_json, set_classes
 from .entries import check_class_names, check_for_metric
 from .images import SEEN, check_size, header_size, read_image, spread
-from .paths import check_images_exist, check_paths
+from .paths import check_images_exist, check_paths, is_address
 from .plausibility import boxes_outside, check_boxes
+from .reader import read_by_detectron2
 from .records import check_for_evaluation
 
 
@@ -40,18 +42,43 @@ def check_file(name: str, for_training: bool, for_evaluation: bool) -> Findings:
             f"Data set {name!r}: {json_file} lists no image; name a file that lists images."
         )
     records, classes, id_map = coco_records(document, json_file=json_file, image_root=image_root)
+    if read_by_detectron2(name):
+        _check_outlines(document, json_file)
     files = [record["file_name"] for record in records]
     check_images_exist(f"Data set {name!r}", files, image_root)
     if for_evaluation:
         check_for_metric(document, json_file)
     if not classes and (for_training or for_evaluation):
         raise DatasetError(f"{json_file} names no category: list at least one class.")
-    set_classes(name, classes, id_map, f"{json_file} has the classes")
+    set_classes(name, classes, id_map, json_file)
     if for_training and "annotations" not in document:
         raise DatasetError(nothing_to_learn([name]))
     if for_evaluation:
         _check_unsized(records, json_file)
     return _check_pictures(records, json_file, for_training or for_evaluation)
+
+
+def _check_outlines(document: dict, json_file: str) -> None:
+    """Refuse a file of which Detectron2's reader would leave out boxes, because they have a
+    ``segmentation`` without a polygon; the metric would count them.
+    """
+    notes = document.get("annotations", ())
+    if left_out := [note for note in notes if _has_no_polygon(note.get("segmentation"))]:
+        raise DatasetError(
+            f"{json_file}, annotation {left_out[0].get('id', '(no id)')}: no polygon of its "
+            "segmentation has 3 points, and Detectron2's reader leaves the boxes of "
+            f"{len(left_out)} such annotations out: write [] as their segmentation, or name the "
+            "file with load_coco_format instead of a registered name, which reads all boxes."
+        )
+
+
+def _has_no_polygon(outline: Any) -> bool:
+    if not outline or isinstance(outline, dict):
+        return False
+    try:
+        return not any(len(points) >= 6 and len(points) % 2 == 0 for points in outline)
+    except TypeError:  # Detectron2's reader stops there too, so that the file is read here
+        return False
 
 
 def check_function(name: str, for_training: bool, for_evaluation: bool) -> Findings:
@@ -108,8 +135,7 @@ def _check_metric_file(name: str, records: Sequence[dict]) -> None:
     listed, classes, id_map = coco_records(document, json_file=json_file, image_root="")
     check_for_metric(document, json_file)
     if not metadata.get("thing_dataset_id_to_contiguous_id"):
-        what = f"{json_file}, which its metadata names, has the classes"
-        set_classes(name, classes, id_map, what)
+        set_classes(name, classes, id_map, f"{json_file}, which its metadata names,")
     ids, wanted = ({record["image_id"] for record in some} for some in (records, listed))
     if ids != wanted:
         raise DatasetError(
@@ -125,7 +151,7 @@ def _check_unsized(records: Sequence[dict], where: str) -> None:
     sizes = {
         file: header_size(file) or read_image(file).shape[1::-1]
         for file in (record["file_name"] for record in unsized)
-        if "://" not in file
+        if not is_address(file)
     }
     if count := boxes_outside(unsized, sizes):
         raise DatasetError(
@@ -137,7 +163,7 @@ def _check_unsized(records: Sequence[dict], where: str) -> None:
 def _check_pictures(records: Sequence[dict], where: str, labeled: bool) -> Findings:
     """Look at the headers of some images, and compare all boxes with the sizes of the images."""
     sizes = {}
-    local = [r for r in records if "://" not in r["file_name"]]
+    local = [r for r in records if not is_address(r["file_name"])]
     for record in spread(local, SEEN):
         file = record["file_name"]
         size = header_size(file)

@@ -7,6 +7,9 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..errors import UsageError
+from ..returned import described
+
 AnyMemory = TypeVar("AnyMemory", bound="BatchMemory")
 Losses = dict[str, Tensor]
 
@@ -26,6 +29,25 @@ class BatchMemory:
         """The memory of the images with these indices; all images in order: the same memory."""
         images = list(images)
         return self if images == list(range(len(self))) else self._select(images)
+
+
+def for_all_images(values: Tensor, images: int, device: torch.device) -> Tensor:
+    """Values (B, N, D), such as boxes, or (1, N, D) that all images share, as (B, N, D).
+
+    Raises:
+        UsageError: they are no tensor, or of another number of images.
+    """
+    if not isinstance(values, Tensor):
+        raise UsageError(
+            f"make_queries takes a tensor of boxes, not {described(values)}: make one with"
+            " torch.as_tensor(boxes)."
+        )
+    if values.dim() == 3 and len(values) not in (1, images):
+        raise UsageError(
+            f"make_queries got boxes of the shape {tuple(values.shape)}, and there are {images}"
+            " images: give it (images, points, 4), or (1, points, 4)."
+        )
+    return values.to(device).expand(images, -1, -1)
 
 
 def losses_of_labelled_images(

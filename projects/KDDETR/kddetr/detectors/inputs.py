@@ -117,10 +117,13 @@ def _advice(image: Tensor) -> str:
 
 def _check_range(images: Sequence[Tensor]) -> None:
     """Refuse a batch whose values are scaled already; such images would be black to a detector."""
-    if not all(image.is_floating_point() for image in images):
+    floats = [image.detach() for image in images if image.is_floating_point()]
+    if not all(image.isfinite().all() for image in floats):
+        raise UsageError("An image has pixels that are infinite or no numbers: give it 0 to 255.")
+    if len(floats) < len(images):
         return
-    low = min(float(image.amin()) for image in images)
-    high = max(float(image.amax()) for image in images)
+    low = min(float(image.amin()) for image in floats)
+    high = max(float(image.amax()) for image in floats)
     if 0 < high <= (1.0 if low >= 0 else MOST_SCALED):
         raise UsageError(
             f"The values of these images are between {low:.3g} and {high:.3g}, and a detector takes"

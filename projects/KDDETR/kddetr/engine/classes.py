@@ -50,9 +50,10 @@ def check_model(cfg: DictConfig, model: nn.Module, *, training: bool = True) -> 
     trained = _training_classes(cfg) if training else {}
     for name, classes in (trained | _test_classes(cfg)).items():
         if len(classes) != num_classes:
+            some = ", ".join(classes if len(classes) <= 5 else [*classes[:5], "..."])
             raise ConfigError(
                 f"The {type(detector).__name__} has num_classes={num_classes}, but the data set"
-                f" '{name}' has {len(classes)} classes ({', '.join(classes[:5])}, ...): set"
+                f" '{name}' has {len(classes)} classes ({some}): set"
                 f" num_classes={len(classes)} in the config (for a distilled student"
                 " model.student.num_classes)."
             )
@@ -149,14 +150,27 @@ def check_evaluated(cfg: DictConfig, loaded: Mapping[str, Any], file: str) -> No
         CheckpointError: the classes differ.
     """
     known, whose, advice = loaded.get("classes", ()), f"the detector in {file}", ""
+    there = "the file"
     if not known and (known := list(cfg.train.classes or ())):
-        whose, advice = "train.classes", "set train.classes to what the file was trained with, or "
+        whose, there, advice = (
+            "train.classes",
+            "train.classes",
+            "set train.classes to what the file was trained with, or ",
+        )
     if not known:
         training, known = next(iter(_training_classes(cfg).items()), ("", ()))
-        whose = f"the training data {training!r}"
+        whose, there = f"the training data {training!r}", "the training data"
         advice = "set train.classes to those that the file was trained with, or "
-    for name, classes in _test_classes(cfg).items():
-        if difference := _difference(known, classes):
+    tested = _test_classes(cfg)
+    if tested and not known:
+        _log.warning(
+            "%s has no class names, in itself or in a card beside it, so its classes are those of"
+            " the test data only if they are numbered alike; train.classes=[...] has them compared"
+            " by name.",
+            file,
+        )
+    for name, classes in tested.items():
+        if difference := _difference(known, classes, there, "the test data"):
             raise CheckpointError(
                 f"The classes of the test data {name!r} are not those of {whose}: {difference};"
                 f" {advice}give the test data the same categories, with ids in the same order."
@@ -202,7 +216,12 @@ def _check_teacher(model: nn.Module, name: str, classes: Sequence[str]) -> None:
         )
 
 
-def _difference(trained: Sequence[str], wanted: Sequence[str]) -> str:
+def _difference(
+    trained: Sequence[str],
+    wanted: Sequence[str],
+    in_trained: str = "the file",
+    in_wanted: str = "the data",
+) -> str:
     """How the classes of a file differ from those of the data; empty where one is not known."""
     if not trained or not wanted:
         return ""
@@ -210,7 +229,7 @@ def _difference(trained: Sequence[str], wanted: Sequence[str]) -> str:
         same = sum(a == b for a, b in zip(trained, wanted, strict=False))
         if 2 * same >= len(trained):
             return ""
-    return class_difference(trained, wanted, "the file", "the data")
+    return class_difference(trained, wanted, in_trained, in_wanted)
 
 
 def _training_classes(cfg: DictConfig) -> dict[str, list[str]]:

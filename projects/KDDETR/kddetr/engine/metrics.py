@@ -49,8 +49,8 @@ def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: st
 
 def _lines(file: Path) -> Iterator[dict]:
     """The lines of ``metrics.json`` about an iteration, without any that is cut off."""
-    for text in file.read_text().splitlines() if file.is_file() else []:
-        with contextlib.suppress(json.JSONDecodeError):
+    for text in file.read_text(errors="replace").splitlines() if file.is_file() else []:
+        with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
             if isinstance(line, dict) and isinstance(line.get("iteration"), int):
                 yield line

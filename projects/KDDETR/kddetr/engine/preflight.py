@@ -143,7 +143,17 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
                 f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
-        build(OmegaConf.select(cfg, f"dataloader.{key}"))
+        mapper = build(OmegaConf.select(cfg, f"dataloader.{key}"))
+        if mapper is not None and not callable(mapper):
+            raise ConfigError(
+                f"dataloader.{key} is {mapper!r}, which cannot be called with a record of a data"
+                " set: take a kddetr.data.DetectionMapper, or a function of your own."
+            )
+        if key == "train.unlabeled_mapper" and getattr(mapper, "labeled", False):
+            raise ConfigError(
+                "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
+                " have: set its argument labeled to False."
+            )
 
 
 def _check_images(cfg: DictConfig, labeled: list[str], tested: list[str], training: bool) -> None:
@@ -169,6 +179,11 @@ def _check_data(cfg: DictConfig, labeled: list[str], tested: list[str], training
             # Images can be read without labels on purpose, to be used only for distillation.
             read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)
             check_dataset(labeled, for_training=read)
+            if read and not OmegaConf.select(cfg, "dataloader.train.dataset.labeled", default=True):
+                raise ConfigError(
+                    "dataloader.train.dataset.labeled=False leaves out all boxes, and the mapper"
+                    " needs them: set dataloader.train.mapper.labeled=False too, or leave it out."
+                )
     if tested:
         check_dataset(tested, for_evaluation=True)
     if labeled:

@@ -6,14 +6,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import LazyConfig
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import atomic_write
 from ..errors import ConfigError, UserError
 from .config.load import load_config
+from .config.own_targets import PLAIN
 
 _log = logging.getLogger(__name__)
 _PROBE = 2**20  # bytes
@@ -83,12 +85,33 @@ def save_config(cfg: DictConfig, folder: str, *, trained: int = 0) -> None:
     # Beside it first, because it may be the very file that the config was loaded from.
     new = Path(folder, f"config.yaml.tmp-{os.getpid()}")
     try:
-        LazyConfig.save(cfg, str(new))
+        LazyConfig.save(_without_objects(cfg), str(new))
         if trained and path.is_file():
             shutil.copyfile(path, Path(folder, f"config_until_{trained:07d}.yaml"))
         os.replace(new, path)
-        if (pickled := Path(f"{new}.pkl")).is_file():  # Detectron2's way out
-            os.replace(pickled, Path(folder, "config.yaml.pkl"))
     finally:
         new.unlink(missing_ok=True)
     _log.info("The whole config is saved to %s", path)
+
+
+class NotSaved:
+    """What stands in ``config.yaml`` for an object, which it cannot hold: a file with one is read
+    by people, and refused as a config.
+    """
+
+    def __init__(self, value: object) -> None:
+        self.value = repr(value)
+
+
+def _without_objects(cfg: DictConfig) -> DictConfig:
+    """A copy of a config for saving, in which YAML can write every value."""
+    tree = OmegaConf.to_container(cfg, resolve=False)
+
+    def savable(node: Any, *, is_target: bool = False) -> Any:
+        if isinstance(node, dict):
+            return {k: savable(v, is_target=k == "_target_") for k, v in node.items()}
+        if isinstance(node, list):
+            return [savable(item) for item in node]
+        return node if is_target or isinstance(node, PLAIN) else NotSaved(node)
+
+    return OmegaConf.create(savable(tree), flags={"allow_objects": True})

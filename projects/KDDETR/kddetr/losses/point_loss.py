@@ -5,6 +5,7 @@ Shape letters: L student layers, B images, N points.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +56,12 @@ class WeightedMeanLoss(nn.Module):
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
         for term in (self.class_loss, *self.box_losses):
-            if not (callable(term) and hasattr(term, "name") and hasattr(term, "weight")):
+            named = isinstance(getattr(term, "name", None), str)
+            weighted = isinstance(getattr(term, "weight", None), Real | Tensor)
+            if not (callable(term) and named and weighted):
                 raise ValueError(
-                    f"A term of a loss is {described(term)}, but it needs a name and a weight, and"
-                    " has to be callable: see kddetr.losses.PointTerm."
+                    f"A term of a loss is {described(term)}, but it needs a name and a weight, a"
+                    " text and a number, and has to be callable: see kddetr.losses.PointTerm."
                 )
         if not callable(self.weighting):
             raise ValueError(f"weighting is {described(self.weighting)}, which cannot be called.")

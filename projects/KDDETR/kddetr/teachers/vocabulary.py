@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from ..data.class_names import Classes, class_difference, class_names, listed
+from ..data.class_differences import class_difference, listed
+from ..data.class_names import Classes, class_names
 from ..errors import UsageError, did_you_mean
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper

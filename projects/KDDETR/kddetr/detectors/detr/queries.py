@@ -20,7 +20,7 @@ from ...boxes import inverse_sigmoid
 from ...errors import UsageError
 from ...ranges import fraction, positive
 from ...structures import Queries
-from ..batch import MADE_OF_BOXES
+from ..batch import MADE_OF_BOXES, for_all_images
 from .memory import Memory
 from .position_encoding import box_sine_embedding
 from .proposals import ProposalHead
@@ -179,9 +179,10 @@ class MixedQueries(QuerySource):
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Boxes, each with a random row of the learned content."""
+        placed = _for_all_images(boxes, memory)
         rows = torch.randint(len(self.content), boxes.shape[:2])
         content = self.content[rows.to(self.content.device)]
-        return Queries(_for_all_images(boxes, memory), content=_for_all_images(content, memory))
+        return Queries(placed, content=_for_all_images(content, memory))
 
     def convert(self, memory: Memory, points: Queries) -> Queries:
         """The boxes of the points; their content where it is learned, otherwise random rows of this
@@ -198,4 +199,4 @@ class MixedQueries(QuerySource):
 
 def _for_all_images(values: Tensor, memory: Memory) -> Tensor:
     """(B, N, D), or (1, N, D) that all images share, as (B, N, D) on the memory's device."""
-    return values.to(memory.tokens.device).expand(len(memory.tokens), -1, -1)
+    return for_all_images(values, len(memory.tokens), memory.tokens.device)

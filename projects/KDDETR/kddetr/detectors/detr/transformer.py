@@ -12,6 +12,7 @@ from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
+from ...errors import DivergedError
 from ...ranges import positive, whole
 from ...structures import Predictions, Queries
 from ..batch import losses_of_labelled_images
@@ -112,12 +113,22 @@ class DetectionTransformer(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise."""
+        """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise.
+
+        Raises:
+            DivergedError: a predicted box is infinite or NaN.
+        """
         memory = self.encode(inputs)
         if self.training:
             return self.losses(memory, inputs)
         predictions = self.decode(memory, self.queries(memory))
         detections = self.detections(predictions, memory.image_sizes)
+        if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
+            raise DivergedError(
+                "The detector predicts boxes that are not finite numbers: its weights may have"
+                " diverged, or be too large for the precision (train.amp); take an earlier"
+                " checkpoint."
+            )
         return [
             {"instances": detector_postprocess(d, x.get("height", h), x.get("width", w))}
             for d, x, (h, w) in zip(detections, inputs, memory.image_sizes, strict=True)

@@ -11,7 +11,7 @@ from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
 from ...ranges import whole
 from ...structures import Queries
-from ..batch import MADE_OF_BOXES, BatchMemory, losses_of_labelled_images
+from ..batch import MADE_OF_BOXES, BatchMemory, for_all_images, losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
 
 
@@ -89,7 +89,7 @@ class StockDetector(nn.Module):
 
     def make_queries(self, memory: BatchMemory, boxes: Tensor) -> Queries:
         """Queries without embeddings at (B, N, 4) boxes, or at (1, N, 4) for all images."""
-        return Queries(boxes.to(self.device).expand(len(memory), -1, -1))
+        return Queries(for_all_images(boxes, len(memory), self.device))
 
     def random_queries(self, memory: BatchMemory, images: int, count: int) -> Queries:
         """Refused by a UsageError: the queries are boxes, without embeddings to draw."""

@@ -15,9 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ...errors import ConfigError, UserError, did_you_mean
@@ -25,7 +26,7 @@ from ...renamed import MODULES
 from .scaling import mark_reference
 
 CONFIGS = "configs"  # the folder of this project that other folders import from
-_ROOT = Path(__file__).resolve().parents[4]
+_ROOT = Path(__file__).resolve().parents[5]
 
 _running: list[str] = []  # the files that are being run, outermost first
 _ran: set[str] = set()  # all files that have been run, to find their lines in a traceback
@@ -61,7 +62,10 @@ def run_file(file: str) -> ModuleType:
         # Those of the outermost file are there for the files that it imports, too.
         with _own_imports() if len(_running) == 1 else contextlib.nullcontext():
             exec(compile(source, file, "exec"), module.__dict__)
-            mark_reference({name: _as_config(module, name) for name in list(vars(module))})
+            sections = {name: _as_config(module, name) for name in list(vars(module))}
+            for section in sections.values():
+                _make_plain(section)
+            mark_reference(sections)
     except _InFile:
         raise
     except (Exception, SystemExit) as error:
@@ -93,6 +97,18 @@ def _as_config(module: ModuleType, name: str) -> Any:
             value = DictConfig(value, flags={"allow_objects": True})
             vars(module)[name] = value
     return value
+
+
+def _make_plain(node: Any) -> None:
+    """Replace NumPy's numbers by Python's, in place, because a saved config has no others."""
+    if not OmegaConf.is_config(node) or node._is_none() or node._is_interpolation():
+        return
+    for key in list(node) if isinstance(node, DictConfig) else range(len(node)):
+        inner = node._get_node(key)
+        value = inner._value()
+        if isinstance(value, np.generic):
+            node[key] = value.item()
+        _make_plain(inner)
 
 
 def public(module: ModuleType) -> DictConfig:
@@ -156,6 +172,8 @@ def _file_of(name: str, importer: str, level: int) -> Path | None:
         if parts and path.with_name(f"{path.name}.py").is_file():
             return path.with_name(f"{path.name}.py")
     for path in files:
+        if parts and (path / "__init__.py").is_file():
+            return path / "__init__.py"  # a package beside the config
         if path.is_dir():
             raise ConfigError(
                 f"{path} is a folder: import names from a file in it, as in `from"

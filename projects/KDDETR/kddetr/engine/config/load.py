@@ -4,23 +4,25 @@ A key that nothing reads raises an error that names the nearest known key; LazyC
 ignore it.
 """
 
+import contextlib
 import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import getitem
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 from detectron2.config import instantiate
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ...errors import ConfigError, UserError, did_you_mean
+from .argument_types import argument_types, is_text
 from .calls import target_name
 from .defaults import checked_values, with_defaults
 from .files import public, run_file
@@ -128,9 +130,10 @@ def build(node: Any, **arguments: Any) -> Any:
         # Constructors here raise ValueError, with a sentence, for arguments that do not fit.
         if type(error) is not ValueError and not _refused_by_library(error):
             raise
-        reason = error if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        name = target_name(call["_target_"])
-        raise ConfigError(f"{name}: {' '.join(str(reason).split())}") from error
+        name, reason = target_name(call["_target_"]), " ".join(str(error).split())
+        if type(error) is not ValueError:
+            reason = f"it cannot be built from these arguments ({type(error).__name__}: {reason})."
+        raise ConfigError(f"{name}: {reason}") from error
 
 
 def _refused_by_library(error: Exception) -> bool:
@@ -177,7 +180,32 @@ def _load_python(file: Path) -> DictConfig:
             )
     cfg = public(module)
     resolve(cfg)
+    _paths_as_text(cfg)
     return cfg
+
+
+def _paths_as_text(node: Any, *, in_train: bool = False) -> None:
+    """Replace the objects of pathlib by their text where a text is wanted, in place."""
+    if isinstance(node, ListConfig):
+        for item in node:
+            _paths_as_text(item)
+    if not isinstance(node, DictConfig):
+        return
+    for key in list(node):
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        value = node[key]
+        if isinstance(value, PurePath) and (in_train or _is_text_argument(node, key)):
+            node[key] = str(value)
+        _paths_as_text(value, in_train=in_train or key == "train")
+
+
+def _is_text_argument(call: DictConfig, name: str) -> bool:
+    target = call.get("_target_")
+    with contextlib.suppress(ConfigError):  # a wrong target, which is refused later
+        if isinstance(target, str) or callable(target):
+            return is_text(argument_types(target).get(name))
+    return False
 
 
 def _expand_home(node: Any) -> None:
@@ -213,6 +241,11 @@ def _load_saved(file: Path) -> DictConfig:
     """
     try:
         tree = yaml.safe_load(file.read_bytes())
+    except yaml.constructor.ConstructorError as error:
+        raise ConfigError(
+            f"The config file {file} holds an object, which cannot be read from plain YAML"
+            f" ({str(error).splitlines()[0]}): use the original .py config."
+        ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"The config file {file} cannot be read as plain YAML ({str(error).splitlines()[0]});"

@@ -136,7 +136,9 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
         return set().union(*keys)
     if not adding:
         _check_key(cfg, key)
-    now = OmegaConf.select(cfg, key)
+    # A name with dots in it, such as those of optimizer.params.lr_factors, is written in brackets.
+    path = "".join(f"[{p}]" if "." in p else f".{p}" for p in _parts(cfg, key)).lstrip(".")
+    now = OmegaConf.select(cfg, path)
     merges = adding and isinstance(value, Mapping) and value
     if isinstance(now, DictConfig) and not (value is None or merges or _replaces(now, key, value)):
         example = next((f"{key}.{name}" for name in now if name != "_target_"), f"{key}.KEY")
@@ -144,8 +146,26 @@ def _set(cfg: DictConfig, key: str, value: Any, *, adding: bool) -> set[str]:
             f"{key} is a group of keys and cannot be the single value {value!r}: set the keys in"
             f" it, such as {example}."
         )
-    OmegaConf.update(cfg, key, value, merge=value != {}, force_add=True)
+    OmegaConf.update(cfg, path, value, merge=value != {}, force_add=True)
     return {key}
+
+
+def _parts(node: Any, key: str) -> list[str]:
+    """The names that a dotted key consists of, where a name may have dots itself."""
+    if isinstance(node, DictConfig) and key in node:
+        return [key]
+    name, dot, rest = key.partition(".")
+    if isinstance(node, DictConfig):
+        dotted = [str(k) for k in node if "." in str(k) and key.startswith(f"{k}.")]
+        name = max(dotted, key=len, default=name)
+        dot, rest = key[len(name) : len(name) + 1], key[len(name) + 1 :]
+    if not dot:
+        return [key]
+    try:
+        inner = node[int(name)] if isinstance(node, ListConfig) else node[name]
+    except (OmegaConfBaseException, ValueError, TypeError, KeyError, IndexError):
+        inner = None  # it does not exist
+    return [name, *_parts(inner, rest)]
 
 
 def _replaces(now: DictConfig, key: str, value: Any) -> bool:
@@ -156,7 +176,7 @@ def _replaces(now: DictConfig, key: str, value: Any) -> bool:
 
 def _check_key(cfg: DictConfig, key: str) -> None:
     node: Any = cfg
-    parts = key.split(".")
+    parts = _parts(cfg, key)
     for index, part in enumerate(parts):
         path = ".".join(parts[:index])
         if isinstance(node, ListConfig):
@@ -185,6 +205,11 @@ def _check_argument(node: DictConfig, part: str, path: str, key: str, *, is_last
         return
     if new := current_argument(part, parameters):
         raise ConfigError(f"{path}.{part} is now called {path}.{new}.")
+    if part in (parameters or ()):
+        raise ConfigError(
+            f"Unknown key {key}: {path}.{part} is an argument that the config does not set, and so"
+            f" has no keys yet: set {path}.{part} as a whole."
+        )
     known = {str(name) for name in node if name != "_target_"} | (parameters or set())
     raise ConfigError(
         f"Unknown key {key}: {path or 'the config'} has no '{part}';"

@@ -61,10 +61,12 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
     for path in WHOLE:
         *outer, last = path.split(".")
         node = (tree.get(outer[0]) or {} if outer else tree).get(last)
-        if isinstance(node, Mapping) and node and "_target_" not in node:
+        is_group = isinstance(node, Mapping) and node and "_target_" not in node
+        if is_group or isinstance(node, str | int | float):
+            found = "a group of keys without a _target_" if is_group else f"the value {node!r}"
             raise ConfigError(
-                f"{source}: {path} is a group of keys without a _target_, and so builds nothing:"
-                " write it as a LazyCall, L(CLASS)(...)."
+                f"{source}: {path} is {found}, and so builds nothing: write it as a LazyCall,"
+                " L(CLASS)(...)."
             )
     for section in CALLS:
         _check_calls(tree.get(section), section, source, in_call=False)

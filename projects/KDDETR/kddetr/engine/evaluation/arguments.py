@@ -28,15 +28,22 @@ def coco_backend() -> tuple[str, type | None]:
         return "faster-coco-eval", COCOeval_faster
     except ImportError:
         pass
+    if kind := compiled_coco():
+        return "Detectron2's compiled COCOeval", kind
+    return "pycocotools", None
+
+
+def compiled_coco() -> type | None:
+    """Detectron2's compiled COCOeval; None in an install without compiled operators."""
     try:
         from detectron2 import _C
         from detectron2.evaluation.fast_eval_api import COCOeval_opt
 
         # An install without compiled operators may have a stand-in module that raises on use.
         _C.COCOevalEvaluateImages  # noqa: B018
-        return "Detectron2's compiled COCOeval", COCOeval_opt
+        return COCOeval_opt
     except (ImportError, AttributeError):
-        return "pycocotools", None
+        return None
 
 
 def checked_tasks(tasks: Any) -> list[str]:

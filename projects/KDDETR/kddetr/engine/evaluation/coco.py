@@ -163,8 +163,8 @@ class CocoEvaluator(COCOEvaluator):
             return
         # Crowds have masks too, but no keypoints.
         needed = notes if task == "segm" else self.truth.objects
-        if not all(field in note for note in needed):
-            raise ConfigError(_no_field(task, f"the annotations of {name}"))
+        if without := sum(field not in note for note in needed):
+            raise ConfigError(_no_field(task, f"{without} of {len(needed)} annotations of {name}"))
         if task == "segm":
             images = self.truth.coco.imgs
             sizes = [[images[n["image_id"]].get(k) for k in ("height", "width")] for n in notes]

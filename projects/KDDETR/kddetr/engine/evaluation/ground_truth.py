@@ -14,6 +14,7 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from ...errors import ConfigError
+from .shapes import sound_keypoints, sound_outline
 from .truth_sources import read_truth
 
 LARGEST_AREA = 1e10  # square pixels; the metric leaves out larger objects
@@ -126,14 +127,11 @@ def _numbered(note: dict, number: int, *, images: dict[Hashable, int]) -> dict:
         "area": min(w * h if area is None else area, LARGEST_AREA),
         "iscrowd": int(bool(note.get("iscrowd") or note.get("ignore"))),
     }
-    outline = note.get("segmentation")
-    if isinstance(outline, list):  # two points are no area, and pycocotools takes them for a box
-        outline = [p for p in outline if not isinstance(p, int | float) and len(p) >= 6]
-    if outline:
+    if outline := sound_outline(note.get("segmentation")):
         ours["segmentation"] = outline
-    if note.get("keypoints"):
-        ours["keypoints"] = note["keypoints"]
-        ours["num_keypoints"] = sum(visible > 0 for visible in note["keypoints"][2::3])
+    if points := sound_keypoints(note.get("keypoints")):
+        ours["keypoints"] = points
+        ours["num_keypoints"] = sum(visible > 0 for visible in points[2::3])
     return ours
 
 

@@ -120,10 +120,11 @@ def check_evaluation(cfg: DictConfig, *, best_metric: bool) -> None:
                 "dataloader.evaluator must build one DatasetEvaluator of Detectron2 (several go"
                 f" into its DatasetEvaluators), not a {type(evaluator).__name__}."
             )
+        for one in getattr(evaluator, "_evaluators", [evaluator]):  # of DatasetEvaluators
+            if isinstance(one, COCOEvaluator) and not isinstance(one, CocoEvaluator):
+                check_for_detectron2(one)
         if not isinstance(evaluator, CocoEvaluator):
             best_metric = False
-            if isinstance(evaluator, COCOEvaluator):
-                check_for_detectron2(evaluator._metadata.name)
             continue
         known += [f"{name}/{metric}" if name else metric for metric in evaluator.metric_names()]
     metric = best_metric_name(cfg)

@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode, PolygonMasks
-from pycocotools import mask as mask_util
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import BoxMode
 
 from ...data.coco import coco_records, read_coco_json
 from ...errors import ConfigError, DatasetError
+from .arguments import compiled_coco
+from .shapes import outline_area, sound_keypoints, sound_outline
 
 # Images; annotations with the images' own ids and classes from 0, None where there are none at all;
 # class names; and the id of the category of each class.
@@ -29,11 +31,17 @@ def read_truth(name: str) -> Truth:
     return _from_records(name)
 
 
-def check_for_detectron2(name: str) -> None:
+def check_for_detectron2(evaluator: COCOEvaluator) -> None:
     """Raise a ConfigError where the COCOEvaluator of Detectron2 itself would misread a file, and
-    give a wrong AP or a traceback.
+    give a wrong AP or a traceback, or where this install cannot run it.
     """
-    json_file = MetadataCatalog.get(name).get("json_file")
+    if evaluator._use_fast_impl and compiled_coco() is None:
+        raise ConfigError(
+            "Detectron2's COCOEvaluator needs Detectron2's compiled operators, which are not"
+            " installed: set dataloader.evaluator.use_fast_impl=False in your config file, or take"
+            " kddetr.engine.CocoEvaluator as dataloader.evaluator."
+        )
+    json_file = evaluator._metadata.get("json_file")
     document = read_coco_json(json_file) if json_file else {}
     notes = document.get("annotations", [])
     ids = [entry["id"] for kind in ("images", "categories") for entry in document.get(kind, ())]
@@ -105,12 +113,10 @@ def _from_detectron2(note: dict) -> dict:
     box = np.asarray(note["bbox"], dtype=np.float64).tolist()
     converted = note | {"bbox": BoxMode.convert(box, note["bbox_mode"], BoxMode.XYWH_ABS)}
     converted["category_id"] = int(note["category_id"])
-    outline = note.get("segmentation")
-    if isinstance(outline, dict):
-        converted["area"] = float(mask_util.area(outline))
-    elif outline:
-        converted["area"] = float(PolygonMasks([outline]).area()[0])
-    if "keypoints" in note:  # in COCO's form they are pixel indices, here places in the image
-        shift = np.tile([0.5, 0.5, 0.0], len(note["keypoints"]) // 3)
-        converted["keypoints"] = (np.asarray(note["keypoints"]) - shift).tolist()
+    if outline := sound_outline(note.get("segmentation")):
+        converted["area"] = outline_area(outline)
+    if points := sound_keypoints(note.get("keypoints")):
+        # In COCO's form they are pixel indices, here places in the image.
+        shift = np.tile([0.5, 0.5, 0.0], len(points) // 3)
+        converted["keypoints"] = (np.asarray(points) - shift).tolist()
     return converted
