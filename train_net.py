@@ -7,6 +7,7 @@ one sentence with exit code 2.
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -51,6 +52,9 @@ from kddetr.engine.agreement import (
 from kddetr.engine.launch import another_has_ended
 from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
+
+if __name__ in ("__main__", "__mp_main__"):
+    gc.freeze()  # what the libraries made stays; looking through it at the end takes a second
 
 
 def without_user_errors(record: logging.LogRecord) -> bool:

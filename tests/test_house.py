@@ -44,6 +44,8 @@ MAY_IMPORT = {
     "quickstart": {*BASE, "data"},
     "visualization": BASE,
 }
+# Folders inside of a room that may import only some of its other modules.
+INSIDE = {"engine/config": set(), "engine/evaluation": {"config"}}
 DISTILLATION = {"points", "losses", "teachers", "distiller", "engine"}
 
 MOST_LINES_OF_A_MODULE = 350
@@ -83,13 +85,8 @@ def python_files() -> list[Path]:
     return [path for path in project_files() if path.suffix == ".py"]
 
 
-def room_of(path: Path) -> str:
-    """``detectors`` for kddetr/detectors/inputs.py, ``structures`` for kddetr/structures.py."""
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of the package that a module imports, at its top or inside a function."""
+def imported_modules(path: Path) -> list[list[str]]:
+    """What a module imports of the package, at its top or inside a function: ["losses", "gap"]."""
     package = ("kddetr", *path.relative_to(PACKAGE).parts[:-1])
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -101,7 +98,17 @@ def imported_rooms(path: Path) -> set[str]:
             # In "from kddetr import losses" and "from .. import losses" the room comes last.
             names += [f"{module}.{alias.name}" for alias in node.names]
     parts = [name.split(".") for name in names]
-    return {part[1] for part in parts if part[0] == "kddetr" and len(part) > 1}
+    return [part[1:] for part in parts if part[0] == "kddetr" and len(part) > 1]
+
+
+def room_of(path: Path) -> str:
+    """``detectors`` for kddetr/detectors/inputs.py, ``structures`` for kddetr/structures.py."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported_rooms(path: Path) -> set[str]:
+    """The rooms of the package that a module imports."""
+    return {module[0] for module in imported_modules(path)}
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -121,6 +128,27 @@ def test_imports_point_one_way(path: Path):
     assert room in MAY_IMPORT, f"add the new room {room!r} to MAY_IMPORT in {Path(__file__).name}"
     beyond = imported_rooms(path) - {room} - MAY_IMPORT[room]
     assert not beyond, f"{room} may not import {', '.join(sorted(beyond))}"
+
+
+@pytest.mark.parametrize("folder", INSIDE)
+def test_imports_point_one_way_inside_of_a_room(folder: str):
+    room, own = folder.split("/")
+    files = sorted((PACKAGE / folder).rglob("*.py"))
+    assert files, f"there is no folder {folder}"
+    for path in files:
+        found = {[*module, room][1] for module in imported_modules(path) if module[0] == room}
+        beyond = found - {own} - INSIDE[folder]
+        assert not beyond, f"{path.relative_to(PACKAGE)} may not import {', '.join(sorted(beyond))}"
+
+
+def test_no_module_imports_a_private_name_of_another():
+    found = {
+        f"{path.relative_to(PACKAGE)}: {'.'.join(module)}"
+        for path in MODULES
+        for module in imported_modules(path)
+        if module[-1].startswith("_") and not module[-1].startswith("__")
+    }
+    assert not found, f"make these names public, or move what needs them: {sorted(found)}"
 
 
 def test_detectors_import_nothing_of_distillation():

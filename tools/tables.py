@@ -15,7 +15,8 @@ import math
 import re
 import shlex
 import statistics
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,16 @@ from typing import Any
 import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 
 # isort: split
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
 from kddetr.engine import load_config
-from kddetr.engine.config.scaling import LENGTHS
+from kddetr.engine.config.differences import settings as config_settings
+from kddetr.engine.config.scaling import BATCH, LENGTHS
 from kddetr.engine.metrics import read_metrics
 from kddetr.errors import UserError, exit_on_user_error
 from paper import ABLATION, LINES, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH = "dataloader.train.total_batch_size"
 METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 
 # Keys of a config that do not belong to a recipe: folders, periods, files of weights.
@@ -43,6 +43,7 @@ IGNORED = re.compile(
     r"|dataloader\.(train\.seed|(train|test)\.num_workers)"
     r"|model\..*checkpoint|(.*\.)?checkpoint_activations"
 )
+_IN_LIST = re.compile(r"(.*)\.\d+\._target_")  # a call in a list
 FASTER_RCNN = (
     "Faster R-CNN: the paper gives its gain, but not its schedule, points or loss. Here its"
     " schedule is Detectron2's\n1x (37.9 AP by Detectron2's own table), and its points and loss are"
@@ -103,12 +104,14 @@ def recipe_config(recipe: Recipe, batch: int | None = None) -> DictConfig:
 
 
 def settings(cfg: DictConfig) -> dict[str, Any]:
-    """The values that decide the result of a run, by dotted key; references are not resolved."""
-    found = dict(_values(OmegaConf.to_container(cfg, resolve=False)))
-    for key in found:
-        # A saved config has the name of a function or class, a config file the object itself.
-        if key.endswith("_target_") and isinstance(found[key], str):
-            found[key] = locate(found[key])
+    """The values that decide the result of a run, by dotted key; references are not resolved.
+
+    A list is one value. Of a list of calls, such as the samplers of a distillation, this is its
+    length, beside the arguments of the calls.
+    """
+    found = config_settings(cfg)
+    calls = Counter(match[1] for key in found if (match := _IN_LIST.fullmatch(key)))
+    found |= {key: f"a list of {count}" for key, count in calls.items()}
     if not found.get("dataloader.train.unlabeled_per_batch"):
         found = {k: v for k, v in found.items() if not k.startswith("dataloader.train.unlabeled")}
     if not found.get("train.amp.enabled"):
@@ -116,21 +119,6 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     start = found.get("train.init_checkpoint") or ""
     found["train.init_checkpoint"] = start.rpartition("/")[2]  # a local copy or the address
     return {key: value for key, value in found.items() if not IGNORED.fullmatch(key)}
-
-
-def _values(node: dict | list, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of a tree by dotted key. A list is one value; of a list of calls, such as the
-    samplers of a distillation, this is its length, before the arguments of the calls.
-    """
-    for key, value in enumerate(node) if isinstance(node, list) else node.items():
-        inner = f"{path}.{key}" if path else str(key)
-        calls = isinstance(value, list) and any(isinstance(x, dict) for x in value)
-        if calls:
-            yield inner, f"a list of {len(value)}"
-        if calls or isinstance(value, dict):
-            yield from _values(value, inner)
-        else:
-            yield inner, value
 
 
 @functools.cache
@@ -147,20 +135,14 @@ def differences(run: Found, recipe: Recipe) -> list[str]:
         mine, theirs = (values.get(key, "unset") for values in (here, there))
         inside = any(key.startswith(f"{list_or_value}.") for list_or_value in phrases)
         if not inside and not _equal(key, mine, theirs):
-            phrases[key] = f"{key} is {_word(mine)}, not {_word(theirs)}"
+            phrases[key] = f"{key} is {mine}, not {theirs}"
     return list(phrases.values())
 
 
 def _equal(key: str, mine: Any, theirs: Any) -> bool:
     if key in LENGTHS and isinstance(mine, int) and isinstance(theirs, int):
         return math.isclose(mine, theirs, rel_tol=ROUNDING)
-    return _word(mine) == _word(theirs)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_word, value))}]"
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else f"{value}"
+    return str(mine) == str(theirs)
 
 
 class Results:

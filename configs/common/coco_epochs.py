@@ -1,7 +1,7 @@
 """Converts epochs and batch size to iterations for COCO.
 
 To use another batch size, override it: dataloader.train.total_batch_size=64. The iterations and the
-learning rate of the config are then scaled to it, see kddetr/engine/scaling.py.
+learning rate of the config are then scaled to it, see kddetr/engine/config/scaling.py.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The length of Detectron2's own recipes: 1x is 90,000 iterations of 16 images, 12 epochs of COCO.
 
 To use another batch size, override it: dataloader.train.total_batch_size=64. The iterations, the
-warm-up and the learning rate are then scaled to it, here linearly, see kddetr/engine/scaling.py.
+warm-up and the learning rate are then scaled to it, here linearly, see
+kddetr/engine/config/scaling.py.
 """
 
 

@@ -1,4 +1,4 @@
-"""The ``train`` section with its defaults (kddetr/engine/defaults.py), for a config to change."""
+"""The ``train`` section with its defaults, see kddetr/engine/config/defaults.py."""
 
 from kddetr.engine import train_defaults
 

@@ -24,6 +24,12 @@ def detector(builder, depth: int = 50, **options) -> nn.Module:
         return builder(backbone=resnet(depth=depth), num_classes=80, **options)
 
 
+@functools.cache
+def dino_with(backbone, **options) -> nn.Module:
+    with torch.device("meta"):
+        return dino(backbone=backbone(**options), num_classes=80)
+
+
 def refused(model: nn.Module, file: tuple[str, str], words: str, *, strict: bool) -> None:
     with pytest.raises(CheckpointError, match=words) as error:
         adapted(published_file(*file), model, "x.pth", strict=strict)
@@ -54,9 +60,7 @@ def test_a_published_file_with_another_backbone(author, strict):
         words = f"x.pth has a ResNet-50 and the model a ResNet-{depth}; take a config with"
         refused(detector(dino, depth), file, words, strict=strict)
     pytest.importorskip("timm")
-    with torch.device("meta"):
-        tiny = dino(backbone=swin(size="tiny"), num_classes=80)
-        other = dino(backbone=timm_backbone(name="resnet50"), num_classes=80)
+    tiny, other = dino_with(swin, size="tiny"), dino_with(timm_backbone, name="resnet50")
     refused(tiny, file, "has a ResNet-50 and the model a Swin-T", strict=strict)
     refused(other, file, "has a ResNet-50 and the model a backbone of another kind", strict=strict)
     ours = published_file(*file)
@@ -66,10 +70,8 @@ def test_a_published_file_with_another_backbone(author, strict):
             ours[
                 name.replace("timm.", "0." * (author == "official")).replace("layers_", "layers.")
             ] = value
-    with torch.device("meta"):
-        large = dino(backbone=swin(size="large"), num_classes=80)
     with pytest.raises(CheckpointError, match="has a Swin-T and the model a Swin-L"):
-        adapted(ours, large, "x.pth", strict=strict)
+        adapted(ours, dino_with(swin, size="large"), "x.pth", strict=strict)
 
 
 def test_a_backbone_that_stops_earlier_is_the_same():

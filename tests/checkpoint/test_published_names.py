@@ -64,6 +64,11 @@ def weight(name: str, shape: list[int], aliases: list) -> torch.Tensor:
 
 def published_file(family: str, author: str) -> dict[str, torch.Tensor]:
     """Exactly the names and shapes of a published file; the tensors take no memory."""
+    return dict(_published_file(family, author))
+
+
+@functools.cache
+def _published_file(family: str, author: str) -> dict[str, torch.Tensor]:
     listed = LISTS[family][author]
     aliases = sorted(listed.get("aliases", []), key=lambda row: row[0] == row[1])
     if author == "huggingface_v5" and family.endswith("refine"):

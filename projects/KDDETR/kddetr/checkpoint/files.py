@@ -199,19 +199,16 @@ def local_file(path: str) -> str:
 
 
 def _advice(file: str) -> str:
-    """What to do about a damaged file: the end of a message, with a whole file beside it if any."""
+    """What to do about a damaged file: the end of a message, with a whole file beside it if any.
+
+    A run that is resumed finds that one itself.
+    """
     folder, name = os.path.split(os.path.abspath(file))
     others = [other for other in whole_checkpoints(folder) if other != name]
-    numbered = [other for other in others if re.fullmatch(r"model_\d+\.pth", other)]
     if not others:
         return "no other checkpoint in its folder is whole, so copy or make it again."
-    best = (numbered or others)[-1]
-    if not numbered:
-        return f"{best} beside it is whole: name that one instead."
-    return (
-        f"{best} beside it is whole: name that one, or to resume write its name into"
-        " last_checkpoint."
-    )
+    numbered = [other for other in others if re.fullmatch(r"model_\d+\.pth", other)]
+    return f"{(numbered or others)[-1]} beside it is whole: name that one instead."
 
 
 def _refusal(path: str, file: str, error: Exception) -> str:

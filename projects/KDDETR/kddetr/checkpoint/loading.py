@@ -5,7 +5,6 @@ A teacher that was loaded in part still predicts something, and a student would 
 """
 
 import logging
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -56,7 +55,10 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
     """
     data = read_checkpoint(path)
     named, stated = weights_of(data, path), stated_settings(data)
-    named = without_prefix(named, partial(_fitting, model=model), path)
+    own = model.state_dict().keys()
+    named = without_prefix(
+        named, lambda names: len(names.keys() & own) or _known_otherwise(names, model), path
+    )
     state = adapted(named, model, path, strict=strict, stated=stated)
     coverage = load_weights(model, state, strict=strict, source=path)
     classes = classes_in(data, path) or assumed_classes(named, state, path)
@@ -64,12 +66,9 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
     return coverage, data | ({CLASSES: classes} if classes else {})
 
 
-def _fitting(state: State, model: nn.Module) -> int:
-    """How many of the weights a model has by these names; 1 where they are known by others."""
-    found = len(state.keys() & model.state_dict().keys())
-    return found or int(
-        is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
-    )
+def _known_otherwise(state: State, model: nn.Module) -> bool:
+    """Whether a file has names of another kind that are translated into those of the model."""
+    return is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
 
 
 def load_pretrained(model: nn.Module, checkpoint: str) -> nn.Module:

@@ -6,6 +6,7 @@ expression in which a dot stands for itself, and this project's words. Group 1 i
 groups of the expression start at \2. All rules of an origin are applied to every name, in order.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -203,10 +204,15 @@ class Origin:
 
     def rename(self, name: str) -> str:
         """This project's name of a weight."""
-        name = re.sub(r"^(?:transformer|model)\.", "", name)
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return _renamed(name, self.rules)
+
+
+@functools.cache  # all files of an origin have the same names, and there are fifty rules
+def _renamed(name: str, rules: Rules) -> str:
+    name = re.sub(r"^(?:transformer|model)\.", "", name)
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _recipe(temperature: float, offset: float, eps: float, mark: str = "", **more: float) -> Recipe:

@@ -42,10 +42,10 @@ def checkpoint_to_resume(folder: str) -> str:
             return file
         reason = f"{note} names {recorded}, which cannot be read ({damage})"
     others = [os.path.join(folder, name) for name in names if name != recorded]
-    for file in sorted(others, key=_progress, reverse=True):
-        if not _damage(file):
-            _log.warning("%s, so the run resumes from %s.", reason, file)
-            return file
+    if whole := {file: seen for file in others if (seen := _progress(file)) is not None}:
+        newest = max(whole, key=lambda file: whole[file])
+        _log.warning("%s, so the run resumes from %s.", reason, newest)
+        return newest
     if not names:
         _log.warning("%s, and the folder holds no other checkpoint.", reason)
         return ""
@@ -66,21 +66,19 @@ def _damage(file: str) -> str:
         return "there is no such file"
     try:
         read_checkpoint(file)
-    except CheckpointError as error:
-        return str(error)
-    except OSError as error:
+    except (CheckpointError, OSError) as error:
         return str(error) or type(error).__name__
     return ""
 
 
-def _progress(file: str) -> tuple[float, float]:
-    """How many images a checkpoint has seen, and when it was written; for sorting."""
-    written = os.path.getmtime(file)
+def _progress(file: str) -> tuple[float, float] | None:
+    """How many images a checkpoint has seen, and when it was written; None for a damaged one."""
     try:
         data = read_checkpoint(file)
     except (CheckpointError, OSError):
-        return -1.0, written
+        return None
     trainer: Any = data.get("trainer")
     batch = trainer.get("batch") if isinstance(trainer, dict) else None
     iteration = data.get("iteration")
-    return (iteration if isinstance(iteration, int) else -1) * float(batch or 1), written
+    seen = (iteration if isinstance(iteration, int) else -1) * float(batch or 1)
+    return seen, os.path.getmtime(file)

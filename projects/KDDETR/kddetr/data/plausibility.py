@@ -41,8 +41,7 @@ def check_boxes(
     count, right, below = len(table), x + w, y + h
     sized = (w > 0) & (h > 0)
     beyond = (x < -MARGIN) | (y < -MARGIN) | (right > width + MARGIN) | (below > height + MARGIN)
-    # An unknown image size is NaN, which fmin and fmax ignore.
-    inside = (np.fmin(right, width) > np.fmax(x, 0)) & (np.fmin(below, height) > np.fmax(y, 0))
+    inside = _inside(table)
     warnings = [
         *_fractions(table, sized, where),
         *_corners(table, sized & beyond, where),
@@ -72,9 +71,16 @@ def boxes_outside(records: Sequence[dict], sizes: Mapping[str, tuple[int, int]])
     """The number of boxes with a size that have no area inside their image; the arguments are those
     of :func:`check_boxes`.
     """
-    x, y, w, h, width, height = _table(records, sizes).T
-    inside = (np.fmin(x + w, width) > np.fmax(x, 0)) & (np.fmin(y + h, height) > np.fmax(y, 0))
-    return int(((w > 0) & (h > 0) & ~inside).sum())
+    table = _table(records, sizes)
+    return int(((table[:, 2:4] > 0).all(axis=1) & ~_inside(table)).sum())
+
+
+def _inside(table: np.ndarray) -> np.ndarray:
+    """Which boxes have an area in their image; a size that is not known is NaN, which fmin and fmax
+    ignore.
+    """
+    x, y, w, h, width, height = table.T
+    return (np.fmin(x + w, width) > np.fmax(x, 0)) & (np.fmin(y + h, height) > np.fmax(y, 0))
 
 
 def _fractions(table: np.ndarray, sized: np.ndarray, where: str) -> list[str]:

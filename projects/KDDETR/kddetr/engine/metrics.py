@@ -22,11 +22,9 @@ def read_metrics(output_dir: str | os.PathLike) -> list[dict]:
         dictionaries with ``iteration``, counted from 0, and the names and values of the metrics,
         such as ``total_loss``, ``train_seconds`` and ``bbox/AP`` (percent).
     """
-    file = Path(output_dir) / "metrics.json"
     merged: dict[int, dict] = {}
-    for _, line in _lines(file):
-        if isinstance(line.get("iteration"), int):
-            merged.setdefault(line["iteration"], {}).update(line)
+    for _, line in _lines(Path(output_dir, "metrics.json")):
+        merged.setdefault(line["iteration"], {}).update(line)
     return [merged[iteration] for iteration in sorted(merged)]
 
 
@@ -40,12 +38,11 @@ def renumber(output_dir: str | os.PathLike, done: Callable[[int], int], copy: st
         done: from a number of iterations that were done to their new number.
         copy: name of the file in which the old lines are kept.
     """
-    file = Path(output_dir) / "metrics.json"
+    file = Path(output_dir, "metrics.json")
     lines = []
     for _, line in _lines(file):
-        with contextlib.suppress(KeyError, TypeError):
-            line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
-            lines.append(json.dumps(line, sort_keys=True) + "\n")
+        line["iteration"] = max(done(line["iteration"] + 1), 1) - 1
+        lines.append(json.dumps(line, sort_keys=True) + "\n")
     if lines:
         before = file.read_bytes()
         atomic_write(str(file.with_name(copy)), lambda stream: stream.write(before))
@@ -63,11 +60,10 @@ def go_back(output_dir: str | os.PathLike, start: int) -> None:
         start: how many iterations are done. The evaluation after the last iteration of a run has
             this number too, and stays.
     """
-    file = Path(output_dir) / "metrics.json"
+    file = Path(output_dir, "metrics.json")
     kept, dropped = [], []
     for text, line in _lines(file):
-        at = line.get("iteration")
-        is_later = isinstance(at, int) and (at > start or start == 0)
+        is_later = line["iteration"] > start or start == 0
         (dropped if is_later else kept).append(f"{text}\n")
     if dropped:
         with open(file.with_name(DROPPED), "a") as stream:
@@ -76,9 +72,11 @@ def go_back(output_dir: str | os.PathLike, start: int) -> None:
 
 
 def _lines(file: Path) -> Iterator[tuple[str, dict]]:
-    """The lines of a file that hold a dictionary, as text and as read."""
+    """The lines of ``metrics.json`` about an iteration, as text and as read, without any that is
+    cut off.
+    """
     for text in file.read_text(errors="replace").splitlines() if file.is_file() else []:
         with contextlib.suppress(ValueError, RecursionError):
             line = json.loads(text)
-            if isinstance(line, dict):
+            if isinstance(line, dict) and isinstance(line.get("iteration"), int):
                 yield text, line

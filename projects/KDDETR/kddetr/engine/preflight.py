@@ -122,8 +122,9 @@ def check_config(
     _check_precision(cfg, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
-        _check_data(cfg, training, check_best_metric)
-        _check_images(cfg, training)
+        labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
+        _check_data(cfg, labeled, tested, training, best_metric=training and check_best_metric)
+        _check_images(cfg, labeled, tested, training)
     # Last, because a file may have to be downloaded, and the data sets are on this machine.
     if training:
         model = cfg.get("model")
@@ -161,23 +162,24 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
             )
 
 
-def _check_images(cfg: DictConfig, training: bool) -> None:
+def _check_images(cfg: DictConfig, labeled: list[str], tested: list[str], training: bool) -> None:
     """Refuse 16-bit images that a mapper would turn black, because they use fewer bits, and warn of
     images that are trained and tested on.
     """
-    parts = [(tested_names(cfg), "", "test.mapper.bits")]
+    parts = [(tested, "", "test.mapper.bits")]
     if training:
-        warn_of_shared_images(labeled_names(cfg), tested_names(cfg))
+        warn_of_shared_images(labeled, tested)
         folder = image_folder(OmegaConf.select(cfg, "dataloader.train.unlabeled"))
-        parts.append((labeled_names(cfg), "", "train.mapper.bits"))
+        parts.append((labeled, "", "train.mapper.bits"))
         parts.append((_unlabeled(cfg), folder, "train.unlabeled_mapper.bits"))
     for names, folder, key in parts:
         key = f"dataloader.{key}"
         check_pixels(names, OmegaConf.select(cfg, key), key, folder=folder)
 
 
-def _check_data(cfg: DictConfig, training: bool, check_best_metric: bool) -> None:
-    labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
+def _check_data(
+    cfg: DictConfig, labeled: list[str], tested: list[str], training: bool, *, best_metric: bool
+) -> None:
     if training:
         for name in _unlabeled(cfg):
             check_dataset(name)
@@ -192,10 +194,10 @@ def _check_data(cfg: DictConfig, training: bool, check_best_metric: bool) -> Non
                 )
     if tested:
         check_dataset(tested, for_evaluation=True)
-    if training and labeled:
+    if labeled:
         check_same_classes([*labeled, *tested])
     if has_test_data(cfg):
-        check_evaluation(cfg, best_metric=training and check_best_metric)
+        check_evaluation(cfg, best_metric=best_metric)
     elif not training:
         raise ConfigError(
             "--eval-only needs test data, and the config names none: set"

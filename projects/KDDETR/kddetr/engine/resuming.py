@@ -12,14 +12,14 @@ import torch
 from detectron2.solver import LRMultiplier
 from omegaconf import DictConfig, OmegaConf
 
-from ..errors import ConfigError
+from ..errors import ConfigError, one_line
 from .config.differences import differences
+from .config.scaling import BATCH
 from .metrics import go_back, renumber
 from .optimizer_state import START_ANEW, raised_rate, set_position, used_rates
 from .run_folder import config_of_run, save_config
 
 _log = logging.getLogger(__name__)
-BATCH = "dataloader.train.total_batch_size"
 # What does not change a training: its folder, how long it may take, and notes about the config.
 _IGNORED = ("train.output_dir", "train.time_limit", "train.batch_scaling.", "train.classes")
 
@@ -65,11 +65,14 @@ class ResumedRun:
         found = changes(self._before, cfg) if self._before is not None else {}
         self.changed = bool(found)
         if found:
-            lines = "\n".join(f"  {k}: {_shown(a)} -> {_shown(b)}" for k, (a, b) in found.items())
+            lines = [
+                f"  {key}: {one_line(old, 80)} -> {one_line(new, 80)}"
+                for key, (old, new) in found.items()
+            ]
             _log.warning(
                 "The config differs from the run's own config.yaml; what is new takes effect from"
                 " here on:\n%s",
-                lines,
+                "\n".join(lines),
             )
 
     def restored(self, done: int, batch: int | None, optimizer: torch.optim.Optimizer) -> None:
@@ -167,8 +170,3 @@ def kept_milestones(before: DictConfig | None, now: DictConfig) -> str:
     if not all(0 < milestone < 1 for milestone in moved):
         return ""
     return f"lr_multiplier.milestones=[{','.join(f'{milestone:.9g}' for milestone in moved)}]"
-
-
-def _shown(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .calls import located
+from .calls import located, parameters_of
 
 _SCALARS = (bool, int, float, str)
 _LISTS = (
@@ -36,15 +36,11 @@ def argument_types(target: Callable | str) -> dict[str, Any]:
     number or text, and a number is no flag or text.
     """
     function = located(target)
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
-        return {}
     trusted = is_typed(function)
     by_default = str(getattr(function, "__module__", "")).startswith(_BY_DEFAULT)
     hints = _hints(function)
     found = {}
-    for parameter in parameters:
+    for parameter in parameters_of(function) or ():
         hint = hints.get(parameter.name, parameter.annotation)
         default = parameter.default
         if hint is parameter.empty and by_default and type(default) in (bool, int, float):

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 
 from ...errors import ConfigError, did_you_mean
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted keys and values of a tree of plain containers, outer ones first."""
@@ -22,6 +24,13 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             inner = f"{path}.{key}" if path else str(key)
             yield inner, value
             yield from walk(value, inner)
+
+
+def holds_call(value: Any) -> bool:
+    """Whether a value in plain containers is a LazyCall, or a list with one."""
+    if isinstance(value, list):
+        return any(holds_call(item) for item in value)
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def located(target: Callable | str) -> Callable:
@@ -61,29 +70,28 @@ def _missing_part(path: str) -> str:
 @cache
 def call_parameters(target: Callable | str) -> frozenset[str] | None:
     """The keyword arguments that the callable of a LazyCall takes; None: it takes any."""
-    parameters = _parameters(target)
+    parameters = parameters_of(target)
     if parameters is None or any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return frozenset(p.name for p in parameters if p.kind in kinds)
+    return frozenset(p.name for p in parameters if p.kind in _BY_NAME)
 
 
 @cache
 def needed_arguments(target: Callable | str) -> frozenset[str]:
     """The arguments that the callable of a LazyCall cannot be called without."""
-    parameters = _parameters(target) or ()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return frozenset(p.name for p in parameters if p.kind in kinds and p.default is p.empty)
+    parameters = parameters_of(target) or ()
+    return frozenset(p.name for p in parameters if p.kind in _BY_NAME and p.default is p.empty)
 
 
 @cache
 def numeric_arguments(target: Callable | str) -> frozenset[str]:
     """The arguments whose default is a number or a truth value."""
-    parameters = _parameters(target) or ()
+    parameters = parameters_of(target) or ()
     return frozenset(p.name for p in parameters if isinstance(p.default, int | float))
 
 
-def _parameters(target: Callable | str) -> list[inspect.Parameter] | None:
+def parameters_of(target: Callable | str) -> list[inspect.Parameter] | None:
+    """The parameters of the callable of a LazyCall; None where they are not known."""
     try:
         return list(inspect.signature(located(target)).parameters.values())
     except (TypeError, ValueError):  # some builtins have no signature
@@ -104,6 +112,4 @@ def needs_no_teacher(model: Any) -> bool:
     target = model.get("_target_")
     if target is None or isinstance(target, Mapping | DictConfig):
         return False
-    if "teacher" not in (call_parameters(target) or ()):
-        return False
-    return inspect.signature(located(target)).parameters["teacher"].default is None
+    return any(p.name == "teacher" and p.default is None for p in parameters_of(target) or ())

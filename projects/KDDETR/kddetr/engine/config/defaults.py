@@ -114,9 +114,14 @@ class TrainSection:
             raise ConfigError(f"train.{key} must be {' or '.join(choices)}, not '{value}'.")
 
 
+@cache
+def _structured() -> DictConfig:
+    return OmegaConf.structured(TrainSection)
+
+
 def train_defaults() -> dict[str, Any]:
     """The default ``train`` section as a new tree of plain dictionaries."""
-    return OmegaConf.to_container(OmegaConf.structured(TrainSection))
+    return OmegaConf.to_container(_structured())
 
 
 @cache
@@ -172,7 +177,7 @@ def _typed(train: Any) -> tuple[DictConfig, list[str]]:
     tree, unknown = copy.deepcopy(train), []
     while True:
         try:
-            return OmegaConf.merge(OmegaConf.structured(TrainSection), tree), unknown
+            return OmegaConf.merge(_structured(), tree), unknown
         except ConfigKeyError as error:
             *groups, key = error.full_key.split(".")
             del reduce(getitem, groups, tree)[key]

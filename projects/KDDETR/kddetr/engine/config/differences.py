@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ...errors import ConfigError
-from .calls import located
+from .calls import holds_call, located
 
 UNSET = "unset"
 
@@ -33,7 +33,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
 
 def _settings(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The values of a tree by dotted key; a list is a value unless there are calls in it."""
-    if isinstance(node, list) and any(isinstance(item, Mapping | list) for item in node):
+    if isinstance(node, list) and holds_call(node):
         node = dict(enumerate(node))
     if not isinstance(node, Mapping) or not node:
         yield path, _named(node) if path.endswith("_target_") else node

@@ -59,7 +59,8 @@ def run_file(file: str) -> ModuleType:
     _ran.add(file)
     sys.modules[file] = module  # dataclasses look their module up there
     try:
-        with _own_imports():
+        # Those of the outermost file are there for the files that it imports, too.
+        with _own_imports() if len(_running) == 1 else contextlib.nullcontext():
             exec(compile(source, file, "exec"), module.__dict__)
             sections = {name: _as_config(module, name) for name in list(vars(module))}
             for section in sections.values():
@@ -205,7 +206,6 @@ def _with_names(module: ModuleType, names: Sequence[str]) -> ModuleType:
         if name not in vars(module):
             known = [other for other in vars(module) if not other.startswith("__")]
             raise ConfigError(f"{module.__name__} has no '{name}'; {did_you_mean(name, known)}")
-        _as_config(module, name)
     return module
 
 

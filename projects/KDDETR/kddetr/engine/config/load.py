@@ -39,7 +39,7 @@ _LIBRARIES = ("torch", "torchvision", "detectron2", "fvcore", "timm", "numpy", "
 def load_config(path: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config file, complete its ``train`` section with the defaults, apply overrides, and
     scale what neither they nor the user's own file set to the batch, see
-    :func:`~kddetr.engine.scaling.scale_to_batch`.
+    :func:`~kddetr.engine.config.scaling.scale_to_batch`.
 
     Args:
         path: a LazyConfig ``.py`` file, or the ``config.yaml`` that a run of this project has

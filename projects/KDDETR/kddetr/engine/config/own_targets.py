@@ -1,6 +1,6 @@
 """Classes and functions that are written in a config file itself.
 
-Such a class has its file as its module, see :mod:`.config_files`, so a run saves it as
+Such a class has its file as its module, see :mod:`.files`, so a run saves it as
 ``/path/own.py.NearObjects``. Here it is found again.
 """
 

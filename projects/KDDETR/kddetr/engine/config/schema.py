@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import ConfigError, did_you_mean
 from ...renamed import current_name
 from ...structures import DistillationLoss
-from .calls import call_parameters, located, target_name
+from .calls import call_parameters, holds_call, located, target_name
 from .renamed import LOSS_IS_NOW, current_argument
 
 # Sections whose keys are those of the calls in them; ``train`` is in defaults.py.
@@ -84,7 +84,7 @@ def _check_calls(node: Any, path: str, source: str, *, in_call: bool) -> None:
     if target is not None and not isinstance(target, Mapping):
         _check_arguments(node, target, path, source)
     for key, value in node.items():
-        if in_call and target is None and _holds_call(value):
+        if in_call and target is None and holds_call(value):
             raise ConfigError(
                 f"{source}: {path}.{key} is a LazyCall inside a plain dictionary, which Detectron2"
                 " does not call: use a list of LazyCalls, or an argument for each of them."
@@ -121,9 +121,3 @@ def _check_arguments(
             f"{source}: {path}.{key}: {target_name(target)} has no such argument; {hint} (A call"
             " with other arguments is written as a whole in a config file.)"
         )
-
-
-def _holds_call(value: Any) -> bool:
-    if isinstance(value, list):
-        return any(_holds_call(item) for item in value)
-    return isinstance(value, Mapping) and "_target_" in value

@@ -17,9 +17,9 @@ from .schema import CALLS
 
 # Given when the call is made.
 GIVEN_LATER = ("optimizer.params.model",)
+_INFINITE = (float("inf"), float("-inf"))  # which a class of the user's may take
 # Smallest values of arguments of PyTorch's loader, which is made long after the start of training
 # where it is for evaluation.
-_INFINITE = (float("inf"), float("-inf"))  # which a class of the user's may take
 LEAST = {"num_workers": 0, "batch_size": 1, "total_batch_size": 1, "unlabeled_per_batch": 0}
 
 
@@ -71,8 +71,9 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
             raise ConfigError(
                 f"{path}: {target_name(target)} needs the argument {name}: set {path}.{name}."
             )
-    types, strict = argument_types(target), is_typed(located(target))
-    package = str(getattr(located(target), "__module__", "")).split(".")[0]
+    function = located(target)
+    types, strict = argument_types(target), is_typed(function)
+    package = str(getattr(function, "__module__", "")).split(".")[0]
     for name, value in node.items():
         key = f"{path}.{name}"
         if name in types and not fits(value, types[name]):
