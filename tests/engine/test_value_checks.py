@@ -236,7 +236,9 @@ class Mistaken:
 
 
 def test_only_an_error_of_the_arguments_becomes_a_sentence():
-    with pytest.raises(ConfigError, match=r"Linear: it cannot be built .*RuntimeError: .*negative dimension"):
+    with pytest.raises(
+        ConfigError, match=r"Linear: it cannot be built .*RuntimeError: .*negative dimension"
+    ):
         build(L(nn.Linear)(in_features=-1, out_features=2))
     with pytest.raises(ConfigError, match=r"TypeError: .*unexpected keyword argument 'm'"):
         build(L(Mistaken)(m=3))

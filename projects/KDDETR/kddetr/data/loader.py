@@ -172,7 +172,9 @@ class TrainLoader:
             # uses too.
             generator=torch.Generator(),
         )
-        yield from loader
+        with _sigterm_blocked():
+            batches = iter(loader)
+        yield from batches
 
     def _places(self, iteration: int) -> Iterator[list[tuple[int, int]]]:
         """The (stream, position) pairs of this process's batches, from ``iteration`` on."""
@@ -196,6 +198,21 @@ class _Samples(Dataset):
         return self.streams[stream].sample(position)
 
 
+@contextlib.contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Worker processes that are started inside begin with SIGTERM blocked in all of their threads,
+    those that libraries start in them included; :func:`_leave_signals_to_the_job` waits for it.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # on macOS
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _leave_signals_to_the_job(_: int) -> None:
     """Schedulers and terminals send a signal to every process of a job. A worker has to outlive it,
     so that the process that it loads for can finish its step and save. That process ends it then,
@@ -203,8 +220,7 @@ def _leave_signals_to_the_job(_: int) -> None:
     """
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if hasattr(signal, "sigwaitinfo"):
         threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
