@@ -11,11 +11,13 @@ import pytest
 import torch
 import yaml
 from omegaconf import OmegaConf
+from torch import nn
 
 from kddetr.checkpoint import CheckpointError, read_checkpoint
 from kddetr.engine import ConfigError, Trainer
 from kddetr.engine.config.differences import differences
 from kddetr.engine.config.scaling import scale_to_batch
+from kddetr.engine.optimizer_state import check_alike
 from kddetr.engine.resuming import converted
 
 
@@ -240,3 +242,32 @@ def test_a_name_and_its_callable_are_the_same_setting(toy, tmp_path):
         "lr_multiplier.milestones": ([0.5], [0.1, 0.2, 0.3]),
         "train.seed": (0, 1),
     }
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adafactor])
+def test_a_sound_state_is_alike_and_one_that_lacks_an_entry_is_not(kind):
+    """PyTorch itself would stop at the first step."""
+    options = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
+    optimizer = kind(model.parameters(), lr=0.1, **options)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    check_alike(optimizer)
+    state = optimizer.state[model[0].weight]  # of the only weight with four dimensions
+    *others, last = state
+    del state[last]
+    if others:
+        with pytest.raises(ValueError, match=f"{last} is missing for some"):
+            check_alike(optimizer)
+    optimizer.state[model[1].bias][last] = torch.Size([1])
+    with pytest.raises(ValueError, match=f"{last} is not of one kind"):
+        check_alike(optimizer)
+
+
+@pytest.mark.parametrize("batch", ["8", torch.ones(2), 1.5])
+def test_a_batch_of_another_type_in_a_checkpoint_is_a_sentence(toy, tmp_path, dataset, batch):
+    cfg = toy.toy_config(tmp_path, dataset, eval_period=0, max_iter=1)
+    trainer = Trainer(cfg)
+    state = trainer.state_dict() | {"batch": batch}
+    with pytest.raises(TypeError, match="its batch is a"):
+        trainer.load_state_dict(state)

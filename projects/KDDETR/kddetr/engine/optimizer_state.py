@@ -4,6 +4,7 @@ The moments come from the checkpoint, the options (rates, weight decay, betas) f
 """
 
 import inspect
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ def check_alike(optimizer: torch.optim.Optimizer) -> None:
     A damaged entry would otherwise end in an error of PyTorch at the first step, or in none.
 
     Raises:
-        ValueError: a parameter has other entries than another of as many dimensions.
+        ValueError: a parameter has other entries than another of as many dimensions, or some of
+            them only. Optimizers such as Adafactor keep others for vectors than for matrices.
     """
     first: dict[Any, dict[str, Any]] = {}
     for parameter, entries in optimizer.state.items():
@@ -73,6 +75,11 @@ def check_alike(optimizer: torch.optim.Optimizer) -> None:
         for name in dict.fromkeys([*other, *kinds]):
             if kinds and other and kinds.get(name) != other.get(name):
                 raise ValueError(f"the optimizer's {name} is not of one kind for all parameters")
+    names = {tuple(kinds) for kinds in first.values()}
+    for some, others in itertools.permutations(names, 2):
+        if some and {*some} < {*others}:
+            lacking = ", ".join(sorted({*others} - {*some}))
+            raise ValueError(f"the optimizer's {lacking} is missing for some of the parameters")
 
 
 def _kind(value: Any, parameter: nn.Parameter) -> Any:

@@ -214,7 +214,10 @@ class Trainer(DefaultTrainer):
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
             _log.warning("The checkpoint has no optimizer state: the optimizer starts anew.")
-        self.resumed_batch = state_dict.get("batch")
+        batch = state_dict.get("batch")
+        if not isinstance(batch, int | None):
+            raise TypeError(f"its batch is a {type(batch).__name__}")
+        self.resumed_batch = batch
 
     def describe(self) -> str:
         """One line about the model, the optimizer, the batch, the devices and the length."""
