@@ -196,6 +196,8 @@ TWICE = tiny_detector()
         ({"student": nn.Linear(2, 2)}, "The student is a Linear, which is not a Detector"),
         ({"teacher": None}, "needs a teacher: give one"),
         ({"sampler": None}, "The sampler is None, which cannot be called"),
+        ({"sampler": lambda teacher: None}, "cannot be called with 2 arguments"),
+        ({"loss": SpecificSampler()}, "cannot be called with 3 arguments"),
         ({"loss": "kd"}, "The loss is 'kd', which cannot be called"),
         ({"sampler": SpecificSampler}, "The sampler is the class SpecificSampler itself"),
         ({"student": TWICE, "teacher": TWICE}, "Teacher and student share weights"),
@@ -222,3 +224,11 @@ def test_a_wrapper_of_a_teacher_needs_a_detector():
             CachedEncoder(wrong)
         with pytest.raises(UsageError, match="Vocabulary is around"):
             Vocabulary(detector=wrong, classes=["a"], wanted=["a"])
+
+
+@pytest.mark.parametrize("part", [SpecificSampler(), lambda: None, 3])
+def test_a_weighting_or_a_term_with_other_arguments_is_refused(part):
+    with pytest.raises(ValueError, match="cannot be called with the teacher's predictions alone"):
+        WeightedMeanLoss(weighting=part)
+    with pytest.raises(ValueError, match="A term of a loss is"):
+        WeightedMeanLoss(class_loss=part)

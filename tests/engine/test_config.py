@@ -193,9 +193,17 @@ def test_require_sections():
         require_sections(OmegaConf.create({"dataloader": {}}), "dataloader.test")
 
 
-@pytest.mark.parametrize("value", ["0", "'1e-3'", "True", "dict(dataset=[])"])
-def test_a_part_that_builds_nothing_is_refused(tmp_path, value):
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("train", "0"),
+        ("train", "'1e-3'"),
+        ("evaluator", "True"),
+        ("test", "dict(dataset=[])"),
+    ],
+)
+def test_a_part_that_builds_nothing_is_refused(tmp_path, part, value):
     file = tmp_path / "mine.py"
-    file.write_text(f"dataloader = dict(train={value})\nmodel = None\n")
-    with pytest.raises(ConfigError, match=r"dataloader\.train is .*write it as a LazyCall"):
+    file.write_text(f"dataloader = dict({part}={value})\nmodel = None\n")
+    with pytest.raises(ConfigError, match=r"dataloader\.\S+ is .*write it as a LazyCall"):
         load_config(str(file))

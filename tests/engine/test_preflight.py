@@ -176,9 +176,11 @@ def test_a_mapper_out_of_range_is_found_before_training(cfg, part):
 
 
 @pytest.mark.parametrize(
-    ("key", "mapper", "words"),
+    ("key", "value", "words"),
     [
         ("mapper", "1e-3", "which cannot be called"),
+        ("mapper", None, "which cannot be called"),
+        ("dataset", {"names": "mine"}, "write it as a LazyCall"),
         (
             "unlabeled_mapper",
             L(DetectionMapper)(is_train=True, augmentations=[]),
@@ -186,8 +188,15 @@ def test_a_mapper_out_of_range_is_found_before_training(cfg, part):
         ),
     ],
 )
-def test_a_mapper_that_cannot_be_used_is_found_before_training(cfg, key, mapper, words):
-    cfg.dataloader.train[key] = mapper
+def test_parts_of_a_loader_that_cannot_be_used_are_found_before_training(
+    cfg, dataset, key, value, words
+):
+    files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
+    node = L(load_coco_format)(**files, name=dataset)
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[])
+    cfg.dataloader.train = L(build_train_loader)(dataset=node, mapper=mapper, total_batch_size=2)
+    check_config(cfg)
+    cfg.dataloader.train[key] = value
     with pytest.raises(ConfigError, match=rf"dataloader\.train\.{key} .*{words}"):
         check_config(cfg)
 

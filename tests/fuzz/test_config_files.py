@@ -15,7 +15,12 @@ from tests.fuzz.small_run import run, values, values_of, write_small_run
 
 JUNK: list[Any] = [None, True, 0, -1, 0.5, 1e300, float("nan"), [], {}, [None], {"a": 1}, [[]]]
 JUNK += ["", "text", "7", "1e-3", "${train.seed}", "${nope}", "${", "\u00fc", "a\nb", 10**30, "???"]
-JUNK += ["os.system", "torch.nn.Linear", "engine_toy.ToyDetector", {"_target_": "builtins.dict"}]
+JUNK += [
+    "os.system",
+    "torch.nn.Linear",
+    "kddetr.points.SpecificSampler",
+    {"_target_": "builtins.dict"},
+]
 # Lines for a Python config.
 LINES = """
 import nowhere

@@ -18,6 +18,7 @@ from .returned import (
     part_name,
     placed_queries,
     scalar_losses,
+    takes,
     without_gradient,
 )
 from .structures import (
@@ -250,15 +251,18 @@ def _check_parts(
             "Teacher and student share weights, which would freeze the student with its teacher:"
             " give the teacher a copy of its own, copy.deepcopy(student)."
         )
-    callables = {"sampler": sampler, "loss": loss, "query_placement": query_placement or id}
-    for name, part in callables.items():
+    callables = {"sampler": (sampler, 2), "loss": (loss, 3)}
+    if query_placement is not None:
+        callables["query_placement"] = (query_placement, 2)
+    for name, (part, arguments) in callables.items():
         if isinstance(part, type):
             raise UsageError(
                 f"The {name} is the class {part.__name__} itself: make an object of it, in a config"
                 f" with L({part.__name__})(...)."
             )
-        if not callable(part):
+        if not takes(part, arguments):
             raise UsageError(
-                f"The {name} is {described(part)}, which cannot be called: see docs/your_own.md for"
-                " what a sampler, a loss and a query placement are."
+                f"The {name} is {described(part)}, which cannot be called with {arguments}"
+                " arguments: see docs/your_own.md for what a sampler, a loss and a query placement"
+                " are."
             )

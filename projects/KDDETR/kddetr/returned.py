@@ -3,6 +3,7 @@
 Each error names the class, the entry and what it is, so that the code to mend is found.
 """
 
+import inspect
 from collections.abc import Mapping
 from numbers import Real
 
@@ -28,6 +29,19 @@ def described(value: object) -> str:
     kind = type(value).__name__
     article = "an" if kind[0] in "AEIOUaeio" or kind == "ndarray" else "a"
     return f"{article} {kind}" + ("" if shape is None else f" of shape {tuple(shape)}")
+
+
+def takes(part: object, count: int) -> bool:
+    """Whether a part can be called with ``count`` arguments, as far as that shows."""
+    if not callable(part):
+        return False
+    try:
+        inspect.signature(part).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # some builtins have no signature
+        pass
+    return True
 
 
 def scalar_losses(returned: object, owner: object, device: torch.device) -> dict[str, Tensor]:

@@ -6,12 +6,15 @@ They need no model; :func:`kddetr.engine.check_model` is for the model before it
 import logging
 import os
 import tempfile
+from typing import Any
 
 import torch
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
 from ..data import (
+    build_train_loader,
     check_dataset,
     check_pixels,
     check_same_classes,
@@ -19,11 +22,12 @@ from ..data import (
     warn_of_shared_images,
 )
 from ..errors import CheckpointError, ConfigError
-from .config.calls import needs_no_teacher, walk
+from .config.calls import located, needs_no_teacher, walk
 from .config.load import build
 from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, names_in
 
 _log = logging.getLogger(__name__)
+_LOADERS = (build_train_loader, build_detection_train_loader, build_detection_test_loader)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -149,17 +153,31 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
                 f"dataloader.{key}.image_format is {order}, but every detector here takes RGB and"
                 " converts images to BGR itself where it needs BGR: set it to RGB."
             )
-        mapper = build(OmegaConf.select(cfg, f"dataloader.{key}"))
-        if mapper is not None and not callable(mapper):
-            raise ConfigError(
-                f"dataloader.{key} is {mapper!r}, which cannot be called with a record of a data"
-                " set: take a kddetr.data.DetectionMapper, or a function of your own."
-            )
+        name, part = key.split(".")
+        loader = cfg.dataloader.get(name)
+        mapper = build(loader.get(part)) if OmegaConf.is_dict(loader) else None
         if key == "train.unlabeled_mapper" and getattr(mapper, "labeled", False):
             raise ConfigError(
                 "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
                 " have: set its argument labeled to False."
             )
+        is_known = OmegaConf.is_dict(loader) and located(loader.get("_target_", dict)) in _LOADERS
+        if is_known and part in loader:  # other loaders may take what they like
+            _check_parts(f"dataloader.{name}", loader.get("dataset"), part, mapper)
+
+
+def _check_parts(key: str, dataset: Any, name: str, mapper: Any) -> None:
+    """Refuse a data set that is not described by a LazyCall, and a mapper that cannot be called."""
+    if OmegaConf.is_dict(dataset) and "_target_" not in dataset:
+        raise ConfigError(
+            f"{key}.dataset is a group of keys without a _target_, and so builds nothing: write it"
+            " as a LazyCall, such as L(load_coco_format)(...)."
+        )
+    if not callable(mapper) and not (mapper is None and name == "unlabeled_mapper"):
+        raise ConfigError(
+            f"{key}.{name} is {mapper!r}, which cannot be called with a record of a data set: take"
+            " a kddetr.data.DetectionMapper, or a function of your own."
+        )
 
 
 def _check_images(cfg: DictConfig, labeled: list[str], tested: list[str], training: bool) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..parallel import mean_over_processes
-from ..returned import described, part_name
+from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
 from .weighting import EqualWeight, ForegroundWeight
@@ -58,13 +58,17 @@ class WeightedMeanLoss(nn.Module):
         for term in (self.class_loss, *self.box_losses):
             named = isinstance(getattr(term, "name", None), str)
             weighted = isinstance(getattr(term, "weight", None), Real | Tensor)
-            if not (callable(term) and named and weighted):
+            if not (takes(term, 2) and named and weighted):
                 raise ValueError(
                     f"A term of a loss is {described(term)}, but it needs a name and a weight, a"
-                    " text and a number, and has to be callable: see kddetr.losses.PointTerm."
+                    " text and a number, and is called with the predictions of student and teacher:"
+                    " see kddetr.losses.PointTerm."
                 )
-        if not callable(self.weighting):
-            raise ValueError(f"weighting is {described(self.weighting)}, which cannot be called.")
+        if not takes(self.weighting, 1):
+            raise ValueError(
+                f"weighting is {described(self.weighting)}, which cannot be called with the"
+                " teacher's predictions alone."
+            )
         # A list does not register the parameters that a term of one's own may have.
         self.learned_terms = nn.ModuleList(t for t in self.box_losses if isinstance(t, nn.Module))
         names = [term.name for term in (self.class_loss, *self.box_losses)]

@@ -59,8 +59,9 @@ def check_sections(tree: Mapping[str, Any], source: str) -> None:
             hint = did_you_mean(str(key), LOADERS)
             raise ConfigError(f"{source}: unknown key dataloader.{key}; {hint}")
     for path in WHOLE:
-        *outer, last = path.split(".")
-        node = (tree.get(outer[0]) or {} if outer else tree).get(last)
+        node: Any = tree
+        for part in path.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
         is_group = isinstance(node, Mapping) and node and "_target_" not in node
         if is_group or isinstance(node, str | int | float):
             found = "a group of keys without a _target_" if is_group else f"the value {node!r}"
