@@ -1,6 +1,7 @@
 """The training stream does not depend on workers, processes, resuming or unlabelled images."""
 
 import itertools
+import logging
 import multiprocessing
 import random
 
@@ -138,7 +139,8 @@ def test_the_sizes_of_the_loader():
     assert [len(stream.records) for stream in loader.streams] == [10, 9]
 
 
-def test_unlabelled_images_that_are_not_used_are_warned_of(caplog):
+def test_the_log_says_that_unlabelled_images_are_not_used(caplog):
+    caplog.set_level(logging.INFO, logger="kddetr")
     assert len(_loader(unlabeled=_records(9)).streams) == 1
     assert "None of the 9 unlabelled images is used: set dataloader.train.unl" in caplog.text
 

@@ -232,12 +232,10 @@ def _check_parts(
     student: object, teacher: object, *, sampler: object, loss: object, query_placement: object
 ) -> None:
     """Raise a UsageError where a part is not of its kind."""
-    for name, detector, kind in (
-        ("student", student, Detector),
-        ("teacher", teacher, QueryableDetector),
-    ):
-        if name == "teacher" and detector is None:
-            continue  # it is never asked
+    detectors: list[tuple[str, object, type]] = [("student", student, Detector)]
+    if teacher is not None:  # without one it is never asked
+        detectors.append(("teacher", teacher, QueryableDetector))
+    for name, detector, kind in detectors:
         if not isinstance(detector, kind) or not isinstance(detector, nn.Module):
             raise UsageError(
                 f"The {name} is {described(detector)}, which is not a {kind.__name__} of"

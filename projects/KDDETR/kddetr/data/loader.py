@@ -72,8 +72,8 @@ def build_train_loader(
                 "and their `unlabeled_mapper`, or set it to 0."
             )
         streams.append(_stream(UNLABELED, unlabeled, unlabeled_mapper, unlabeled_per_batch, seed))
-    elif unlabeled:
-        _log.warning(
+    elif unlabeled:  # no warning, because the bundled experiments name them all
+        _log.info(
             "None of the %d unlabelled images is used: set dataloader.train.unlabeled_per_batch to "
             "how many of the %d images of a batch are taken from them.",
             len(unlabeled),
