@@ -6,10 +6,10 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from torch import nn
 
 from kddetr.boxes import box_giou, box_iou, cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from kddetr.detectors.detr import deformable_attention
+from kddetr.detectors.detr import sampling
 from kddetr.detectors.detr.attention import GroupMask
 from kddetr.detectors.detr.criterion import SetCriterion
-from kddetr.detectors.detr.deformable_attention import DeformableAttention, sample_values_torch
+from kddetr.detectors.detr.deformable_attention import DeformableAttention
 from kddetr.detectors.detr.denoising import ContrastiveDenoising, Noise
 from kddetr.detectors.detr.encoder import cell_centres
 from kddetr.detectors.detr.matcher import HungarianMatcher, Target
@@ -59,19 +59,16 @@ def test_box_sine_embedding():
         z.check(f"out/{name}", box_sine_embedding(points, features, **settings))
 
 
-def implementations():
-    kernel = deformable_attention._kernel("cpu")
-    return ["torch", "kernel"] if kernel else ["torch"]
-
-
-@pytest.mark.parametrize("implementation", implementations())
+@pytest.mark.parametrize("implementation", sampling.IMPLEMENTATIONS)
 def test_deformable_sampling_forward_and_backward(implementation):
+    if implementation == "library":
+        pytest.importorskip("torch_ms_deform_attn")
     z = Golden("msdeform_core")
     value, locations, weights = (
         z[f"in/{n}"].requires_grad_() for n in ("value", "sampling_locations", "attention_weights")
     )
-    sample = {"torch": sample_values_torch, "kernel": deformable_attention.sample_values}
-    out = sample[implementation](value, z.shapes(), locations, weights)
+    with sampling.sampled_by(implementation):
+        out = sampling.sample_values(value, z.shapes(), locations, weights)
     z.check("out/output", out)
     out.backward(z["in/grad_output"])
     z.check_relative("out/grad_value", value.grad)

@@ -1,91 +1,15 @@
 """Multi-scale deformable attention (Zhu et al., Deformable DETR).
 
-The sampling is plain PyTorch, or a kernel of the library torch-ms-deform-attn where that is
-installed (about four times as fast on a CPU). :func:`sample_values` chooses.
-
-Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels per head.
+Shape letters: B images, N queries, S tokens, H heads, M levels, P points, C embedding width, D
+channels per head.
 """
 
-import functools
-import logging
 import math
-from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-_log = logging.getLogger(__name__)
-
-Shapes = Sequence[tuple[int, int]]
-
-
-def sample_values(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
-    """The weighted sum of bilinear samples from every level.
-
-    Args:
-        values: (B, S, H, D).
-        shapes: (height, width) of the M levels, whose cells are the S tokens in order.
-        locations: (B, N, H, M, P, 2) x, y as fractions of each level's padded map; samples outside
-            the map are 0.
-        weights: (B, N, H, M, P) attention weights.
-
-    Returns:
-        (B, N, H * D), in float32 where the inputs have a lower precision.
-    """
-    values, locations, weights = (
-        t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
-        for t in (values, locations, weights)
-    )
-    kernel = _kernel(values.device.type)
-    with torch.autocast(values.device.type, enabled=False):
-        if kernel is None or 0 in (*values.shape, *locations.shape):
-            return sample_values_torch(values, shapes, locations, weights)
-        sizes = torch.tensor(list(shapes), dtype=torch.int64, device=values.device)
-        starts = F.pad(sizes.prod(1).cumsum(0)[:-1], (1, 0))
-        return kernel(
-            values.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous()
-        )
-
-
-def sample_values_torch(
-    values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor
-) -> Tensor:
-    """:func:`sample_values` by ``grid_sample``, for every device."""
-    batch, _, num_heads, depth = values.shape
-    num_queries = locations.shape[1]
-    grids = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * H, N, M, P, 2)
-    sampled = []
-    for level, (height, width) in enumerate(shapes):
-        start = sum(h * w for h, w in shapes[:level])
-        maps = values[:, start : start + height * width].permute(0, 2, 3, 1)
-        maps = maps.reshape(batch * num_heads, depth, height, width)
-        sampled.append(
-            F.grid_sample(maps, grids[:, :, level], padding_mode="zeros", align_corners=False)
-        )
-    weights = weights.transpose(1, 2).flatten(0, 1).flatten(-2)[:, None]
-    out = (torch.cat(sampled, dim=-1) * weights).sum(-1)
-    return out.view(batch, num_heads * depth, num_queries).transpose(1, 2)
-
-
-@functools.cache
-def _kernel(device_type: str) -> Callable[..., Tensor] | None:
-    """The library's kernel for a type of device, or None; logs which implementation is used."""
-    try:
-        import torch_ms_deform_attn as library
-
-        # A library that was built without CUDA can be imported; only a call shows the difference.
-        one = torch.ones(1, 1, 1, 1, device=device_type)
-        size = torch.ones(1, 2, dtype=torch.int64, device=device_type)
-        centre = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
-        library.ms_deform_attn(one, size, size[:, 0] * 0, centre, centre[..., 0])
-    except (ImportError, RuntimeError) as error:
-        _log.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
-        return None
-    _log.info(
-        "Deformable attention on %s: torch-ms-deform-attn %s.", device_type, library.__version__
-    )
-    return library.ms_deform_attn
+from .sampling import Shapes, sample_values
 
 
 class DeformableAttention(nn.Module):
