@@ -22,16 +22,26 @@ PACKAGE = ROOT / "projects" / "KDDETR" / "kddetr"
 # The rooms that each room may import besides itself: structures <- detectors, points, losses and
 # teachers <- distiller <- engine. The package's __init__ may import all of them. A new room is
 # added here.
-BASE = {"boxes", "errors", "parallel", "ranges", "renamed", "returned", "structures"}
+BASE = {
+    "boxes",
+    "errors",
+    "parallel",
+    "predictions",
+    "ranges",
+    "renamed",
+    "returned",
+    "structures",
+}
 MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
     "parallel": set(),
+    "predictions": {"errors"},
     "quiet": set(),
     "ranges": set(),
     "renamed": {"errors"},
     "returned": {"errors", "structures"},
-    "structures": {"errors", "renamed"},
+    "structures": {"errors", "predictions", "renamed"},
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},
     "points": BASE,
