@@ -66,6 +66,27 @@ class Predictions:
         """The same predictions without a gradient."""
         return self._map(Tensor.detach)
 
+    def to(self, device: torch.device | str) -> "Predictions":
+        """The same predictions on a device."""
+        return self._map(lambda t: t.to(device))
+
+    @staticmethod
+    def cat(parts: Sequence["Predictions"], dim: int) -> "Predictions":
+        """The predictions of several parts, joined along their dimension of images or queries.
+
+        Args:
+            parts: predictions of the same layers.
+            dim: 1 for images, 2 for queries.
+        """
+        logits, boxes = ([getattr(p, name) for p in parts] for name in ("logits", "boxes"))
+        class_boxes = [p.class_boxes for p in parts if p.class_boxes is not None]
+        return Predictions(
+            torch.cat(logits, dim),
+            torch.cat(boxes, dim),
+            torch.cat(class_boxes, dim) if class_boxes else None,
+            parts[0].layers,
+        )
+
     def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
         """The predictions of each query group, by the group's name."""
         parts, start = {}, 0

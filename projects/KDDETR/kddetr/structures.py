@@ -106,11 +106,24 @@ class Queries:
         """The same queries without a gradient."""
         return self._map(Tensor.detach)
 
+    def to(self, device: torch.device | str) -> "Queries":
+        """The same queries on a device."""
+        return self._map(lambda t: t.to(device))
+
     def select(self, images: Sequence[int]) -> "Queries":
         """The queries of the images with these indices."""
         return self._map(lambda t: t[list(images)])
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
+    def split(self) -> dict[str, "Queries"]:
+        """The queries of each group, by its name; without groups, all of them under ``queries``."""
+        parts, start = {}, 0
+        ungrouped = replace(self, groups={}, attends_to={})
+        for name, size in (self.groups or {"queries": len(self)}).items():
+            part = ungrouped._map(lambda t, at=start, n=size: t.narrow(1, at, n))
+            parts[name], start = part.named(name), start + size
+        return parts
+
+    def _map(self, function: Callable[..., Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
         mapped: dict[str, Any] = {n: t if t is None else function(t) for n, t in parts.items()}
         return replace(self, **mapped)
