@@ -40,7 +40,8 @@ class Predictions:
 
     def last(self) -> "Predictions":
         """The predictions of the last layer, with the layer axis kept (L = 1)."""
-        return replace(self._map(lambda t: t[-1:]), layers=LAST)
+        layers = LAST if self.layers is None else self.layers[-1:]
+        return replace(self._map(lambda t: t[-1:]), layers=layers)
 
     def of_layers(self, layers: Sequence[int] | None) -> "Predictions":
         """The predictions of some decoder layers; those that have been chosen already stay.
