@@ -31,6 +31,7 @@ BASE = {
     "renamed",
     "returned",
     "structures",
+    "unanswered",
 }
 MAY_IMPORT = {
     "boxes": set(),
@@ -42,12 +43,13 @@ MAY_IMPORT = {
     "renamed": {"errors"},
     "returned": {"errors", "structures"},
     "structures": {"errors", "predictions", "renamed"},
+    "unanswered": {"structures"},
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},
     "points": BASE,
     "losses": BASE,
     "data": BASE,
-    "teachers": {*BASE, "data", "detectors"},
+    "teachers": {*BASE, "checkpoint", "data", "detectors"},
     "distiller": BASE,
     "checkpoint": {*BASE, "zoo"},
     "engine": {*BASE, "checkpoint", "data", "teachers"},

@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..errors import DatasetError
 from ..ranges import whole
+from .affine import AFFINE, affine_of
 from .entries import is_left_out
 from .images import check_size, read_image
 
@@ -89,8 +90,9 @@ class DetectionMapper:
 
         Returns:
             The dict without its annotations, with ``image`` (uint8, (3, H, W)), ``height`` and
-            ``width`` of the file and, if labelled and in training, ``instances`` with ``gt_boxes``
-            (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
+            ``width`` of the file, ``affine``, which says where its pixels lie in ``image`` (see
+            :func:`~kddetr.data.affine.affine_of`), and, if labelled and in training, ``instances``
+            with ``gt_boxes`` (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
 
         Raises:
             DatasetError: the file is missing, broken or of another size than in the dict, a box is
@@ -107,6 +109,7 @@ class DetectionMapper:
         # A flipped view has negative strides, which torch refuses.
         pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         mapped["image"] = torch.from_numpy(pixels)
+        mapped[AFFINE] = affine_of(transforms, mapped["width"], mapped["height"])
         if self.is_train and self.labeled:
             mapped["instances"] = _instances(record, transforms, augmented.image.shape[:2])
         return mapped
@@ -135,13 +138,26 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
         )
     # Checked before the transforms, which would reorder the corners of a box of negative size.
     sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    boxes = transforms.apply_box(boxes)
-    height, width = size
-    boxes = boxes.reshape(-1, 4).clip(min=0, max=[width, height, width, height])
-    inside = sized & (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
+    boxes, inside = clipped(transforms.apply_box(boxes).reshape(-1, 4), size)
+    inside &= sized
     classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
     return Instances(
         size,
         gt_boxes=Boxes(torch.from_numpy(boxes[inside].astype(np.float32))),
         gt_classes=torch.from_numpy(classes[inside]),
     )
+
+
+def clipped(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut at the edges of an image, and which of them are in the image at all.
+
+    Args:
+        boxes: (N, 4) XYXY in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        (N, 4) boxes, and (N,) whether something is left of each.
+    """
+    height, width = size
+    boxes = boxes.clip(min=0, max=[width, height, width, height])
+    return boxes, (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
