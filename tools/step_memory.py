@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils import benchmark
 
 from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
+from kddetr.engine.precision import amp_dtype, dtype_name
 from kddetr.errors import UsageError, exit_on_user_error
 
 GIB = 2**30
@@ -53,7 +54,7 @@ def main() -> None:
     model = Trainer.build_model(cfg).to(device).train()
     optimizer = build(cfg.optimizer, params__model=model)
     batch = random_batch(args.images, tuple(args.size), args.boxes, model.num_classes)
-    amp = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None
+    amp = amp_dtype(cfg.train.amp, device, model)
 
     before = peak(device)
     for _ in range(args.steps):
@@ -63,8 +64,7 @@ def main() -> None:
     fixed = sum(p.nbytes for p in model.parameters())
     fixed += 3 * sum(p.nbytes for p in trainable(model))  # gradients, and two states of AdamW
     print(
-        f"{args.images} x {args.size[0]} x {args.size[1]} on {device},"
-        f" {cfg.train.amp.dtype if amp else 'float32'}:\n"
+        f"{args.images} x {args.size[0]} x {args.size[1]} on {device}, {dtype_name(amp)}:\n"
         f"  a step                                {seconds:8.1f} s\n"
         f"  peak memory of the process            {peak(device) / GIB:8.2f} GiB"
         f" ({before / GIB:.2f} before the first step)\n"

@@ -26,6 +26,7 @@ from ..errors import CheckpointError, ConfigError
 from .config.calls import located, needs_no_teacher, walk
 from .config.load import build
 from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, names_in
+from .precision import check_precision
 
 _log = logging.getLogger(__name__)
 _LOADERS = (build_train_loader, build_detection_train_loader, build_detection_test_loader)
@@ -124,7 +125,7 @@ def check_config(
         DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
-    _check_precision(cfg, resolve_device(cfg.train.device))
+    check_precision(cfg.train.amp, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
         labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
@@ -265,20 +266,6 @@ def check_output_dir(folder: str) -> None:
         raise ConfigError(
             f"{folder} already contains a run ({present[-1]}): continue it with --resume, or set"
             " train.output_dir=FOLDER for a new one."
-        )
-
-
-def _check_precision(cfg: DictConfig, device: torch.device) -> None:
-    amp = cfg.train.amp
-    if not amp.enabled:
-        return
-    if amp.dtype == "float16" and device.type == "cpu":
-        raise ConfigError(
-            "train.amp.dtype=float16 needs CUDA: use train.amp.dtype=bfloat16 on the CPU."
-        )
-    if amp.dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(
-            "This GPU does not support train.amp.dtype=bfloat16: use train.amp.dtype=float16."
         )
 
 
