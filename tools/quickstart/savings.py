@@ -9,6 +9,8 @@ run, and a table for each student.
 
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,31 +65,39 @@ def fewer_points(general: int) -> tuple[str, ...]:
     return (f"model.sampler.samplers.0.count={general}",)
 
 
+def pseudo_labels(threshold: float) -> str:
+    """The file of the bundled teacher's detections with at least this score, as labels."""
+    return f"output/quickstart/pseudo_labels_{threshold}.json"
+
+
 FEWER = "300 labelled images"
 DETR = "DAB-DETR, 300 labelled and 3,700 unlabelled images"
 RCNN = "Faster R-CNN, 300 labelled and 3,700 unlabelled images"
+CHOICE = "DAB-DETR, the score from which a detection becomes a label"
 
 
-def _with_unlabelled(table: str, prefix: str, kind: str) -> dict[str, Way]:
+def _with_unlabelled(table: str, kind: str, prefix: str = "", detr: str = "") -> dict[str, Way]:
     """The ways to use the images without labels, for one student."""
-    live, recorded = f"{QUICK}{prefix}distilled_unlabeled.py", f"{QUICK}{prefix}recorded.py"
-    alone, pseudo = f"{QUICK}{prefix}alone.py", f"{QUICK}{prefix}pseudo_labels.py"
+
+    def way(title: str, config: str, as_long_as: str = "") -> Way:
+        return Way(table, title, f"{QUICK}{prefix}{config}.py", same_time_as=as_long_as)
+
     both = f"{kind}_live"
+    specific, recorded, pseudo = f"{detr}specific", f"{detr}recorded", "pseudo_labels"
     return {
-        f"{kind}_alone": Way(table, "alone, labelled images only", alone),
-        both: Way(table, "live teacher, general and specific points", live),
-        f"{kind}_live_specific": Way(table, "live teacher, specific points", live, (_SPECIFIC,)),
-        f"{kind}_recorded": Way(table, "recorded teacher", recorded),
-        f"{kind}_pseudo": Way(table, "hard pseudo-labels", pseudo),
-        f"{kind}_live_specific_longer": Way(
-            table, "live teacher, specific points, equal time", live, (_SPECIFIC,), both
-        ),
-        f"{kind}_recorded_longer": Way(table, "recorded teacher, equal time", recorded, (), both),
-        f"{kind}_pseudo_longer": Way(table, "hard pseudo-labels, equal time", pseudo, (), both),
+        f"{kind}_alone": way("alone, labelled images only", "alone"),
+        both: way("live teacher, general and specific points", "distilled_unlabeled"),
+        f"{kind}_specific": way("live teacher, specific points", specific),
+        f"{kind}_recorded": way("recorded teacher", recorded),
+        f"{kind}_pseudo": way("hard pseudo-labels", pseudo),
+        f"{kind}_recorded_longer": way("recorded teacher, equal time", recorded, both),
+        f"{kind}_pseudo_longer": way("hard pseudo-labels, equal time", pseudo, both),
     }
 
 
 _DISTILLED = QUICK + "distilled.py"
+THRESHOLDS = (0.3, 0.5, 0.7)
+THRESHOLD = 0.5  # the best of them on the validation images
 WAYS = {
     "alone": Way(FEWER, "alone", QUICK + "alone.py"),
     "distilled": Way(FEWER, "50 general and 50 specific points, all layers", _DISTILLED),
@@ -97,8 +107,17 @@ WAYS = {
     "last_layer": Way(
         FEWER, "last student layer only", _DISTILLED, ("model.loss.student_layers=last",)
     ),
-    **_with_unlabelled(DETR, "", "detr"),
-    **_with_unlabelled(RCNN, "faster_rcnn_", "rcnn"),
+    **_with_unlabelled(DETR, "detr", detr="distilled_"),
+    **_with_unlabelled(RCNN, "rcnn", "faster_rcnn_"),
+    **{
+        f"pseudo_{threshold}": Way(
+            CHOICE,
+            f"pseudo-labels from a score of {threshold}",
+            QUICK + "pseudo_labels.py",
+            (f"dataloader.train.unlabeled.json_file={pseudo_labels(threshold)}",),
+        )
+        for threshold in THRESHOLDS
+    },
 }
 
 
@@ -115,6 +134,7 @@ def main() -> None:
         return
     say = begin()
     iterations = args.iterations or ITERATIONS
+    record_teacher(say)
     costs = measured_costs(args.output / "costs.json", args.ways, say)
     runs = {
         (name, seed): _run(name, seed, iterations, costs, args.output)
@@ -128,6 +148,20 @@ def main() -> None:
     write_lines(file, lines)
     print("\n" + tables(lines))
     say(f"done; the figures are in {shown(file)}")
+
+
+def record_teacher(say: Callable[[str], None]) -> None:
+    """Makes the record of the bundled teacher and the files of pseudo-labels, where they lack."""
+    record, best = ROOT / "output/quickstart/record", ROOT / "output/quickstart/pseudo_labels.json"
+    tool = [sys.executable, str(ROOT / "tools/record_teacher.py"), "--output", str(record)]
+    say("recording the teacher's answers about 4,000 images")
+    config = ["--config-file", str(ROOT / QUICK / "distilled.py")]
+    subprocess.run([*tool, *config], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    files = {threshold: ROOT / pseudo_labels(threshold) for threshold in THRESHOLDS}
+    for threshold, file in [*files.items(), (THRESHOLD, best)]:
+        if not file.is_file():
+            chosen = ["--pseudo-labels", str(file), "--threshold", str(threshold)]
+            subprocess.run([*tool, *chosen], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def measured_costs(file: Path, ways: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
