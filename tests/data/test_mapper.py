@@ -151,3 +151,25 @@ def test_thin_and_tiny_images_keep_at_least_a_pixel(tmp_path, size):
             assert (sample["width"], sample["height"]) == size
             assert min(sample["image"].shape) >= 1 and max(sample["image"].shape) <= 134
             assert len(sample["instances"]) == 1
+
+
+def test_kept_images_are_read_once_and_stay_as_they_were(photo):
+    class Darken(T.Transform):
+        def apply_image(self, image):
+            image[:] = 0  # in place
+            return image
+
+        def apply_coords(self, coords):
+            return coords
+
+    record = _record(photo, [(10, 20, 30, 10)])
+    plain = DetectionMapper(is_train=True, augmentations=[])(record)["image"]
+    mapper = DetectionMapper(is_train=True, augmentations=[], keep_images=True)
+    mapper(record)
+    photo.unlink()
+    mapper(record)["image"].zero_()
+    assert torch.equal(mapper(record)["image"], plain)
+    mapper.augmentations = T.AugmentationList([Darken()])
+    assert not mapper(record)["image"].any()
+    mapper.augmentations = T.AugmentationList([])
+    assert torch.equal(mapper(record)["image"], plain)

@@ -54,6 +54,8 @@ class DetectionMapper:
         labeled: False for images without labels: the result then has no ``instances``.
         bits: how many bits of 16-bit files are used, from 8 to 16, the same for all images of a
             data set; None: 16, or as many as a file itself states.
+        keep_images: keep every image in memory after it was read and decoded for the first time,
+            which takes H * W * 3 bytes an image in each loading process: for small data sets.
 
     Raises:
         ValueError: ``bits`` is out of range, or an augmentation is something else.
@@ -68,6 +70,7 @@ class DetectionMapper:
         image_format: str = "RGB",
         labeled: bool = True,
         bits: int | None = None,
+        keep_images: bool = False,
     ):
         if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
             raise ValueError(f"bits must be a whole number from 8 to 16, or None, not {bits!r}.")
@@ -84,6 +87,7 @@ class DetectionMapper:
         self.image_format = image_format
         self.labeled = labeled
         self.bits = bits
+        self._images: dict[str, np.ndarray] | None = {} if keep_images else None
 
     def __call__(self, record: dict) -> dict:
         """Map a dataset dict.
@@ -99,7 +103,7 @@ class DetectionMapper:
                 not finite, or a labelled image has no ``annotations`` key.
         """
         mapped = {k: v for k, v in record.items() if k != "annotations"}
-        image = read_image(record["file_name"], self.image_format, self.bits)
+        image = self._read(record["file_name"])
         _add_size(mapped, image)
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
@@ -113,6 +117,14 @@ class DetectionMapper:
         if self.is_train and self.labeled:
             mapped["instances"] = _instances(record, transforms, augmented.image.shape[:2])
         return mapped
+
+    def _read(self, file_name: str) -> np.ndarray:
+        """The pixels of a file; a copy where they are kept, as a transform may change them."""
+        if self._images is None:
+            return read_image(file_name, self.image_format, self.bits)
+        if file_name not in self._images:
+            self._images[file_name] = read_image(file_name, self.image_format, self.bits)
+        return self._images[file_name].copy()
 
 
 def _add_size(mapped: dict, image: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
 from ..data import (
+    build_test_loader,
     build_train_loader,
     check_dataset,
     check_pixels,
@@ -29,7 +30,12 @@ from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, n
 from .precision import check_precision
 
 _log = logging.getLogger(__name__)
-_LOADERS = (build_train_loader, build_detection_train_loader, build_detection_test_loader)
+_LOADERS = (
+    build_train_loader,
+    build_test_loader,
+    build_detection_train_loader,
+    build_detection_test_loader,
+)
 
 
 def resolve_device(name: str) -> torch.device:
