@@ -22,7 +22,7 @@ PACKAGE = ROOT / "projects" / "KDDETR" / "kddetr"
 # The rooms that each room may import besides itself: structures <- detectors, points, losses and
 # teachers <- distiller <- engine. The package's __init__ may import all of them. A new room is
 # added here.
-BASE = {"boxes", "errors", "parallel", "ranges", "renamed", "returned", "structures"}
+BASE = {"boxes", "errors", "parallel", "ranges", "renamed", "returned", "structures", "transfer"}
 MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "renamed": {"errors"},
     "returned": {"errors", "structures"},
     "structures": {"errors", "renamed"},
+    "transfer": set(),
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},
     "points": BASE,

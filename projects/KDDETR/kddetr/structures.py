@@ -106,7 +106,7 @@ class Queries:
 
     def select(self, images: Sequence[int]) -> "Queries":
         """The queries of the images with these indices."""
-        return self._map(lambda t: t[list(images)])
+        return self._map(lambda t: torch.stack([t[i] for i in images]))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}

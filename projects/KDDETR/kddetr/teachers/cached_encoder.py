@@ -19,6 +19,7 @@ from ..detectors.inputs import check_inputs
 from ..errors import UsageError
 from ..ranges import one_of
 from ..structures import QueryableDetector
+from ..transfer import to_device
 from .wrapper import TeacherWrapper
 
 
@@ -80,7 +81,9 @@ class CachedEncoder(TeacherWrapper):
                 self._encode_one(key, x)
         memory = self._memories[size]
         # Converted before they are stacked, because autocast on a CPU does not support float16.
-        tokens = torch.stack([self._images[key].tokens.to(memory.position) for key in keys])
+        like = memory.position
+        kept = [to_device(self._images[key].tokens, like.device).to(like.dtype) for key in keys]
+        tokens = torch.stack(kept)
         return replace(memory.select([0] * len(inputs)), tokens=tokens, _cache={})
 
     def _check_unchanged(self, key: Hashable, x: dict[str, Any]) -> None:
