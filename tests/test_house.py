@@ -31,6 +31,7 @@ BASE = {
     "renamed",
     "returned",
     "structures",
+    "transfer",
     "unanswered",
 }
 MAY_IMPORT = {
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "returned": {"errors", "structures"},
     "structures": {"errors", "predictions", "renamed"},
     "unanswered": {"structures"},
+    "transfer": set(),
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},
     "points": BASE,

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ...transfer import numbers
 from .sampling import Shapes, sample_values
 
 
@@ -82,7 +83,7 @@ class DeformableAttention(nn.Module):
         weights = weights.softmax(-1).unflatten(-1, samples)
         centre = references[:, :, None, :, None, :2].float()
         if references.shape[-1] == 2:
-            sizes = offsets.new_tensor([(w, h) for h, w in shapes])
+            sizes = numbers([(w, h) for h, w in shapes], offsets.device, offsets.dtype)
             locations = centre + offsets / sizes[:, None]
         else:
             extent = references[:, :, None, :, None, 2:].float()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...transfer import numbers
 from .attention import SelfAttention
 from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
@@ -118,8 +119,8 @@ class Encoder(nn.Module):
         references = cell_centres(levels.shapes, valid_ratios)
         added = position
         if self.level_embedding is not None:
-            sizes = torch.tensor([h * w for h, w in levels.shapes], device=x.device)
-            added = position + self.level_embedding.repeat_interleave(sizes, dim=0)
+            each = zip(self.level_embedding, levels.shapes, strict=True)
+            added = position + torch.cat([e.expand(h * w, -1) for e, (h, w) in each])
         for layer in self.layers:
             scaled = added if self.position_scale is None else added * self.position_scale(x)
             geometry = TokenGeometry(scaled, padding, levels.shapes, references)
@@ -141,8 +142,9 @@ def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Ten
     The levels are padded by different parts of their size, so the same place in the image has
     different coordinates on them.
     """
-    centres = []
+    centres, device = [], valid_ratios.device
+    sizes = numbers([(width, height) for height, width in shapes], device, valid_ratios.dtype)
     for level, (height, width) in enumerate(shapes):
-        size = valid_ratios[:, None, level] * valid_ratios.new_tensor([width, height])
-        centres.append(cell_grid(height, width, valid_ratios.device) / size)
+        size = valid_ratios[:, None, level] * sizes[level]
+        centres.append(cell_grid(height, width, device) / size)
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]

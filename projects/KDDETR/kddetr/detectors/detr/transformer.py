@@ -16,6 +16,7 @@ from ...errors import DivergedError
 from ...predictions import LAST
 from ...ranges import one_of, positive, whole
 from ...structures import EncodedDetector, Predictions, Queries
+from ...transfer import numbers, to_device
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
 from .batching import BACKBONE_BATCHING
@@ -153,7 +154,8 @@ class DetectionTransformer(nn.Module):
         check_precision(self.pixel_mean)
         check_inputs(inputs)
         images = [
-            (x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in inputs
+            (to_device(x["image"], self.device).float() - self.pixel_mean) / self.pixel_std
+            for x in inputs
         ]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         batched = BACKBONE_BATCHING[self.backbone_batching]
@@ -219,12 +221,15 @@ class DetectionTransformer(nn.Module):
             further = denoising.losses(of_denoising, targets, self.criterion)
         else:
             of_own, further = self.decode(memory, own), {}
-        losses = self.criterion(of_own, targets) | further
+        pairs, suffixes = [(of_own, targets)], ("", "_enc")
         proposals = self.query_source.proposals
         if proposals is not None:
-            pairs = proposals.predictions_and_targets(memory, targets)
-            losses |= self.criterion(*pairs, suffix="_enc")
-        return losses
+            pairs.append(proposals.predictions_and_targets(memory, targets))
+        found = [
+            self.criterion(*pair, matches=matches, suffix=suffix)
+            for pair, matches, suffix in zip(pairs, self.criterion.match(pairs), suffixes)
+        ]
+        return dict(found[0] | further, **found[-1])
 
     def detections(
         self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
@@ -240,6 +245,7 @@ class DetectionTransformer(nn.Module):
 
     def _target(self, instances: Instances) -> Target:
         height, width = instances.image_size
-        boxes = instances.gt_boxes.tensor.to(self.device).float()
-        scale = boxes.new_tensor([width, height, width, height])
-        return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
+        boxes = to_device(instances.gt_boxes.tensor, self.device).float()
+        scale = numbers([width, height, width, height], self.device, boxes.dtype)
+        labels = to_device(instances.gt_classes, self.device)
+        return Target(labels, xyxy_to_cxcywh(boxes / scale))
