@@ -48,6 +48,10 @@ class Spread:
         """The sums of the measurements of each repetition."""
         return Spread([a + b for a, b in zip(self.values, other.values, strict=True)])
 
+    def __sub__(self, other: "Spread") -> "Spread":
+        """The differences within each repetition."""
+        return Spread([a - b for a, b in zip(self.values, other.values, strict=True)])
+
     def __mul__(self, factor: float) -> "Spread":
         return Spread([factor * value for value in self.values])
 

@@ -29,8 +29,8 @@ def commit() -> str:
     """The commit of this project, with "+" where files differ from it; "" without git."""
     try:
         found = _git("rev-parse", "--short=10", "HEAD")
-        # Results are written into docs/ while a series of measurements runs.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+        # Not docs/, into which results are written while a series of measurements runs.
+        changed = _git("status", "--porcelain", "--", "projects", "configs", "tools")
     except (OSError, subprocess.CalledProcessError):
         return ""
     return found + "+" if changed else found

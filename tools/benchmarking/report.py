@@ -11,6 +11,8 @@ NAMES = {
     "plain_step": "plain step",
     "distillation_step": "distillation step",
     "floor": "floor: teacher forward + plain step",
+    "above_floor": "step - floor",
+    "points": "step - plain step - encoding",
     "ideal": "ideal: floor x operations",
 }
 

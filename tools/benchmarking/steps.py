@@ -112,15 +112,17 @@ def yardsticks(
         operations: of :func:`.operations.count_operations`; empty: there is no ideal.
 
     Returns:
-        ``teacher``, ``floor`` and ``ideal``, and ``step_over_plain``, ``step_over_floor`` and
-        ``step_over_ideal``, where they exist.
+        ``teacher``, ``floor``, ``above_floor`` (what the step takes beyond it), ``points`` (what it
+        takes beyond the plain step and the teacher's encoding) and ``ideal``; and
+        ``step_over_plain``, ``step_over_floor`` and ``step_over_ideal``, where they exist.
     """
     if "distillation_step" not in seconds:
         return {}, {}
     step, plain = seconds["distillation_step"], seconds["plain_step"]
     teacher = seconds["teacher_encode"] + seconds["teacher_decode"]
     floor = teacher + plain
-    times = {"teacher": teacher, "floor": floor}
+    times = {"teacher": teacher, "floor": floor, "above_floor": step - floor}
+    times["points"] = step - plain - seconds["teacher_encode"]
     ratios = {"step_over_plain": step / plain, "step_over_floor": step / floor}
     if operations:
         of_floor = operations["teacher"] + operations["plain_step"]
