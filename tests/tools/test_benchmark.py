@@ -126,8 +126,11 @@ def test_own_images_are_loaded_and_resized(tmp_path: Path):
         (["--device", "tpu"], "must be auto, cpu or cuda, not 'tpu'"),
         (["--json", "no/such/folder/x.json"], "there is no folder no/such/folder, make it."),
         (["--fixed-teacher"], "--fixed-teacher needs a config with a teacher"),
-        (["--own-images", "--", "dataloader=null"], "because the config has no dataloader.train."),
-        (["--device", "cpu", "train.amp={enabled:true,dtype:float16}"], "float16 needs a GPU"),
+        (["--own-images", "--", "dataloader=null"], "but the config has no dataloader.train."),
+        (
+            ["--device", "cpu", "train.amp={enabled:true,dtype:float16}"],
+            "train.amp.dtype=float16 needs CUDA",
+        ),
         (["--config-file", "configs/common/sgd.py"], "The config has no model"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import os
 import re
+from inspect import signature
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from benchmarking.memory import allocated, kept_for_backward, measure_memory, si
 from benchmarking.operations import count_operations, counted
 from benchmarking.shares import Timers, shares_of, time_shares, timed_parts
 from benchmarking.steps import run_step, time_steps
-from benchmarking.weights import batch_statistics, is_here, replace_missing, untrained
+from benchmarking.weights import batch_statistics, is_here, is_recorded, replace_missing, untrained
 from kddetr.detectors.detr.sampling import sample_values
 from kddetr.engine import build, load_config
 from kddetr.errors import UsageError
@@ -64,7 +65,7 @@ def test_a_cached_teacher_has_met_the_images_before():
     )
     calls = []
     teacher.backbone.register_forward_hook(lambda *_: calls.append(1))
-    assert count_operations(subject, subject.source.next())["teacher"] > 0
+    assert count_operations(subject, subject.source.next())["teacher"] == 0
     assert len(calls) == 2  # each image once, and none of them while operations were counted
     steps_of(subject, repeats=1, warmup=0)
     assert len(calls) == 2
@@ -271,6 +272,21 @@ def test_missing_files_are_replaced_by_random_weights():
     teacher = build(cfg.model.teacher)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert not is_here("https://example.com/weights.pth")  # it is not fetched
+
+
+def test_a_recorded_teacher_is_recognised():
+    """It is measured on the images of the config, because it knows no others."""
+    assert is_recorded(load_config("configs/quickstart/distilled_recorded.py").model)
+    assert not is_recorded(load_config("configs/quickstart/distilled.py").model)
+
+
+@pytest.mark.parametrize("name", ["decode", "queries"])
+def test_timed_methods_keep_their_arguments(name):
+    """A distiller asks a decode for the layers that the loss compares, where it can give them."""
+    subject = tiny_pair()
+    before = signature(getattr(subject.teacher, name))
+    with timed_parts(subject, Timers(Clock(CPU))):
+        assert signature(getattr(subject.teacher, name)) == before
 
 
 def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():

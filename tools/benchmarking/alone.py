@@ -24,7 +24,7 @@ BATCH_SIZES = (1, 8)
 def measure_alone(
     subject: Subject, batch: Batch, clock: Clock, *, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """Figures of the student in evaluation mode, in the precision of the config.
+    """Figures of the student in evaluation mode and in float32, as it is evaluated.
 
     Returns:
         ``parameters``, ``operations`` of one image, and for each batch size ``seconds``,
@@ -34,7 +34,7 @@ def measure_alone(
     images = [{k: v for k, v in x.items() if k != "instances"} for x in batch]
     seconds: dict[int, list[tuple[float, float, float]]] = {size: [] for size in BATCH_SIZES}
     student.eval()
-    with torch.no_grad(), subject.autocast():
+    with torch.no_grad():
         operations = count_detection(student, images[:1])
         ends = first_and_last(student, images[:1])
         for _ in range(warmup + repeats):

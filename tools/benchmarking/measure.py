@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch.profiler import ProfilerActivity, profile
 
 from kddetr.detectors.detr.sampling import sampled_by
+from kddetr.engine.precision import dtype_name
 
 from .alone import measure_alone
 from .arguments import PARTS
@@ -51,7 +52,7 @@ def _described(subject: Subject, args: Any) -> dict[str, Any]:
         "config": args.config_file,
         "overrides": list(args.opts),
         "environment": environment(subject.device),
-        "precision": str(subject.amp or torch.float32).removeprefix("torch."),
+        "precision": dtype_name(subject.amp),
         "clock": clock.name,
         "batch_size": args.batch_size,
         "images": subject.source.name,

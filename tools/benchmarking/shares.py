@@ -8,6 +8,7 @@ step there, so steps with timers are repetitions of their own.
 """
 
 import contextlib
+import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ class Timers:
     def around(self, part: str, function: Callable, *, outside: str = "") -> Callable[..., Any]:
         """The function, timed; not inside of the part ``outside``, to which it belongs then."""
 
+        @functools.wraps(function)  # the arguments of a decode are looked at
         def timed(*args: Any, **kwargs: Any) -> Any:
             if part in self._open or outside in self._open:
                 return function(*args, **kwargs)

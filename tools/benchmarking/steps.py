@@ -13,22 +13,27 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from kddetr.engine.step import StepTrainer
-from kddetr.teachers import CachedEncoder
+from kddetr.predictions import LAST
+from kddetr.structures import EncodedDetector
+from kddetr.teachers import CachedEncoder, RecordedTeacher
 
 from .batches import Batch
 from .clock import Clock, Spread
 from .subject import Subject
 
+REMEMBERING = (CachedEncoder, RecordedTeacher)  # the latter the bytes of the files
+
 
 def teacher_forward(
     subject: Subject, batch: Batch, between: Callable[[], None] = lambda: None
 ) -> None:
-    """Encode the images and decode the teacher's own queries; calls ``between`` in between."""
-    teacher = subject.teacher
+    """Encode the images and decode the teacher's own queries, of which the last layer's predictions
+    are its detections; calls ``between`` in between.
+    """
     with torch.no_grad(), subject.autocast():
-        memory = teacher.encode(batch)
+        teacher = EncodedDetector(subject.teacher, subject.teacher.encode(batch))
         between()
-        teacher.decode(memory, teacher.queries(memory))
+        teacher.decode(teacher.queries(), layers=LAST)
 
 
 def run_step(subject: Subject, trainer: StepTrainer, batch: Batch, repetition: int = 0) -> None:
@@ -73,12 +78,15 @@ def time_steps(subject: Subject, clock: Clock, *, repeats: int, warmup: int) -> 
 
 
 def fill_cache(subject: Subject, batch: Batch) -> None:
-    """Let a teacher that keeps its encodings meet the images first, as in the first epoch."""
+    """Let a teacher that keeps what it knows about an image meet the images and the points that
+    repeat first, as in every epoch but the first.
+    """
     teacher = subject.teacher
     modules = teacher.modules() if isinstance(teacher, torch.nn.Module) else ()
-    if any(isinstance(module, CachedEncoder) for module in modules):
+    if subject.distiller and any(isinstance(module, REMEMBERING) for module in modules):
+        teacher_forward(subject, batch)
         with torch.no_grad(), subject.autocast():
-            teacher.encode(batch)
+            subject.distiller.ask_teacher(batch, subject.student.encode(batch))
 
 
 def _time_teacher(

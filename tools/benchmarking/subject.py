@@ -12,12 +12,13 @@ from kddetr import KDDETR
 from kddetr.checkpoint import Checkpointer
 from kddetr.engine import Trainer, build, require_sections, resolve_device, seed_everything
 from kddetr.engine.config.calls import needs_no_teacher
+from kddetr.engine.precision import amp_dtype, check_precision
 from kddetr.engine.step import StepTrainer
 from kddetr.errors import UsageError
 
 from .batches import DEFAULT_SIZE, Batch, RandomImages, Source, own_images
 from .fixed_answers import FixedAnswers
-from .weights import batch_statistics, is_here, replace_missing
+from .weights import batch_statistics, is_here, is_recorded, replace_missing
 
 
 class Given:
@@ -82,9 +83,7 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
     """
     require_sections(cfg, "model", "optimizer")
     device = resolve_device(args.device)
-    amp = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None
-    if amp is torch.float16 and device.type == "cpu":
-        raise UsageError("float16 needs a GPU: use train.amp.dtype=bfloat16 on the CPU.")
+    check_precision(cfg.train.amp, device)
     notes: list[str] = []
     missing = replace_missing(cfg.model)
     seed_everything(cfg.train.seed)
@@ -104,6 +103,8 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
     with batch_statistics(*untrained):
         for model in untrained:
             model.encode(batch)
+    # A teacher decides too, so both kinds of steps have the precision of the whole.
+    amp = amp_dtype(cfg.train.amp, device, student if distiller is None else distiller)
     given = Given()
     plain = _trainer(cfg, student, given, amp)
     distilling = None if distiller is None else _trainer(cfg, distiller, given, amp)
@@ -113,12 +114,14 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
 def _source(cfg: DictConfig, args: Any, num_classes: int, notes: list[str]) -> Source:
     """The config's own images where they are wanted and there, otherwise random ones."""
     size = None if args.image_size is None else (args.image_size[0], args.image_size[-1])
-    if args.own_images or (size is None and not args.fixed_teacher):
+    # A recorded teacher knows the images of its record only.
+    needed = args.own_images or (is_recorded(cfg.model) and not args.fixed_teacher)
+    if needed or (size is None and not args.fixed_teacher):
         own, reason = own_images(cfg, args.batch_size, size)
         if own is not None:
             return own
-        if args.own_images:
-            raise UsageError(f"--own-images cannot be used, because {reason.rstrip('.')}.")
+        if needed:
+            raise UsageError(f"The images of the config are needed, but {reason.rstrip('.')}.")
         notes.append(f"The images are random, because {reason.rstrip('.')}.")
     return RandomImages(
         size=size or DEFAULT_SIZE,

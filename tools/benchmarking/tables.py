@@ -169,11 +169,13 @@ def _student(results: Results, device: str) -> str:
     head += ["pre-processing", "post-processing"]
     rows = []
     for label, result in _rows(results, device, "steps", "student_alone"):
+        if "train.amp.enabled=false" in result["overrides"]:
+            continue  # the student is measured in float32 anyway
         alone = result["student_alone"]
         one, eight = alone["batch_1"], alone["batch_8"]
         rows.append(
             [
-                label.split(" from ")[0] + ("" if "bf16" not in label else ", bf16"),
+                label.split(" from ")[0],
                 _size(result),
                 f"{alone['parameters'] / 1e6:.1f} M",
                 f"{alone['operations'] / 1e9:.1f}",
@@ -207,7 +209,9 @@ def _rows(
         result = results.get(measurement.name, {})
         shown = measurement.table == table and device in measurement.devices
         if shown and key in result:
-            yield measurement.label, result
+            precision = result["precision"]
+            suffix = "" if precision == "float32" else f", {precision}"
+            yield measurement.label + suffix, result
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], table: str, device: str) -> str:

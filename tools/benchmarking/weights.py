@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kddetr.checkpoint import load_pretrained
 from kddetr.checkpoint.assets import PREFIX
 from kddetr.engine.config.calls import located
+from kddetr.teachers import RecordedTeacher
 
 
 def untrained(model: nn.Module, checkpoint: str) -> nn.Module:
@@ -47,6 +48,11 @@ def replace_missing(node: DictConfig) -> list[str]:
                 missing.append(file)
                 call["_target_"] = untrained
     return missing
+
+
+def is_recorded(node: DictConfig) -> bool:
+    """Whether a config has a teacher that answers from a record."""
+    return any(located(call["_target_"]) is RecordedTeacher for call in _calls(node))
 
 
 def _calls(node: object) -> Iterator[DictConfig]:
