@@ -249,8 +249,9 @@ def test_shares_of_a_plain_detector():
     assert set(shares) == {"plain_step"} and set(shares["plain_step"]) == {"matching", "rest"}
 
 
-def test_the_student_alone_is_left_in_training_mode():
-    subject = tiny_pair()
+@pytest.mark.parametrize("family", ["dab_detr", "deformable_detr"])
+def test_the_student_alone_is_left_in_training_mode(family):
+    subject = subject_of(tiny_detector(family))
     clock, batch = Clock(CPU), subject.source.next()
     found = measure_alone(subject, batch, clock, repeats=1, warmup=0)
     assert subject.student.training

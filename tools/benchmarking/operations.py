@@ -35,7 +35,8 @@ def count_operations(subject: Subject, batch: Batch) -> dict[str, int]:
 
 def count_detection(student: nn.Module, batch: Batch) -> int:
     """The operations of a detector in evaluation mode on the batch."""
-    with torch.no_grad():
+    # The counter cannot follow a module whose input is a parameter where gradients are off.
+    with torch.enable_grad():
         return counted(lambda: student(batch))
 
 

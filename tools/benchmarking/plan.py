@@ -14,7 +14,7 @@ PAIRS = {
 AMP = "train.amp.enabled=true"
 RETINANET = "model.student.name=COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 FCOS = (
-    "model.student.name=COCO-Detection/fcos_R_50_FPN_1x.yaml",
+    "model.student.name=COCO-Detection/fcos_R_50_FPN_1x.py",
     "model.student.overrides=[model.head.norm,'']",
 )
 
