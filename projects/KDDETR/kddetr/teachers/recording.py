@@ -136,7 +136,7 @@ class DetectorSource:
         detector: a frozen one, in evaluation mode.
         mapper: makes its input from a dataset dict, without random augmentation.
         keep, top_classes: see :func:`~kddetr.teachers.answers.best_answers`.
-        batch_size: images that it sees at once.
+        batch_size: images that it sees at once, where they are of one size.
         num_workers: processes that load images.
     """
 
@@ -162,12 +162,23 @@ class DetectorSource:
         loaded = _Inputs(images, self.mapper)
         for batch in DataLoader(loaded, collate_fn=trivial_batch_collator, **self.loading):
             inputs, seen = zip(*batch, strict=True)
-            memory = self.detector.encode(list(inputs))
+            yield from zip(seen, self._answers(inputs), strict=True)
+
+    def _answers(self, inputs: Sequence[dict]) -> list[Answers]:
+        """The best answers for a batch. Only images of one size are encoded together: padding
+        changes what some detectors answer, and a record must not depend on the batches.
+        """
+        sizes = [tuple(x["image"].shape) for x in inputs]
+        found: dict[int, Answers] = {}
+        for size in dict.fromkeys(sizes):
+            same = [i for i, other in enumerate(sizes) if other == size]
+            memory = self.detector.encode([inputs[i] for i in same])
             queries = self.detector.queries(memory)
             if content_width(self.detector):
                 self._keep_content(queries.content)
             answers = best_answers(self.detector.decode(memory, queries), queries, **self.kept)
-            yield from zip(seen, answers, strict=True)
+            found |= dict(zip(same, answers, strict=True))
+        return [found[i] for i in range(len(inputs))]
 
     def _keep_content(self, content: Tensor) -> None:
         """Keep the (B, N, C) content of queries, which is learned: the same for every image."""
