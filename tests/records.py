@@ -47,6 +47,7 @@ def record_of(
         settings=settings | {"images_per_shard": images_per_shard},
         content=content_width(detector),
         data="a test",
+        made_by={},
     )
     for _ in write_record(str(folder), card, images, source):
         pass
@@ -60,12 +61,8 @@ def random_record(
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"class{1 + 4 * i}" for i in range(classes)]
     settings = {"keep": 100, "top_classes": 10, "images_per_shard": len(images)}
-    write_card(
-        folder,
-        make_card(
-            teacher={}, classes=names, images=images, settings=settings, content=0, data="a test"
-        ),
-    )
+    facts = {"teacher": {}, "content": 0, "data": "a test", "made_by": {}}
+    write_card(folder, make_card(classes=names, images=images, settings=settings, **facts))
     generator, entries = torch.Generator().manual_seed(0), []
     for x, count in zip(images, counts, strict=True):
         boxes = 0.3 + 0.3 * torch.rand(count, 4, generator=generator)

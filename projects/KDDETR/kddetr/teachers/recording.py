@@ -67,16 +67,18 @@ def make_card(
     settings: Mapping[str, int],
     content: int,
     data: str,
+    made_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What ``card.json`` says.
 
     Args:
-        teacher: what is known of it, such as config, checkpoint and hash.
+        teacher: what decides its answers, such as model, checkpoint and hash.
         classes: their names, in the order of its logits.
         images: the dataset dicts.
         settings: ``keep``, ``top_classes`` and ``images_per_shard``.
         content: the width of the learned content of the queries; 0 where they have none.
         data: where the images come from, in words.
+        made_by: the program, its config and the like, which may differ when a run goes on.
     """
     card = {
         "version": VERSION,
@@ -91,6 +93,7 @@ def make_card(
         },
         "settings": dict(settings),
         "content": content,
+        "made_by": dict(made_by),
     }
     return json.loads(json.dumps(card))  # as it will be read
 
@@ -280,7 +283,7 @@ def _write_content(file: Path, content: Tensor | None) -> None:
 def _require_same(found: Mapping[str, Any], card: Mapping[str, Any], folder: str) -> None:
     """Refuse to continue a record that was begun with other settings."""
     for part, value in card.items():
-        if found.get(part) != value:
+        if part != "made_by" and found.get(part) != value:
             raise UsageError(
                 f"{folder} has a record that was begun with another {part!r} in its {CARD}: name"
                 " another folder, or delete this one."
