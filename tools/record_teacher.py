@@ -20,11 +20,11 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
+import kddetr  # first: it filters the warnings of libraries
 
 # isort: split
 from omegaconf import DictConfig, OmegaConf
@@ -88,11 +88,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--annotations", metavar="FILE", help="COCO file of the images of --results")
     classes = "COCO file with the categories, or their names in order: cat,dog for ids 1 and 2"
     add("--categories", metavar="FILE|NAMES", help=classes)
+    positive, whole = at_least(1), at_least(0)
     add("--keep", type=positive, default=100, help="answers kept of an image (default 100)")
     add("--top-classes", type=positive, default=10, help="classes kept of an answer (default 10)")
     add("--images-per-shard", type=positive, default=500, help="images in a file (default 500)")
     add("--batch-size", type=positive, default=8, help="images at once (default 8)")
-    add("--num-workers", type=int, default=0, help="loading processes (default 0)")
+    add("--num-workers", type=whole, default=0, help="loading processes (default 0)")
     add("--pseudo-labels", metavar="FILE", help="also write hard labels in COCO's format")
     add("--threshold", type=float, default=0.5, help="their least probability (default 0.5)")
     add("overrides", nargs="*", help="key=value of the config")
@@ -104,11 +105,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def positive(text: str) -> int:
-    """The type of an argument that is a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return int(text)
+def at_least(low: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least ``low``."""
+
+    def parse_number(text: str) -> int:
+        if not text.isdecimal() or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
+        return int(text)
+
+    return parse_number
 
 
 def record(args: argparse.Namespace) -> None:
@@ -117,7 +122,9 @@ def record(args: argparse.Namespace) -> None:
     make = of_config if args.config_file else of_results
     source, images, about = make(args, settings)
     settings["images_per_shard"] = args.images_per_shard
-    card = make_card(images=images, settings=settings, **about)
+    made_by = {"version": kddetr.__version__, "config": args.config_file}
+    made_by["overrides"] = list(args.overrides)
+    card = make_card(images=images, settings=settings, made_by=made_by, **about)
     for line in write_record(args.output, card, images, source):
         print(line, flush=True)
 
@@ -154,10 +161,9 @@ def of_config(
     loading = {"batch_size": args.batch_size, "num_workers": args.num_workers}
     source = DetectorSource(detector, mapper, **settings, **loading)
     teacher = {
-        "config": args.config_file,
-        "overrides": list(args.overrides),
         "model": plain(node),
         "checkpoints": {file: sha256(local_file(file)) for file in files},
+        "images": plain(test) if test else "as they are",
     }
     about = {"teacher": teacher, "classes": classes_of(detector, cfg, args.categories)}
     return source, images, about | {"content": content_width(detector), "data": data}

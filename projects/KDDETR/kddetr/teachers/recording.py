@@ -67,16 +67,18 @@ def make_card(
     settings: Mapping[str, int],
     content: int,
     data: str,
+    made_by: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What ``card.json`` says.
 
     Args:
-        teacher: what is known of it, such as config, checkpoint and hash.
+        teacher: what decides its answers, such as model, checkpoint and hash.
         classes: their names, in the order of its logits.
         images: the dataset dicts.
         settings: ``keep``, ``top_classes`` and ``images_per_shard``.
         content: the width of the learned content of the queries; 0 where they have none.
         data: where the images come from, in words.
+        made_by: the program, its config and the like, which may differ when a run goes on.
     """
     card = {
         "version": VERSION,
@@ -91,6 +93,7 @@ def make_card(
         },
         "settings": dict(settings),
         "content": content,
+        "made_by": dict(made_by),
     }
     return json.loads(json.dumps(card))  # as it will be read
 
@@ -136,7 +139,7 @@ class DetectorSource:
         detector: a frozen one, in evaluation mode.
         mapper: makes its input from a dataset dict, without random augmentation.
         keep, top_classes: see :func:`~kddetr.teachers.answers.best_answers`.
-        batch_size: images that it sees at once.
+        batch_size: images that it sees at once, where they are of one size.
         num_workers: processes that load images.
     """
 
@@ -162,12 +165,23 @@ class DetectorSource:
         loaded = _Inputs(images, self.mapper)
         for batch in DataLoader(loaded, collate_fn=trivial_batch_collator, **self.loading):
             inputs, seen = zip(*batch, strict=True)
-            memory = self.detector.encode(list(inputs))
+            yield from zip(seen, self._answers(inputs), strict=True)
+
+    def _answers(self, inputs: Sequence[dict]) -> list[Answers]:
+        """The best answers for a batch. Only images of one size are encoded together: padding
+        changes what some detectors answer, and a record must not depend on the batches.
+        """
+        sizes = [tuple(x["image"].shape) for x in inputs]
+        found: dict[int, Answers] = {}
+        for size in dict.fromkeys(sizes):
+            same = [i for i, other in enumerate(sizes) if other == size]
+            memory = self.detector.encode([inputs[i] for i in same])
             queries = self.detector.queries(memory)
             if content_width(self.detector):
                 self._keep_content(queries.content)
             answers = best_answers(self.detector.decode(memory, queries), queries, **self.kept)
-            yield from zip(seen, answers, strict=True)
+            found |= dict(zip(same, answers, strict=True))
+        return [found[i] for i in range(len(inputs))]
 
     def _keep_content(self, content: Tensor) -> None:
         """Keep the (B, N, C) content of queries, which is learned: the same for every image."""
@@ -269,7 +283,7 @@ def _write_content(file: Path, content: Tensor | None) -> None:
 def _require_same(found: Mapping[str, Any], card: Mapping[str, Any], folder: str) -> None:
     """Refuse to continue a record that was begun with other settings."""
     for part, value in card.items():
-        if found.get(part) != value:
+        if part != "made_by" and found.get(part) != value:
             raise UsageError(
                 f"{folder} has a record that was begun with another {part!r} in its {CARD}: name"
                 " another folder, or delete this one."
