@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..batch import BatchMemory
+from .traceable import level_size
 
 Value = TypeVar("Value")
 
@@ -89,8 +90,9 @@ class FeatureLevels:
 
     def valid_ratios(self) -> Tensor:
         """(B, M, 2): the part of each level's width and height that lies inside the image."""
-        extents = torch.stack([valid_extent(p) for p in self.paddings], dim=1)
-        return extents / extents.new_tensor([(width, height) for height, width in self.shapes])
+        return torch.stack(
+            [valid_extent(p) / level_size(*p.shape[1:], p.device) for p in self.paddings], dim=1
+        )
 
 
 def valid_extent(padding: Tensor) -> Tensor:
