@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "distiller": BASE,
     "checkpoint": {*BASE, "zoo"},
     "engine": {*BASE, "checkpoint", "data", "teachers"},
+    "export": {*BASE, "detectors"},
     "quickstart": {*BASE, "data"},
     "visualization": BASE,
 }

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...ranges import one_of
 from ...transfer import numbers
+from .gather_sampling import sample_by_gather
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ def sample_by_library(values: Tensor, shapes: Shapes, locations: Tensor, weights
 
 
 IMPLEMENTATIONS: dict[str, Sampling] = {
+    "gather": sample_by_gather,
     "grid_sample": sample_by_grid_sample,
     "library": sample_by_library,
 }
