@@ -20,7 +20,7 @@ SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 .PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous performance test test-golden test-live fuzz lint format clean
 
 help:
-	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
+	@echo "make quickstart          distil a small detector on the bundled data: pictures and a table, in some minutes"
 	@echo "make quickstart-seeds    the same with three seeds"
 	@echo "make quickstart-dino     train a DINO teacher and distil a DINO and DAB-DETRs from it"
 	@echo "make quickstart-teacher  train the bundled teacher again"

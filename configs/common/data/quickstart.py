@@ -24,7 +24,7 @@ dataloader.train = L(build_train_loader)(
 
 dataloader.test = L(build_test_loader)(
     dataset=L(get_detection_dataset_dicts)(names="quickstart_val", filter_empty=False),
-    mapper=L(DetectionMapper)(is_train=False, augmentations=[], keep_images=True),
+    mapper=L(DetectionMapper)(is_train=False, augmentations=[]),
     batch_size=8,
     num_workers=0,
 )
