@@ -33,8 +33,8 @@ def leaves(cfg) -> dict[str, object]:
 
 
 def without_speed(found):
-    """Without the options and the loader that came later and change the speed alone."""
-    later = ("fused", "keep_images", "batch_size", "dataloader.test._target_")
+    """Without what came later for the sake of speed: options, a loader, a default of precision."""
+    later = ("fused", "keep_images", "batch_size", "dataloader.test._target_", "amp.enabled")
     return {path: value for path, value in found.items() if not path.endswith(later)}
 
 
