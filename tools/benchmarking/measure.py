@@ -76,7 +76,8 @@ def _measure_parts(subject: Subject, args: Any, figures: dict[str, Any]) -> None
     if "steps" in parts:
         figures |= timed_figures(time_steps(subject, clock, **often), operations, len(batch))
     if "shares" in parts:
-        figures["shares"] = time_shares(subject, clock, **often)
+        warmup = 0 if "steps" in parts else args.warmup  # the same steps have run before
+        figures["shares"] = time_shares(subject, clock, repeats=args.repeats, warmup=warmup)
     if "memory" in parts:
         memory = measure_memory(subject, batch)
         figures["memory"] = memory

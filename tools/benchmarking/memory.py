@@ -32,12 +32,12 @@ def measure_memory(subject: Subject, batch: Batch) -> dict[str, dict[str, int]]:
     """
     fill_cache(subject, batch)
     models = {"plain_step": subject.student, "distillation_step": subject.distiller}
-    found = {}
+    found, kind = {}, subject.device.type
     for name, run in kinds(subject).items():
         trainer = subject.trainers().get(name)
         if trainer is None:
             fixed = size_of(_tensors(subject.teacher))
-            found[name] = {"fixed": fixed, "peak": fixed + allocated(lambda r=run: r(batch))}
+            found[name] = {"fixed": fixed, "peak": fixed + allocated(lambda r=run: r(batch), kind)}
             continue
         if not trainer.optimizer.state:
             run(batch)  # makes the states of the optimizer
@@ -51,7 +51,7 @@ def measure_memory(subject: Subject, batch: Batch) -> dict[str, dict[str, int]]:
             run(batch)
             run(batch)  # here the gradients of the last step are there until the backward pass
 
-        peak = fixed + allocated(twice)
+        peak = fixed + allocated(twice, kind)
         kept = kept_for_backward(subject, models[name], batch)
         found[name] = {"fixed": fixed, "peak": peak, "kept_for_backward": kept}
         trainer.optimizer.zero_grad()
@@ -75,9 +75,9 @@ def size_of(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def allocated(run: Callable[[], Any]) -> int:
+def allocated(run: Callable[[], Any], device_type: str = "cpu") -> int:
     """The bytes that a call has allocated at its largest moment, beyond those that were there."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if device_type == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -98,7 +98,7 @@ def _shares(results: Results, device: str) -> str:
     parts = ("teacher_encode", "teacher_decode", "student_points_forward")
     parts += ("student_points_backward", "loss", "matching", "rest")
     head = ["pair", "size", "teacher encodes", "teacher decodes", "points forward"]
-    head += ["points backward", "loss", "matching", "rest: the plain step"]
+    head += ["points backward", "loss", "matching", "rest (the plain step)"]
     rows = []
     for label, result in _rows(results, device, "steps", "shares"):
         shares = result["shares"]["distillation_step"]
