@@ -31,6 +31,8 @@ BASE = {
     "renamed",
     "returned",
     "structures",
+    "transfer",
+    "unanswered",
 }
 MAY_IMPORT = {
     "boxes": set(),
@@ -42,15 +44,18 @@ MAY_IMPORT = {
     "renamed": {"errors"},
     "returned": {"errors", "structures"},
     "structures": {"errors", "predictions", "renamed"},
+    "unanswered": {"structures"},
+    "transfer": set(),
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},
     "points": BASE,
     "losses": BASE,
     "data": BASE,
-    "teachers": {*BASE, "data", "detectors"},
+    "teachers": {*BASE, "checkpoint", "data", "detectors"},
     "distiller": BASE,
     "checkpoint": {*BASE, "zoo"},
     "engine": {*BASE, "checkpoint", "data", "teachers"},
+    "export": {*BASE, "detectors"},
     "quickstart": {*BASE, "data"},
     "visualization": BASE,
 }

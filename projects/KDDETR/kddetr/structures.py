@@ -112,7 +112,7 @@ class Queries:
 
     def select(self, images: Sequence[int]) -> "Queries":
         """The queries of the images with these indices."""
-        return self._map(lambda t: t[list(images)])
+        return self._map(lambda t: torch.stack([t[i] for i in images]))
 
     def split(self) -> dict[str, "Queries"]:
         """The queries of each group, by its name; without groups, all of them under ``queries``."""

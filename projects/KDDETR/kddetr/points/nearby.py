@@ -12,6 +12,7 @@ from torch import Tensor
 from ..predictions import LAST
 from ..ranges import not_negative
 from ..structures import EncodedDetector, Predictions, Queries
+from ..transfer import to_device
 
 
 def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
@@ -25,7 +26,7 @@ def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
     Returns:
         (..., 4) ``cxcywh``; a box may reach beyond the image.
     """
-    noise = (2 * torch.rand(boxes.shape) - 1).to(boxes)
+    noise = to_device(2 * torch.rand(boxes.shape) - 1, boxes.device).to(boxes.dtype)
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat(
         [centre + shift * noise[..., :2] * size, size * (scale * noise[..., 2:]).exp()], dim=-1

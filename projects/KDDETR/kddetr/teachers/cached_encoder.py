@@ -20,6 +20,7 @@ from ..detectors.inputs import check_inputs
 from ..errors import UsageError
 from ..ranges import one_of
 from ..structures import Predictions, Queries, QueryableDetector
+from ..transfer import to_device
 from .wrapper import TeacherWrapper
 
 PARTS = ("boxes", "content", "position")  # of queries
@@ -117,7 +118,9 @@ class CachedEncoder(TeacherWrapper):
         memory = self._memories[size]
         images = tuple(self._images[key] for key in keys)
         # Converted before they are stacked, because autocast on a CPU does not support float16.
-        tokens = torch.stack([image.tokens.to(memory.position) for image in images])
+        like = memory.position
+        kept = [to_device(image.tokens, like.device).to(like.dtype) for image in images]
+        tokens = torch.stack(kept)
         layout = vars(memory.select([0] * len(inputs)))
         return CachedMemory(**layout | {"tokens": tokens, "_cache": {}, "images": images})
 

@@ -15,6 +15,7 @@ from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
 from .memory import FeatureLevels, Memory, cell_grid
+from .traceable import level_size
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ class Encoder(nn.Module):
         references = cell_centres(levels.shapes, valid_ratios)
         added = position
         if self.level_embedding is not None:
-            sizes = torch.tensor([h * w for h, w in levels.shapes], device=x.device)
-            added = position + self.level_embedding.repeat_interleave(sizes, dim=0)
+            each = zip(self.level_embedding, levels.shapes, strict=True)
+            added = position + torch.cat([e.expand(h * w, -1) for e, (h, w) in each])
         for layer in self.layers:
             scaled = added if self.position_scale is None else added * self.position_scale(x)
             geometry = TokenGeometry(scaled, padding, levels.shapes, references)
@@ -143,6 +144,8 @@ def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Ten
     """
     centres = []
     for level, (height, width) in enumerate(shapes):
-        size = valid_ratios[:, None, level] * valid_ratios.new_tensor([width, height])
-        centres.append(cell_grid(height, width, valid_ratios.device) / size)
+        size = level_size(height, width, valid_ratios.device)
+        centres.append(
+            cell_grid(height, width, size.device) / (valid_ratios[:, None, level] * size)
+        )
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]

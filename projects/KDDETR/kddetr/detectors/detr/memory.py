@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...transfer import rows
 from ..batch import BatchMemory
+from .traceable import level_size
 
 Value = TypeVar("Value")
 
@@ -56,10 +58,10 @@ class Memory(BatchMemory):
     def _select(self, images: list[int]) -> "Memory":
         return replace(
             self,
-            tokens=self.tokens[images],
-            position=self.position[images],
-            padding=self.padding[images],
-            valid_ratios=self.valid_ratios[images],
+            tokens=rows(self.tokens, images),
+            position=rows(self.position, images),
+            padding=rows(self.padding, images),
+            valid_ratios=rows(self.valid_ratios, images),
             image_sizes=tuple(self.image_sizes[i] for i in images) if self.image_sizes else (),
             _cache={},
         )
@@ -89,8 +91,9 @@ class FeatureLevels:
 
     def valid_ratios(self) -> Tensor:
         """(B, M, 2): the part of each level's width and height that lies inside the image."""
-        extents = torch.stack([valid_extent(p) for p in self.paddings], dim=1)
-        return extents / extents.new_tensor([(width, height) for height, width in self.shapes])
+        return torch.stack(
+            [valid_extent(p) / level_size(*p.shape[1:], p.device) for p in self.paddings], dim=1
+        )
 
 
 def valid_extent(padding: Tensor) -> Tensor:
@@ -128,8 +131,9 @@ def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]
         padding = torch.ones(total, height, width, dtype=torch.bool, device=feature.device)
         for part, indices, values in zip(levels, order, maps, strict=True):
             h, w = values.shape[-2:]
-            feature[list(indices), :, :h, :w] = values
-            padding[list(indices), :h, :w] = part.paddings[level]
+            for i, one, outside in zip(indices, values, part.paddings[level], strict=True):
+                feature[i, :, :h, :w] = one
+                padding[i, :h, :w] = outside
         features.append(feature)
         paddings.append(padding)
     return FeatureLevels(features, paddings)

@@ -8,6 +8,7 @@ Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D cha
 """
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ranges import one_of
+from ...transfer import numbers
+from .gather_sampling import sample_by_gather
 
 _log = logging.getLogger(__name__)
 
@@ -89,14 +92,15 @@ def sample_by_library(values: Tensor, shapes: Shapes, locations: Tensor, weights
     """:func:`sample_values` by the kernel of torch-ms-deform-attn."""
     from torch_ms_deform_attn import ms_deform_attn
 
-    sizes = torch.tensor(list(shapes), dtype=torch.int64, device=values.device)
-    starts = F.pad(sizes.prod(1).cumsum(0)[:-1], (1, 0))
+    first = [0, *itertools.accumulate(height * width for height, width in shapes)][:-1]
+    sizes, starts = (numbers(x, values.device, torch.int64) for x in (list(shapes), first))
     return ms_deform_attn(
         values.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous()
     )
 
 
 IMPLEMENTATIONS: dict[str, Sampling] = {
+    "gather": sample_by_gather,
     "grid_sample": sample_by_grid_sample,
     "library": sample_by_library,
 }

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ...boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
+from ...transfer import rows
 from ..batch import BatchMemory
 from .base import StockDetector, box_queries, box_scale, check_forward, finite
 from .pooling import pooled
@@ -51,9 +52,9 @@ class RegionMemory(BatchMemory):
 
     def _select(self, images: list[int]) -> "RegionMemory":
         sizes = [self.images.image_sizes[i] for i in images]
-        features = {name: maps[images] for name, maps in self.features.items()}
+        features = {name: rows(maps, images) for name, maps in self.features.items()}
         proposals = None if self.proposals is None else [self.proposals[i] for i in images]
-        return RegionMemory(ImageList(self.images.tensor[images], sizes), features, proposals)
+        return RegionMemory(ImageList(rows(self.images.tensor, images), sizes), features, proposals)
 
 
 def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:

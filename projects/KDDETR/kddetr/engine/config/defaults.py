@@ -35,7 +35,8 @@ class BatchScaling:
 class MixedPrecision:
     """Automatic mixed precision."""
 
-    enabled: bool = False
+    # "auto": on a card that computes this dtype itself, see kddetr/engine/precision.py.
+    enabled: bool | str = "auto"
     dtype: str = "bfloat16"  # or "float16", on CUDA only
 
 
@@ -102,6 +103,9 @@ class TrainSection:
             raise ConfigError(f"train.clip_grad.norm_type must be above 0, not {value}.")
         self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
         self._require_one_of(("bfloat16", "float16"), "amp.dtype")
+        if self.amp.enabled not in (True, False, "auto"):
+            value = self.amp.enabled
+            raise ConfigError(f"train.amp.enabled must be true, false or auto, not '{value}'.")
 
     def _require_at_least(self, least: int, key: str) -> None:
         value = attrgetter(key)(self)
