@@ -13,7 +13,7 @@ from kddetr.structures import EncodedDetector, Predictions, Queries
 from kddetr.teachers import CachedEncoder, Vocabulary
 from tests.in_double import precision
 from tests.stock_models import tiny_faster_rcnn
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 SIZE = (40, 56)
 EMBEDDINGS = ["deformable_detr", "deformable_detr_plain"]  # one-stage: queries without boxes
@@ -274,3 +274,19 @@ def test_queries_with_a_gradient_are_decoded():
     asked = replace(own, boxes=own.boxes.clone().requires_grad_())
     teacher.decode(asked).boxes.sum().backward()
     assert asked.boxes.grad.any()
+
+
+def test_a_distillation_with_a_cache_has_the_losses_of_one_without(detector):
+    batch, student = images(2), tiny_detector("deformable_detr_plain", seed=1)
+    if "position" not in detector.query_parts:
+        student = tiny_detector("dab_detr", seed=1)
+
+    def losses(teacher) -> dict[str, float]:
+        model = tiny_distiller(student, teacher)
+        torch.manual_seed(0)
+        return {name: value.item() for name, value in model(batch).items()}
+
+    cached = CachedEncoder(detector, dtype="float32")
+    expected = losses(detector)
+    for _ in ("cold", "warm"):
+        assert losses(cached) == pytest.approx(expected, rel=1e-3, abs=1e-5)
