@@ -25,6 +25,7 @@ from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
 from .classes import check_model, record_classes
+from .compilation import compile_detectors
 from .config.calls import needs_no_teacher
 from .config.load import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
@@ -76,6 +77,7 @@ class Trainer(DefaultTrainer):
             seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
             model = self.build_model(cfg).to(device)
             check_model(cfg, model)
+            compile_detectors(cfg.train.compile, model)
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         clip = cfg.train.clip_grad

@@ -39,6 +39,10 @@ class TeacherWrapper(nn.Module):
         """See :class:`~kddetr.structures.QueryableDetector`."""
         return self.detector.query_parts
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the detector inside in place, as it does this itself."""
+        self.detector.compile(*args, **options)
+
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
         """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
         return self.detector.encode(inputs)

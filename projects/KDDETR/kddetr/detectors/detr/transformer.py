@@ -121,6 +121,16 @@ class DetectionTransformer(nn.Module):
         """Where the weights are."""
         return self.pixel_mean.device
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile backbone, neck and every layer in place, each by itself, with the arguments of
+        :func:`torch.compile`. The names of the weights stay.
+
+        The layers share one compilation, and what lies between them (matching, proposals, the
+        layout of the memory) is not worth one.
+        """
+        for part in (self.backbone, self.neck, *self.encoder.layers, *self.decoder.layers):
+            part.compile(*args, **options)
+
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise.
 

@@ -82,6 +82,12 @@ class StockDetector(nn.Module):
         """
         raise NotImplementedError
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the backbone in place, with the arguments of :func:`torch.compile`. The heads of
+        these models handle as many boxes as there are, so they would be compiled over and over.
+        """
+        self.stock.backbone.compile(*args, **options)
+
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise."""
         if self.training:

@@ -41,6 +41,14 @@ class MixedPrecision:
 
 
 @dataclass
+class Compilation:
+    """Whether ``torch.compile`` is used, see kddetr/engine/compilation.py."""
+
+    student: bool = False  # the detector that is trained, alone or in a distillation
+    teacher: bool = False
+
+
+@dataclass
 class GradientClipping:
     """Clipping of the norm of the whole model's gradient."""
 
@@ -81,6 +89,7 @@ class TrainSection:
     seed: int = 0
     device: str = "auto"  # CUDA where available, else the CPU
     amp: MixedPrecision = field(default_factory=MixedPrecision)
+    compile: Compilation = field(default_factory=Compilation)
     clip_grad: GradientClipping = field(default_factory=GradientClipping)
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
