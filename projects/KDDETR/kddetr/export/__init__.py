@@ -1,7 +1,7 @@
 """Detectors as files that run without this project: ONNX, torch.export and TorchScript."""
 
 from .compare import Comparison, compare, latency
-from .files import FORMATS, ENDINGS, export_file, open_file
+from .files import ENDINGS, FORMATS, export_file, open_file
 from .graph import DetectionGraph
 from .stock import StockGraph
 

@@ -54,7 +54,8 @@ def export_file(
 
 def open_file(file: Path, form: str) -> tuple[Run, dict[str, str]]:
     """A function that runs an exported file on the CPU, and the file's card."""
-    return _OPEN[form](file)
+    with _quietly():
+        return _OPEN[form](file)
 
 
 def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
@@ -77,9 +78,7 @@ def _open_onnx(file: Path) -> tuple[Run, dict[str, str]]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(
-        str(file), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def run(*inputs: Tensor) -> list[Tensor]:
         given = dict(zip(INPUTS, (t.numpy() for t in inputs), strict=True))

@@ -1,6 +1,5 @@
 """A model of Detectron2 as a function of tensors, for torch.jit.trace."""
 
-import torch
 from torch import Tensor, nn
 
 from ..detectors.stock.base import StockDetector

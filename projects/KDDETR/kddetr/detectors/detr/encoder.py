@@ -147,5 +147,7 @@ def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Ten
     centres = []
     for level, (height, width) in enumerate(shapes):
         size = level_size(height, width, valid_ratios.device)
-        centres.append(cell_grid(height, width, size.device) / (valid_ratios[:, None, level] * size))
+        centres.append(
+            cell_grid(height, width, size.device) / (valid_ratios[:, None, level] * size)
+        )
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]

@@ -43,9 +43,7 @@ def sample_by_gather(
         x, y = torch.minimum(cell.clamp(min=0), sizes - 1).long().unbind(-1)
         index = (image + starts + y * sizes[..., 0].long() + x) * num_heads + head
         nearness = (1 - offset - part).abs().prod(-1) * inside
-        found = rows.index_select(0, index.flatten()).view(
-            batch, num_queries, num_heads, -1, depth
-        )
+        found = rows.index_select(0, index.flatten()).view(batch, num_queries, num_heads, -1, depth)
         share = (weights * nearness).flatten(-2)
         sampled.append((share.unsqueeze(-2) @ found).flatten(-3))
     return sum(sampled[1:], sampled[0])
