@@ -1,12 +1,11 @@
-"""Detect objects in an image with an exported detector: python onnx_detect.py MODEL.onnx IMAGE
+"""Detect objects in an image with an exported detector; needs onnxruntime and numpy.
 
-It needs onnxruntime and numpy alone for IMAGE.npy, an (H, W, 3) array of RGB values from 0 to 255
-that is used at its own size. Other image files are read, and resized as the detector expects, with
-Pillow.
+An image in a .npy file, an (H, W, 3) array of RGB values from 0 to 255, is used at its own size.
+Other image files are read, and resized as the detector expects, with Pillow.
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
 import onnxruntime
@@ -27,19 +26,25 @@ def read(path, resize):
     return np.asarray(image, dtype=np.float32), scale
 
 
-def main(model, path, least_score=0.3):
+def detect(model, path):
+    """Class name, score and box x1, y1, x2, y2 of each detection, best first."""
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     card = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
     image, scale = read(path, card["resize"])
     height, width = image.shape[:2]
-    divisor = card["size_divisor"]  # padding to the right and below; the true size says where it is
+    divisor = card["size_divisor"]  # the graph is told the size without this padding
     padded = np.pad(image, ((0, -height % divisor), (0, -width % divisor), (0, 0)))
     given = {"images": padded.transpose(2, 0, 1)[None], "sizes": np.array([[height, width]])}
     boxes, scores, classes = session.run(["boxes", "scores", "classes"], given)
-    for box, score, number in zip(boxes[0] / scale, scores[0], classes[0]):
-        if score >= least_score:
-            print(card["classes"][number], f"{score:.3f}", *(f"{value:.1f}" for value in box))
+    return [(card["classes"][c], s, b) for c, s, b in zip(classes[0], scores[0], boxes[0] / scale)]
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(float, sys.argv[3:4]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("image")
+    parser.add_argument("--least-score", type=float, default=0.3)
+    args = parser.parse_args()
+    for name, score, box in detect(args.model, args.image):
+        if score >= args.least_score:
+            print(name, f"{score:.3f}", *(f"{value:.1f}" for value in box))

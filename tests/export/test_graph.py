@@ -58,15 +58,6 @@ def test_torchscript(family, tmp_path):
     assert_same_detections(run, graph)
 
 
-def test_torch_export(tmp_path):
-    graph = graph_of("dab_detr", encoder_layers=0)
-    file = tmp_path / "model.pt2"
-    export_file(graph, file, "torch", padded_batch(), CARD, sampling="gather")
-    run, card = open_file(file, "torch")
-    assert card == CARD
-    assert_same_detections(run, graph)
-
-
 def test_detections_are_compared_whatever_their_order():
     boxes = torch.tensor([[[0.0, 0, 10, 10], [5, 5, 20, 20]]])
     scores, classes = torch.tensor([[0.5, 0.4]]), torch.tensor([[1, 2]])
