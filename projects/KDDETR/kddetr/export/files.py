@@ -54,7 +54,8 @@ def export_file(
 
 def open_file(file: Path, form: str) -> tuple[Run, dict[str, str]]:
     """A function that runs an exported file on the CPU, and the file's card."""
-    return _OPEN[form](file)
+    with _quietly():
+        return _OPEN[form](file)
 
 
 def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:

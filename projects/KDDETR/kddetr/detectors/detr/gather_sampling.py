@@ -30,6 +30,7 @@ def sample_by_gather(
     starts = (sizes.prod(-1).cumsum(0) - sizes.prod(-1)).long()  # (M, 1) first token of a level
     # A point that is a cell or more outside of the map is moved to where all four cells are 0.
     points = (locations * sizes - 0.5).clamp(min=-1.0).minimum(sizes.to(locations.dtype))
+    last = (sizes - 1).long()
     low = points.floor()
     part = points - low
     rows = values.reshape(batch * tokens * num_heads, depth)
@@ -40,7 +41,8 @@ def sample_by_gather(
         offset = low.new_tensor(corner)
         cell = low + offset
         inside = ((cell >= 0) & (cell < sizes)).all(-1)
-        x, y = torch.minimum(cell.clamp(min=0), sizes - 1).long().unbind(-1)
+        # The bounds are those of whole numbers, because they hold for a point that is NaN too.
+        x, y = torch.minimum(cell.long().clamp(min=0), last).unbind(-1)
         index = (image + starts + y * sizes[..., 0].long() + x) * num_heads + head
         nearness = (1 - offset - part).abs().prod(-1) * inside
         found = rows.index_select(0, index.flatten()).view(batch, num_queries, num_heads, -1, depth)
