@@ -261,7 +261,7 @@ def install_extra(env: Environment, extra: str) -> str:
 
 
 def install_project(env: Environment) -> str:
-    extras = "quickstart,tensorboard,timm,dev"
+    extras = "quickstart,tensorboard,timm,export,dev"
     options = ("--no-build-isolation", "--editable", f"{ROOT}[{extras}]")
     env.pip("install", *options, doing="installing this project")
     return f"editable, with {extras.replace(',', ', ')}"

@@ -69,7 +69,7 @@ def inverse_sigmoid(p: Tensor, *, eps: float = 1e-3) -> Tensor:
     Returns:
         logits of the same shape, between -log(1 / eps) and log(1 / eps).
     """
-    p = p.clamp(0, 1)
+    p = p.clamp(0.0, 1.0)
     return torch.log(p.clamp(min=eps) / (1 - p).clamp(min=eps))
 
 

@@ -43,7 +43,7 @@ def for_all_images(values: Tensor, images: int, device: torch.device) -> Tensor:
             f"make_queries takes a tensor of boxes, not {described(values)}: make one with"
             " torch.as_tensor(boxes)."
         )
-    if values.dim() == 3 and len(values) not in (1, images):
+    if values.dim() == 3 and values.shape[0] not in (1, images):
         raise UsageError(
             f"make_queries got boxes of the shape {tuple(values.shape)}, and there are {images}"
             " images: give it (images, points, 4), or (1, points, 4)."

@@ -14,11 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
 from ..data import (
+    build_test_loader,
     build_train_loader,
     check_dataset,
     check_pixels,
     check_same_classes,
     image_folder,
+    load_coco_format,
     warn_of_shared_images,
 )
 from ..errors import CheckpointError, ConfigError
@@ -28,7 +30,12 @@ from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, n
 from .precision import check_precision
 
 _log = logging.getLogger(__name__)
-_LOADERS = (build_train_loader, build_detection_train_loader, build_detection_test_loader)
+_LOADERS = (
+    build_train_loader,
+    build_test_loader,
+    build_detection_train_loader,
+    build_detection_test_loader,
+)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -158,13 +165,21 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
         loader = cfg.dataloader.get(name)
         mapper = build(loader.get(part)) if OmegaConf.is_dict(loader) else None
         if key == "train.unlabeled_mapper" and getattr(mapper, "labeled", False):
-            raise ConfigError(
-                "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
-                " have: set its argument labeled to False."
-            )
+            _check_pseudo_labels(loader.get("unlabeled"))
         is_known = OmegaConf.is_dict(loader) and located(loader.get("_target_", dict)) in _LOADERS
         if is_known and part in loader:  # other loaders may take what they like
             _check_parts(f"dataloader.{name}", loader.get("dataset"), part, mapper)
+
+
+def _check_pseudo_labels(dataset: Any) -> None:
+    """Refuse a mapper that reads labels of images without labels, unless a file has some."""
+    is_file = OmegaConf.is_dict(dataset) and located(dataset.get("_target_", dict))
+    if is_file is not load_coco_format or not dataset.get("labeled", True):
+        raise ConfigError(
+            "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
+            " have: set its argument labeled to False, or name a file with pseudo-labels by"
+            " dataloader.train.unlabeled=L(load_coco_format)(...)."
+        )
 
 
 def _check_parts(key: str, dataset: Any, name: str, mapper: Any) -> None:
@@ -200,8 +215,12 @@ def _check_data(
     cfg: DictConfig, labeled: list[str], tested: list[str], training: bool, *, best_metric: bool
 ) -> None:
     if training:
-        for name in _unlabeled(cfg):
-            check_dataset(name)
+        others = _unlabeled(cfg)
+        pseudo = OmegaConf.select(cfg, "dataloader.train.unlabeled_mapper.labeled") is True
+        for name in others:
+            check_dataset(name, for_training=pseudo)
+        if pseudo:
+            check_same_classes([*labeled, *others])
         if labeled:
             # Images can be read without labels on purpose, to be used only for distillation.
             read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..predictions import LAST
 from ..ranges import not_negative
 from ..structures import EncodedDetector, Predictions, Queries
 from ..transfer import to_device
@@ -73,6 +74,6 @@ class NearbySampler:
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
         """(B, N, ...) queries, one for each of the teacher's N, in one group called "nearby"."""
-        found = teacher.decode(teacher.queries()).boxes[-1]
+        found = teacher.decode(teacher.queries(), layers=LAST).boxes[-1]
         boxes = jittered(found, shift=self.shift, scale=self.scale)
         return teacher.make_queries(boxes).named("nearby").detach()

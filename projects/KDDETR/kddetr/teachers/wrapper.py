@@ -1,13 +1,13 @@
 """The base class of the wrappers around a teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..returned import described
-from ..structures import Predictions, Queries, QueryableDetector
+from ..structures import EncodedDetector, Predictions, Queries, QueryableDetector
 
 
 class TeacherWrapper(nn.Module):
@@ -59,6 +59,8 @@ class TeacherWrapper(nn.Module):
         """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
         return self.detector.random_queries(memory, images, count)
 
-    def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
-        return self.detector.decode(memory, queries)
+    def decode(
+        self, memory: Any, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """See :meth:`~kddetr.structures.EncodedDetector.decode`."""
+        return EncodedDetector(self.detector, memory).decode(queries, layers=layers)

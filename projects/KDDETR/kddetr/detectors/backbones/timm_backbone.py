@@ -120,7 +120,7 @@ class TimmBackbone(Backbone):
         self._out_feature_channels = {n: infos[i]["num_chs"] for n, i in self._place.items()}
         self._out_feature_strides = {n: infos[i]["reduction"] for n, i in self._place.items()}
         self._channels_last = str(getattr(network, "output_fmt", "")).endswith("NHWC")
-        self._divisor = divisor or max(info["reduction"] for info in network.feature_info.info)
+        self.divisor = divisor or max(info["reduction"] for info in network.feature_info.info)
         self._frozen = _modules_up_to(network, freeze_at)
         self.timm = freeze_batch_norms(network) if frozen_norm else network
         for child in self._frozen:
@@ -134,7 +134,7 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) of any size to features (B, C_i, ceil(H / s_i), ceil(W / s_i)) by name."""
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self._divisor, 0, -height % self._divisor))
+        x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
         maps = self.timm(x)
         features = {}
         for name in self._out_features:

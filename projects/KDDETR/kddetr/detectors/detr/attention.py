@@ -40,7 +40,7 @@ class GroupMask:
     """
 
     def __init__(self, queries: Queries) -> None:
-        sizes = list(queries.groups.values()) or [len(queries)]
+        sizes = list(queries.groups.values()) or [queries.boxes.shape[1]]
         if not queries.attends_to:
             self.sizes, self.masks = sizes, [None] * len(sizes)
             return

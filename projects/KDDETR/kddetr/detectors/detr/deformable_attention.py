@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ...transfer import numbers
 from .sampling import Shapes, sample_values
+from .traceable import level_size
 
 
 class DeformableAttention(nn.Module):
@@ -83,7 +83,7 @@ class DeformableAttention(nn.Module):
         weights = weights.softmax(-1).unflatten(-1, samples)
         centre = references[:, :, None, :, None, :2].float()
         if references.shape[-1] == 2:
-            sizes = numbers([(w, h) for h, w in shapes], offsets.device, offsets.dtype)
+            sizes = torch.stack([level_size(h, w, offsets.device) for h, w in shapes])
             locations = centre + offsets / sizes[:, None]
         else:
             extent = references[:, :, None, :, None, 2:].float()

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...transfer import numbers
 from .attention import SelfAttention
 from .checkpointing import run_layer
 from .deformable_attention import DeformableAttention
 from .heads import MLP, FeedForward
 from .memory import FeatureLevels, Memory, cell_grid
+from .traceable import level_size
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,10 @@ def cell_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Ten
     The levels are padded by different parts of their size, so the same place in the image has
     different coordinates on them.
     """
-    centres, device = [], valid_ratios.device
-    sizes = numbers([(width, height) for height, width in shapes], device, valid_ratios.dtype)
+    centres = []
     for level, (height, width) in enumerate(shapes):
-        size = valid_ratios[:, None, level] * sizes[level]
-        centres.append(cell_grid(height, width, device) / size)
+        size = level_size(height, width, valid_ratios.device)
+        centres.append(
+            cell_grid(height, width, size.device) / (valid_ratios[:, None, level] * size)
+        )
     return torch.cat(centres, dim=1)[:, :, None] * valid_ratios[:, None]

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ...transfer import numbers, rows
+from ...transfer import rows
 from ..batch import BatchMemory
+from .traceable import level_size
 
 Value = TypeVar("Value")
 
@@ -90,9 +91,9 @@ class FeatureLevels:
 
     def valid_ratios(self) -> Tensor:
         """(B, M, 2): the part of each level's width and height that lies inside the image."""
-        extents = torch.stack([valid_extent(p) for p in self.paddings], dim=1)
-        sizes = [(width, height) for height, width in self.shapes]
-        return extents / numbers(sizes, extents.device, extents.dtype)
+        return torch.stack(
+            [valid_extent(p) / level_size(*p.shape[1:], p.device) for p in self.paddings], dim=1
+        )
 
 
 def valid_extent(padding: Tensor) -> Tensor:

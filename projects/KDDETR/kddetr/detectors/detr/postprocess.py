@@ -6,6 +6,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...boxes import cxcywh_to_xyxy
+from .traceable import best
 
 
 def select_detections(
@@ -21,13 +22,27 @@ def select_detections(
         boxes: (B, N, 4) ``cxcywh`` in [0, 1] of the unpadded image.
         image_sizes: (h, w) in pixels of the unpadded network inputs.
     """
-    scores = logits.float().sigmoid().flatten(1)
-    scores, index = scores.topk(min(count, scores.shape[1]), dim=1)
-    query, classes = index // logits.shape[-1], index % logits.shape[-1]
-    boxes = cxcywh_to_xyxy(boxes.float()).gather(1, query[..., None].expand(-1, -1, 4))
+    boxes, scores, classes = best_pairs(logits, boxes, count)
     detections = []
     for i, (height, width) in enumerate(image_sizes):
         scaled = boxes[i] * boxes.new_tensor([width, height, width, height])
         found = {"pred_boxes": Boxes(scaled), "scores": scores[i], "pred_classes": classes[i]}
         detections.append(Instances((height, width), **found))
     return detections
+
+
+def best_pairs(logits: Tensor, boxes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``count`` pairs of query and class with the highest scores in each image, or all N * K.
+
+    Args:
+        logits, boxes, count: see :func:`select_detections`.
+
+    Returns:
+        (B, D, 4) boxes ``xyxy`` in the unit of the given ones, (B, D) scores in [0, 1], descending,
+        and (B, D) classes.
+    """
+    scores = logits.float().sigmoid().flatten(1)
+    scores, index = best(scores, count)
+    query, classes = index // logits.shape[-1], index % logits.shape[-1]
+    boxes = cxcywh_to_xyxy(boxes.float()).gather(1, query[..., None].expand(-1, -1, 4))
+    return boxes, scores, classes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...structures import Predictions
 from .matcher import Target
 from .memory import Memory, cell_grid, valid_extent
+from .traceable import best
 
 BASE_SIZE = 0.05  # of a proposal on the finest level; it doubles from each level to the next
 MARGIN = 0.01  # all four numbers of a usable proposal lie in (0.01, 0.99)
@@ -117,8 +118,8 @@ class ProposalHead(nn.Module):
         unactivated = self.box_head(x).float() + initial
         scores = logits[..., 0] if self.class_agnostic else logits.amax(-1)
         scores = scores.detach().masked_fill(~usable, -math.inf)
-        best = scores.topk(min(self.count, scores.shape[1]), dim=1).indices
-        return Proposals(logits, unactivated, best)
+        _, selected = best(scores, self.count)
+        return Proposals(logits, unactivated, selected)
 
 
 def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Tensor:

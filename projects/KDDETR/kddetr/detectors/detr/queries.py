@@ -85,7 +85,7 @@ class AnchorQueries(QuerySource):
     def forward(self, memory: Memory) -> Queries:
         """The anchors as (B, N, 4) boxes."""
         boxes = self.anchors.float().sigmoid()
-        return Queries(boxes.expand(len(memory.tokens), -1, -1))
+        return Queries(boxes.expand(memory.tokens.shape[0], -1, -1))
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Boxes without embeddings."""
@@ -107,7 +107,7 @@ class EmbeddingQueries(QuerySource):
 
     def forward(self, memory: Memory) -> Queries:
         """Content and position (B, N, C) and centres (B, N, 2)."""
-        return self._queries(self.embedding.weight.expand(len(memory.tokens), -1, -1))
+        return self._queries(self.embedding.weight.expand(memory.tokens.shape[0], -1, -1))
 
     def make(self, memory: Memory, boxes: Tensor) -> Queries:
         """Refused by a UsageError: a learned embedding cannot be made from a box."""
@@ -132,7 +132,7 @@ class EmbeddingQueries(QuerySource):
         return points
 
     def _queries(self, embedding: Tensor) -> Queries:
-        position, content = embedding.chunk(2, dim=-1)
+        position, content = _halves(embedding)
         return Queries(self.reference(position).sigmoid(), content=content, position=position)
 
 
@@ -157,7 +157,7 @@ class ProposalQueries(QuerySource):
         boxes = _for_all_images(boxes, memory)
         sine = box_sine_embedding(boxes, self.features, y_first=False)
         embedding = self.embed_norm(self.embed(sine))
-        position, content = embedding.chunk(2, dim=-1)
+        position, content = _halves(embedding)
         return Queries(boxes, content=content, position=position)
 
 
@@ -200,4 +200,12 @@ class MixedQueries(QuerySource):
 
 def _for_all_images(values: Tensor, memory: Memory) -> Tensor:
     """(B, N, D), or (1, N, D) that all images share, as (B, N, D) on the memory's device."""
-    return for_all_images(values, len(memory.tokens), memory.tokens.device)
+    return for_all_images(values, memory.tokens.shape[0], memory.tokens.device)
+
+
+def _halves(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N, 2C) as two (B, N, C). They are copies: for views PyTorch would choose how to multiply
+    matrices by the number of images, so that a detector could only be exported for one number.
+    """
+    first, second = (half.contiguous() for half in embedding.chunk(2, dim=-1))
+    return first, second

@@ -21,6 +21,7 @@ from torch import Tensor
 from ...errors import UsageError
 from ...ranges import one_of
 from ...transfer import numbers
+from .gather_sampling import sample_by_gather
 
 _log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 IMPLEMENTATIONS: dict[str, Sampling] = {
+    "gather": sample_by_gather,
     "grid_sample": sample_by_grid_sample,
     "library": sample_by_library,
     "triton": sample_by_triton,

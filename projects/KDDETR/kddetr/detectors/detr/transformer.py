@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...errors import DivergedError
+from ...predictions import LAST
 from ...ranges import one_of, positive, whole
-from ...structures import Predictions, Queries
+from ...structures import EncodedDetector, Predictions, Queries
 from ...transfer import numbers, to_device
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
@@ -139,7 +140,8 @@ class DetectionTransformer(nn.Module):
         memory = self.encode(inputs)
         if self.training:
             return self.losses(memory, inputs)
-        predictions = self.decode(memory, self.queries(memory))
+        own = self.queries(memory)
+        predictions = EncodedDetector(self, memory).decode(own, layers=LAST)
         detections = self.detections(predictions, memory.image_sizes)
         if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
             raise DivergedError(
@@ -196,9 +198,13 @@ class DetectionTransformer(nn.Module):
         """See :meth:`kddetr.structures.Detector.convert_queries`."""
         return self.query_source.convert(memory, points)
 
-    def decode(self, memory: Memory, queries: Queries) -> Predictions:
-        """The predictions at the queries after every decoder layer, (L, B, N, ...)."""
-        return self.decoder(memory, queries)
+    def decode(
+        self, memory: Memory, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """The predictions at the queries after every decoder layer, (L, B, N, ...), or after those
+        with the indices ``layers`` only.
+        """
+        return self.decoder(memory, queries, layers)
 
     def losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Ground-truth losses of the labelled images, all 0 where no image has labels.

@@ -26,6 +26,7 @@ from ...structures import Predictions, Queries
 from ...transfer import rows
 from ..batch import BatchMemory
 from .base import StockDetector, box_queries, box_scale, check_forward, finite
+from .pooling import pooled
 
 EMPTY = 1e-3  # pixels; a side shorter than this has nothing to pool and becomes one pixel long
 
@@ -244,7 +245,7 @@ def _pooled(heads: nn.Module, features: Mapping[str, Tensor], regions: list[Boxe
         maps = [features[name] for name in heads.in_features]
         return heads._shared_roi_transform(maps, regions).mean(dim=[2, 3])
     maps = [features[name] for name in heads.box_in_features]
-    return heads.box_head(heads.box_pooler(maps, regions))
+    return heads.box_head(pooled(heads.box_pooler, maps, regions))
 
 
 def _predictions(

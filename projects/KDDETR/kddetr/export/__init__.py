@@ -1,0 +1,18 @@
+"""Detectors as files that run without this project: ONNX, torch.export and TorchScript."""
+
+from .compare import Comparison, compare, latency
+from .files import ENDINGS, FORMATS, export_file, open_file
+from .graph import DetectionGraph
+from .stock import StockGraph
+
+__all__ = [
+    "ENDINGS",
+    "FORMATS",
+    "Comparison",
+    "DetectionGraph",
+    "StockGraph",
+    "compare",
+    "export_file",
+    "latency",
+    "open_file",
+]

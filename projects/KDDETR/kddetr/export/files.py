@@ -1,0 +1,159 @@
+"""Writing exported detectors and running them, one function each for a format.
+
+A file carries a card: strings by name, such as the class names as JSON.
+"""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..detectors.detr.sampling import sampled_by
+from ..errors import UsageError
+from .compare import Run
+from .graph import INPUTS, DetectionGraph
+from .stock import StockGraph
+
+Card = Mapping[str, str]
+Graph = DetectionGraph | StockGraph
+
+_CARD = "kddetr.json"  # the name of the card inside of a file of PyTorch
+ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "torchscript": ".ts"}
+
+
+def export_file(
+    graph: Graph, file: Path, form: str, inputs: Sequence[Tensor], card: Card, *, sampling: str
+) -> None:
+    """Write a detector, so that it runs for batches and images of any size.
+
+    Args:
+        graph: in evaluation mode.
+        file: to write.
+        form: one of ``FORMATS``.
+        inputs: what the graph is traced with: images and sizes, at least two images.
+        card: strings to write into the file, by name.
+        sampling: the implementation of deformable attention, "gather" or "grid_sample".
+
+    Raises:
+        UsageError: a package is missing, or the format cannot hold this detector.
+    """
+    if isinstance(graph, StockGraph) and form != "torchscript":
+        raise UsageError(
+            f"The format {form} holds detection transformers, and this is a model of Detectron2,"
+            " whose code decides by the values of tensors: take --format torchscript."
+        )
+    with sampled_by(sampling), torch.no_grad(), _quietly():
+        FORMATS[form](graph, file, inputs, card)
+
+
+def open_file(file: Path, form: str) -> tuple[Run, dict[str, str]]:
+    """A function that runs an exported file on the CPU, and the file's card."""
+    with _quietly():
+        return _OPEN[form](file)
+
+
+def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
+    _require_onnx()
+    program = torch.onnx.export(
+        _exported(graph, inputs),
+        input_names=list(INPUTS),
+        output_names=list(graph.outputs),
+        dynamo=True,
+        verbose=False,
+    )
+    batch, _, height, width = program.model.graph.inputs[0].shape
+    program.rename_axes({batch: "batch", height: "height", width: "width"})
+    program.model.metadata_props.update(card)
+    program.save(str(file), external_data=False)
+
+
+def _open_onnx(file: Path) -> tuple[Run, dict[str, str]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        given = dict(zip(INPUTS, (t.numpy() for t in inputs), strict=True))
+        return [torch.from_numpy(array) for array in session.run(None, given)]
+
+    return run, dict(session.get_modelmeta().custom_metadata_map)
+
+
+def _write_torch(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
+    program = _exported(graph, inputs)
+    torch.export.save(program, str(file), extra_files={_CARD: json.dumps(dict(card))})
+
+
+def _open_torch(file: Path) -> tuple[Run, dict[str, str]]:
+    extra = {_CARD: ""}
+    program = torch.export.load(str(file), extra_files=extra)
+    return program.module(), json.loads(extra[_CARD])
+
+
+def _write_torchscript(graph: Graph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
+    traced = torch.jit.trace(graph, tuple(inputs), check_trace=False)
+    extra = {_CARD: json.dumps(dict(card))}
+    buffer = io.BytesIO()
+    try:
+        torch.jit.save(traced, buffer, _extra_files=extra)
+    except RuntimeError as error:
+        raise UsageError(
+            "TorchScript cannot hold this detector, because a layer of it is a Python function"
+            f" ({str(error).splitlines()[0]}): docs/export.md says which models it can hold."
+        ) from error
+    file.write_bytes(buffer.getvalue())
+
+
+def _open_torchscript(file: Path) -> tuple[Run, dict[str, str]]:
+    extra = {_CARD: ""}
+    return torch.jit.load(str(file), _extra_files=extra), json.loads(extra[_CARD])
+
+
+def _exported(graph: DetectionGraph, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    """The graph for any number of images of any size.
+
+    A backbone of timm that pads its images gets images whose sides are multiples of what it pads
+    to, so that there is nothing to pad and to crop again.
+    """
+    step = graph.size_divisor
+    height, width = (Dim.DYNAMIC if step == 1 else step * Dim(name) for name in ("rows", "columns"))
+    shapes = ({0: Dim.DYNAMIC, 2: height, 3: width}, {0: Dim.DYNAMIC})
+    return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            f"Exporting to ONNX needs the package {error.name}, which is not installed:"
+            " pip install -e .[export]"
+        ) from error
+
+
+class _quietly(warnings.catch_warnings):
+    """Inside, the exporters' warnings about Python code and their deprecation are not shown."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+
+FORMATS: dict[str, Callable[[nn.Module, Path, Sequence[Tensor], Card], None]] = {
+    "onnx": _write_onnx,
+    "torch": _write_torch,
+    "torchscript": _write_torchscript,
+}
+_OPEN = {"onnx": _open_onnx, "torch": _open_torch, "torchscript": _open_torchscript}

@@ -1,0 +1,89 @@
+"""The graph of an exported detection transformer: tensors in, ready detections out.
+
+Shape letters: B images, H and W the padded size, D detections of an image, N queries, K classes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..detectors.detr.memory import FeatureLevels
+from ..detectors.detr.postprocess import best_pairs
+from ..detectors.detr.transformer import DetectionTransformer
+from ..structures import Predictions
+
+INPUTS = ("images", "sizes")
+OUTPUTS = ("boxes", "scores", "classes")
+RAW_OUTPUTS = ("logits", "raw_boxes")
+
+
+class DetectionGraph(nn.Module):
+    """A detection transformer as a function of tensors, made of the detector's own modules.
+
+    Args:
+        detector: in evaluation mode.
+        raw: also return the logits and boxes of all queries.
+    """
+
+    def __init__(self, detector: DetectionTransformer, *, raw: bool = False) -> None:
+        super().__init__()
+        self.detector = detector
+        self.raw = raw
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what :meth:`forward` returns, in order."""
+        return OUTPUTS + RAW_OUTPUTS * self.raw
+
+    @property
+    def size_divisor(self) -> int:
+        """Height and width of a batch must be multiples of this; 1: any size."""
+        return getattr(self.detector.backbone, "divisor", 1)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Detections of a batch of images that are padded to the right and below.
+
+        Args:
+            images: (B, 3, H, W) RGB values, 0 to 255, floating-point; what is in the padding does
+                not matter.
+            sizes: (B, 2) int64 height and width in pixels of each image without its padding.
+
+        Returns:
+            (B, D, 4) boxes ``xyxy`` in pixels of each image, clipped to it; (B, D) scores in [0,
+            1], descending; (B, D) int64 classes, counted from 0; with ``raw`` also (B, N, K) logits
+            before the sigmoid and (B, N, 4) boxes ``cxcywh`` as fractions of each image.
+        """
+        predictions = self.predictions(images, sizes).last()
+        logits, raw_boxes = predictions.logits[0], predictions.boxes[0]
+        boxes, scores, classes = best_pairs(logits, raw_boxes, self.detector.num_detections)
+        scale = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)  # width, height, width, height
+        boxes = torch.minimum((boxes * scale).clamp(min=0.0), scale)
+        return (boxes, scores, classes, *((logits, raw_boxes) if self.raw else ()))
+
+    def predictions(self, images: Tensor, sizes: Tensor) -> Predictions:
+        """What the detector predicts at its own queries; for the arguments see :meth:`forward`."""
+        detector = self.detector
+        (padding,) = paddings(images, sizes, [images])
+        normalised = (images - detector.pixel_mean) / detector.pixel_std
+        normalised = normalised.masked_fill(padding[:, None], 0.0)
+        maps = detector.neck(detector.backbone(normalised))
+        memory = detector.encoder(FeatureLevels(maps, paddings(images, sizes, maps)))
+        return detector.decode(memory, detector.queries(memory))
+
+
+def paddings(images: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:
+    """(B, H_i, W_i) bool for every map (B, C, H_i, W_i) of the images, True outside the image.
+
+    As in DETR, a cell of a map is padding where the pixel at its top left corner is.
+    """
+    found = []
+    for features in maps:
+        outside = []
+        for axis in (0, 1):
+            pixels, cells = images.shape[2 + axis], features.shape[2 + axis]
+            corner = torch.arange(cells, device=sizes.device) * pixels
+            outside.append(corner >= sizes[:, axis, None] * cells)
+        rows, columns = outside
+        found.append(rows[:, :, None] | columns[:, None])
+    return found

@@ -1,0 +1,77 @@
+"""The exported graph is the detector: same numbers, for any batch, size and padding."""
+
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kddetr.detectors.detr.memory import FeatureLevels
+from kddetr.errors import UsageError
+from kddetr.export import compare, export_file, open_file
+from tests.export.graphs import CARD, assert_same_detections, graph_of, padded_batch
+from tests.tiny import FAMILIES, tiny_batch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_an_image_alone_it_is_the_detector_and_what_is_in_the_padding_does_not_matter(family):
+    graph = graph_of(family)
+    (x,) = tiny_batch(((48, 56),), boxes=(None,))
+    expected = graph.detector([x])[0]["instances"]
+    boxes, scores, classes = graph(x["image"][None].float(), torch.tensor([[48, 56]]))
+    whole = (boxes[0, :, 2:] > boxes[0, :, :2]).all(-1)  # Detectron2 drops boxes without an area
+    torch.testing.assert_close(boxes[0][whole], expected.pred_boxes.tensor)
+    torch.testing.assert_close(scores[0][whole], expected.scores)
+    assert torch.equal(classes[0][whole], expected.pred_classes)
+    images, sizes = padded_batch()
+    black = images.clone()
+    black[0, :, 40:] = black[1, :, :, 40:] = 0
+    for one, other in zip(graph(images, sizes), graph(black, sizes), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_padded_batch_is_what_detr_computes_on_normalised_images_padded_with_zeros():
+    graph = graph_of("dino")
+    detector = graph.detector
+    images, sizes = padded_batch()
+    batch, mask = torch.zeros_like(images), torch.ones(len(images), 48, 56)
+    for i, (height, width) in enumerate(sizes.tolist()):
+        image = images[i, :, :height, :width]
+        batch[i, :, :height, :width] = (image - detector.pixel_mean) / detector.pixel_std
+        mask[i, :height, :width] = 0
+    maps = detector.neck(detector.backbone(batch))
+    paddings = [F.interpolate(mask[:, None], size=m.shape[-2:])[:, 0].bool() for m in maps]
+    memory = detector.encoder(FeatureLevels(maps, paddings))
+    expected = detector.decode(memory, detector.queries(memory))
+    found = graph.predictions(images, sizes)
+    torch.testing.assert_close(found.logits, expected.logits)
+    torch.testing.assert_close(found.boxes, expected.boxes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_torchscript(family, tmp_path):
+    graph = graph_of(family)
+    file = tmp_path / "model.ts"
+    export_file(graph, file, "torchscript", padded_batch(), CARD, sampling="gather")
+    run, card = open_file(file, "torchscript")
+    assert card == CARD
+    assert_same_detections(run, graph)
+
+
+def test_detections_are_compared_whatever_their_order():
+    boxes = torch.tensor([[[0.0, 0, 10, 10], [5, 5, 20, 20]]])
+    scores, classes = torch.tensor([[0.5, 0.4]]), torch.tensor([[1, 2]])
+    one = (boxes, scores, classes)
+    assert compare(one, tuple(t.flip(1) for t in one), 20).largest == 0
+    moved = compare((boxes + 1, scores, classes), one, 20)
+    assert moved.largest == pytest.approx(0.05) and moved.apart == 4
+    assert moved.best_apart == pytest.approx(0.5)
+    assert compare((boxes, scores, classes + 1), one, 20).largest == torch.inf
+
+
+def test_missing_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(UsageError, match=r"needs the package onnxscript.*\[export\]"):
+        export_file(
+            graph_of("dab_detr"), tmp_path / "x", "onnx", padded_batch(), CARD, sampling="gather"
+        )

@@ -1,0 +1,135 @@
+"""tools/export.py, from a checkpoint to detections in a process that has no PyTorch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import LazyConfig
+from omegaconf import OmegaConf
+
+import export
+from kddetr.checkpoint import Checkpointer
+from kddetr.engine import build
+from kddetr.export import open_file
+from tests.tiny import tiny_detector
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["cat", "dog", "bird"]
+# A finder that refuses what the example must not need; it is put in front of the example.
+REFUSES = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("kddetr", "torch", "torchvision", "detectron2", "PIL", "cv2"):
+            raise ImportError(name + " is refused here")
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A folder as a run leaves it: config.yaml, and weights with class names."""
+    folder = tmp_path_factory.mktemp("run")
+    cfg = OmegaConf.create(
+        {"model": L(tiny_detector)(family="dino", decoder_layers=1)}, flags={"allow_objects": True}
+    )
+    LazyConfig.save(cfg, str(folder / "config.yaml"))
+    Checkpointer(build(cfg.model), str(folder), classes=NAMES).save_weights("model_final")
+    return folder
+
+
+def exported(capsys, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of the tool."""
+    code = 0
+    try:
+        export.main([*arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    out = capsys.readouterr()
+    return code, out.out + out.err
+
+
+def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    pytest.importorskip("onnxscript", reason="the extra export is not installed")
+    file = tmp_path / "model.onnx"
+    weights = run_folder / "model_final.pth"
+    code, text = exported(
+        *(capsys, "--weights", str(weights), "--format", "onnx", "--output", str(file)),
+        *("--image-size", "64", "80", "--repetitions", "1"),
+    )
+    assert code == 0, text
+    for line in text.splitlines():
+        if line.startswith("difference"):
+            assert float(line.rpartition(" ")[2]) <= 1e-4, line
+    assert text.count("difference from PyTorch") == 2
+    assert f"python examples/onnx_detect.py {file} IMAGE" in text
+    run, card = open_file(file, "onnx")
+    assert {key: json.loads(value) for key, value in card.items()} == {
+        "classes": NAMES,
+        "resize": None,
+        "image_size": [64, 80],
+        "size_divisor": 1,
+        "pixel_mean": pytest.approx([123.675, 116.28, 103.53]),
+        "pixel_std": pytest.approx([58.395, 57.12, 57.375]),
+        "kddetr": json.loads(card["kddetr"]),
+    }
+    assert b"GridSample" not in file.read_bytes()
+
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    command = [sys.executable, "-c", REFUSES, str(ROOT / "examples" / "onnx_detect.py")]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        [*command, str(file), "image.npy", "--least-score", "0"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    given = torch.from_numpy(image).permute(2, 0, 1)[None].float(), torch.tensor([[70, 90]])
+    boxes, scores, classes = run(*given)
+    printed = [line.split() for line in done.stdout.splitlines()]
+    assert [words[0] for words in printed] == [NAMES[number] for number in classes[0]]
+    numbers = torch.tensor([[float(word) for word in words[1:]] for words in printed])
+    torch.testing.assert_close(numbers[:, 0], scores[0], atol=6e-4, rtol=0)
+    torch.testing.assert_close(numbers[:, 1:], boxes[0], atol=0.06, rtol=0)
+
+
+def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
+    config = str(ROOT / "configs" / "quickstart" / "faster_rcnn_alone.py")
+    torch.manual_seed(0)
+    detector = build(export.load_config(config).model)
+    weights = tmp_path / "model_final.pth"
+    torch.save({"model": detector.stock.state_dict()}, weights)
+    arguments = ("--weights", str(weights), "--config-file", config, "--image-size", "128", "96")
+    file = tmp_path / "model.ts"
+    code, text = exported(
+        *(capsys, *arguments, "--format", "torchscript", "--output", str(file)),
+        *("--repetitions", "1", "model.stock.roi_heads.box_predictor.test_score_thresh=0"),
+    )
+    assert code == 0, text
+    assert text.count("difference from PyTorch") == 2 and "apart" not in text, text
+    code, text = exported(capsys, *arguments, "--format", "onnx", "--output", str(tmp_path / "x"))
+    assert code == 2 and "take --format torchscript" in text, text
+
+
+def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
+    weights = str(run_folder / "model_final.pth")
+    for arguments, words in (
+        (("--weights", "nowhere/x.pth"), "name the config"),
+        (("--weights", str(run_folder / "x.pth")), "x.pth"),
+        (("--weights", weights, "--output", "nowhere/x.onnx"), "does not exist"),
+        (("--weights", weights, "--image-size", "3", "64"), "at least 64"),
+    ):
+        code, text = exported(capsys, *arguments, "--format", "onnx")
+        assert code == 2 and words in text, text
