@@ -17,14 +17,15 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous test test-golden test-live fuzz lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous performance test test-golden test-live fuzz lint format clean
 
 help:
-	@echo "make quickstart          distil a small detector on the bundled data, table and pictures at the end"
+	@echo "make quickstart          distil a small detector on the bundled data: pictures and a table, in some minutes"
 	@echo "make quickstart-seeds    the same with three seeds"
 	@echo "make quickstart-dino     train a DINO teacher and distil a DINO and DAB-DETRs from it"
 	@echo "make quickstart-teacher  train the bundled teacher again"
 	@echo "make heterogeneous       distil a Faster R-CNN of Detectron2 from the bundled transformer"
+	@echo "make performance         measure what docs/performance.md shows (ARGS='--device cuda' on a GPU)"
 	@echo "make test                lint and all tests; ARGS='-m \"not slow\"' leaves out the slow ones"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
 	@echo "make test-live           full-size models against those of the transformers package, which it installs"
@@ -56,6 +57,9 @@ quickstart-teacher: $(READY)
 
 heterogeneous: $(READY)
 	$(RUN) tools/quickstart/heterogeneous.py $(ARGS)
+
+performance: $(READY)
+	$(RUN) tools/performance.py $(ARGS)
 
 test: lint
 	$(RUN) -m pytest $(ARGS)

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.modeling.backbone import ResNet
 from detectron2.modeling.backbone.resnet import BasicBlock
 from engine_toy import CLASSES
 from omegaconf import DictConfig, OmegaConf
 
+from kddetr.data import load_coco_format
 from kddetr.detectors import (
     RegionDetector,
     TinyConvNet,
@@ -21,7 +22,8 @@ from kddetr.detectors import (
 )
 from kddetr.engine import build
 from kddetr.engine.config.calls import call_parameters
-from kddetr.teachers import Vocabulary
+from kddetr.teachers import RecordedTeacher, Vocabulary
+from tests.records import random_record
 
 STAGES = [f"stage{i}" for i in range(4)]
 SMALL = {
@@ -64,6 +66,9 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
             node.checkpoint = str(folder / "teacher.pth")
             torch.manual_seed(0)
             torch.save({"model": build(node.model).state_dict()}, node.checkpoint)
+        if node["_target_"] is RecordedTeacher:
+            files = DatasetCatalog.get(dataset)
+            node.path = random_record(folder / "record", files, [4] * len(files), classes=CLASSES)
     _shrink_images(cfg.dataloader)
     images = L(get_detection_dataset_dicts)(names=dataset, filter_empty=False)
     loaders = cfg.dataloader
@@ -72,7 +77,11 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         dataset,
     )
     loaders.train.num_workers = loaders.test.num_workers = 0
-    loaders.train.unlabeled = images  # checked before training even where it is not used
+    if loaders.train.unlabeled_mapper.labeled:
+        files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
+        loaders.train.unlabeled = L(load_coco_format)(**files, name=dataset)
+    else:
+        loaders.train.unlabeled = images  # checked before training even where it is not used
     loaders.train.unlabeled_per_batch = min(loaders.train.unlabeled_per_batch, 1)
     loaders.train.total_batch_size = 2
     small = {

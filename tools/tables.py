@@ -114,7 +114,9 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     found |= {key: f"a list of {count}" for key, count in calls.items()}
     if not found.get("dataloader.train.unlabeled_per_batch"):
         found = {k: v for k, v in found.items() if not k.startswith("dataloader.train.unlabeled")}
-    if not found.get("train.amp.enabled"):
+    # The recipes leave it to the card whether they are trained in float32 or bfloat16.
+    if not found.get("train.amp.enabled") or found.get("train.amp.dtype") == "bfloat16":
+        found.pop("train.amp.enabled", None)
         found.pop("train.amp.dtype", None)
     start = found.get("train.init_checkpoint") or ""
     found["train.init_checkpoint"] = start.rpartition("/")[2]  # a local copy or the address

@@ -10,6 +10,7 @@ optimizer = L(torch.optim.AdamW)(
     lr=1e-4,
     betas=[0.9, 0.999],
     weight_decay=1e-4,
+    fused=True,  # one kernel for all parameters instead of a dozen for each
 )
 lr_multiplier = L(step_schedule)(
     max_iter="${train.max_iter}", milestones=[0.8], gamma=0.1, warmup_iters=0

@@ -1,9 +1,9 @@
 """The small DINO on the same images, distilled from the larger DINO."""
 
-from .dino_alone import optimizer
+from .dino_alone import optimizer, train
 from .dino_models import student as _student
 from .dino_models import teacher as _teacher
-from .distilled import dataloader, lr_multiplier, model, train
+from .distilled import dataloader, lr_multiplier, model
 
 model.student = _student
 model.teacher.detector.model = _teacher

@@ -8,7 +8,7 @@ from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.teachers import CachedEncoder
 
 from ..common.kd_weighted_mean import loss as _loss
-from .common import dataloader, lr_multiplier, optimizer, train
+from .alone import dataloader, lr_multiplier, optimizer, train
 from .models import student as _student
 from .models import teacher as _teacher
 

@@ -4,8 +4,8 @@ from detectron2.config import LazyCall as L
 
 from kddetr.points import AtAnswers
 
-from .distilled import dataloader, lr_multiplier, model, train
-from .faster_rcnn_alone import optimizer
+from .distilled import dataloader, lr_multiplier, model
+from .faster_rcnn_alone import optimizer, train
 from .rcnn_models import student as _student
 
 model.student = _student

@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from kddetr.data import DatasetError, build_train_loader
+from kddetr.data import DatasetError, build_test_loader, build_train_loader
 
 
 class _Mapper:
@@ -178,3 +178,17 @@ def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(monkeypat
         _loader(total_batch_size=4)
     with pytest.raises(ValueError, match=r"unlabeled_per_batch \(2\)"):
         _loader(total_batch_size=6, **UNLABELED)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_every_test_image_comes_once_and_in_order(size):
+    loader = build_test_loader(dataset=_records(7), mapper=_Mapper(), batch_size=size)
+    batches = [[x["image_id"] for x in batch] for batch in loader]
+    assert list(itertools.chain(*batches)) == list(range(7))
+    assert len(batches) == len(loader) == -(-7 // size)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 1.5}, {"num_workers": -1}])
+def test_numbers_of_the_test_loader_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        build_test_loader(dataset=_records(2), mapper=_Mapper(), **wrong)

@@ -8,6 +8,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from kddetr.data import DatasetError, DetectionMapper, ShortestEdge
+from kddetr.data.affine import move_points
 from kddetr.data.loader import seeded
 
 
@@ -48,6 +49,24 @@ def test_boxes_are_flipped_with_the_image(photo):
     mapper = DetectionMapper(is_train=True, augmentations=[T.RandomFlip(prob=1.0)])
     sample = mapper(_record(photo, [(0, 5, 10, 20)]))
     assert sample["instances"].gt_boxes.tensor.tolist() == [[70, 5, 80, 25]]
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "corner"),
+    [
+        (T.HFlipTransform(80), [79, 0]),
+        (T.CropTransform(0, 10, 40, 30), [1, -10]),
+        (T.ResizeTransform(60, 80, 120, 40), [0.5, 0]),
+        (T.RotationTransform(60, 80, 90), [0, 79]),
+        (T.PadTransform(3, 4, 5, 6), [4, 4]),
+    ],
+)
+def test_where_a_pixel_of_the_file_lies_in_the_image(photo, augmentation, corner):
+    sample = DetectionMapper(is_train=False, augmentations=[augmentation])(_record(photo))
+    moved = move_points(sample["affine"], np.array([1.0, 0.0]))
+    np.testing.assert_allclose(moved, corner, atol=1e-9)
+    expected = T.TransformList([augmentation]).apply_coords(np.array([[7.0, 5.0]]))[0]
+    np.testing.assert_allclose(move_points(sample["affine"], np.array([7.0, 5.0])), expected)
 
 
 def test_boxes_are_clipped_and_empty_or_crowd_ones_left_out(photo):
@@ -151,3 +170,25 @@ def test_thin_and_tiny_images_keep_at_least_a_pixel(tmp_path, size):
             assert (sample["width"], sample["height"]) == size
             assert min(sample["image"].shape) >= 1 and max(sample["image"].shape) <= 134
             assert len(sample["instances"]) == 1
+
+
+def test_kept_images_are_read_once_and_stay_as_they_were(photo):
+    class Darken(T.Transform):
+        def apply_image(self, image):
+            image[:] = 0  # in place
+            return image
+
+        def apply_coords(self, coords):
+            return coords
+
+    record = _record(photo, [(10, 20, 30, 10)])
+    plain = DetectionMapper(is_train=True, augmentations=[])(record)["image"]
+    mapper = DetectionMapper(is_train=True, augmentations=[], keep_images=True)
+    mapper(record)
+    photo.unlink()
+    mapper(record)["image"].zero_()
+    assert torch.equal(mapper(record)["image"], plain)
+    mapper.augmentations = T.AugmentationList([Darken()])
+    assert not mapper(record)["image"].any()
+    mapper.augmentations = T.AugmentationList([])
+    assert torch.equal(mapper(record)["image"], plain)

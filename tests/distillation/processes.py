@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.utils import comm
 
 from kddetr.engine.distributed import wrap_for_processes
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.teachers import RecordedTeacher
 from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -18,34 +20,41 @@ class Case(NamedTuple):
         family: of teacher and student.
         boxes: of each image; None: it has no labels.
         student: options of the student.
+        recorded: whether the teacher is the record beside the results, of images 0 and 1.
     """
 
     family: str
     boxes: tuple[int | None, int | None]
     student: dict[str, Any]
+    recorded: bool = False
 
 
 def save_steps(folder: str, cases: list[Case]) -> None:
     """Save ``[(gradients, points), ...]``, one pair a case, as ``{processes}-{rank}.pth``."""
     file = f"{comm.get_world_size()}-{comm.get_rank()}.pth"
-    torch.save([one_step(case) for case in cases], Path(folder) / file)
+    torch.save([one_step(case, Path(folder)) for case in cases], Path(folder) / file)
 
 
-def one_step(case: Case) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+def one_step(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """This process's gradients by name, after a step on its share of the images, and its points."""
-    model = tiny_distiller(
-        tiny_detector(case.family, seed=1, **case.student),
-        tiny_detector(case.family, seed=2, embed_dim=32),
-        sampler=SpecificSampler(),
-    )
+    if case.recorded:
+        teacher = RecordedTeacher(path=str(folder / "record"))
+    else:
+        teacher = tiny_detector(case.family, seed=2, embed_dim=32)
+    student = tiny_detector(case.family, seed=1, **case.student)
+    model = tiny_distiller(student, teacher, sampler=SpecificSampler())
     wrapped = wrap_for_processes(
         model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
     )
     rank, world = comm.get_rank(), comm.get_world_size()
-    batch = tiny_batch(((40, 56), (40, 56)), boxes=case.boxes)[rank::world]
+    batch = tiny_batch(((40, 56), (40, 56)), boxes=case.boxes)
+    for i, x in enumerate(batch):
+        x |= {"file_name": str(folder / f"images/{i}.png"), "affine": np.eye(2, 3)}
+    batch = batch[rank::world]
     sum(wrapped(batch).values()).backward()
     torch.manual_seed(rank)  # the trainer too seeds each process differently
-    model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
+    if not case.recorded:
+        model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
     points, _ = model.ask_teacher(batch, None)
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return gradients, points.boxes

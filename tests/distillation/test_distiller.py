@@ -172,3 +172,33 @@ def test_a_distillation_loss_may_not_replace_a_loss_of_the_student():
     model.student.losses = lambda memory, inputs: {"aux/first": torch.zeros(())}
     with pytest.raises(UsageError, match="'aux/first', which is already the name of another loss"):
         model(tiny_batch())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_points_that_are_asked_of_the_last_layer_give_the_loss_of_that_layer(family):
+    def losses(**options) -> dict[str, float]:
+        model = distiller(family, **options)
+        torch.manual_seed(3)
+        return {name: value.item() for name, value in model(tiny_batch()).items() if "/" in name}
+
+    class Sliced(WeightedMeanLoss):
+        """Of all layers that were decoded, only the last is compared."""
+
+        teacher_layers = None
+
+        def forward(self, student, teacher, points):
+            assert student.num_layers == 2 and teacher.num_layers == 3
+            return super().forward(student.last(), teacher, points)
+
+    found = losses(loss=WeightedMeanLoss(student_layers="last"))
+    assert found == pytest.approx(losses(loss=Sliced()), rel=1e-4)
+
+
+def test_heads_that_no_loss_compares_are_not_computed_at_the_points():
+    model = distiller("deformable_detr", loss=WeightedMeanLoss(student_layers="last"))
+    ran = {"student": [], "teacher": []}
+    for name, detector in (("student", model.student), ("teacher", model.teacher)):
+        for i, head in enumerate(detector.decoder.class_heads):
+            head.register_forward_hook(lambda *_, name=name, i=i: ran[name].append(i))
+    model(tiny_batch())
+    assert ran == {"student": [0, 1, 1], "teacher": [2]}  # the student's own queries come first

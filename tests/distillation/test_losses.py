@@ -89,6 +89,31 @@ def test_every_student_layer_is_compared_with_the_teachers_last():
         torch.testing.assert_close(value, sum(losses[name] for losses in alone))
 
 
+@pytest.mark.parametrize(
+    ("chosen", "indices"), [("last", [3]), ([0, 2], [0, 2]), ([-1, 1], [1, 3])]
+)
+def test_only_the_chosen_student_layers_are_compared(chosen, indices):
+    student, teacher, points = predictions(4), predictions(1, seed=1), asked()
+    loss = WeightedMeanLoss(student_layers=chosen)
+    parts = [Predictions(student.logits[[i]], student.boxes[[i]]) for i in indices]
+    expected = sum(total(WeightedMeanLoss(), part, teacher, points) for part in parts)
+    assert total(loss, student, teacher, points) == pytest.approx(expected, rel=1e-5)
+    already = student.of_layers(loss.student_layers)
+    assert total(loss, already, teacher, points) == pytest.approx(expected, rel=1e-5)
+
+
+def test_all_student_layers_are_compared_by_default():
+    assert WeightedMeanLoss().student_layers is PublishedLoss(student_layers="all").student_layers
+
+
+def test_student_layers_that_there_cannot_be_are_refused():
+    for wrong in ("first", "", 2, [], [1, 1], [0.5], [True], None, ["last"]):
+        with pytest.raises(ValueError, match="student_layers must be"):
+            WeightedMeanLoss(student_layers=wrong)
+    with pytest.raises(UsageError, match="wanted of a detector with 4"):
+        WeightedMeanLoss(student_layers=[4])(predictions(4), predictions(1), asked())
+
+
 def test_no_gradient_reaches_the_teacher():
     student, teacher = predictions(2), predictions(2, seed=1)
     for tensor in (student.logits, student.boxes, teacher.logits, teacher.boxes):

@@ -5,6 +5,7 @@ import torch
 
 from kddetr.engine import launch
 from tests.distillation.processes import Case, save_steps
+from tests.records import image_files, random_record
 
 pytestmark = pytest.mark.slow
 
@@ -15,6 +16,7 @@ CASES = [
     for boxes in (LABELLED, HALF)
 ]
 DENOISING = Case("dino", HALF, {})
+RECORDED = Case("dab_detr", HALF, {}, recorded=True)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,9 @@ def steps(tmp_path_factory):
     """(gradients, points) by process, number of processes and case; processes start slowly, so one
     pair of them runs all cases.
     """
-    folder, cases = tmp_path_factory.mktemp("steps"), [*CASES, DENOISING]
+    folder, cases = tmp_path_factory.mktemp("steps"), [*CASES, DENOISING, RECORDED]
+    images = image_files(folder / "images", [(40, 56), (40, 56)])
+    random_record(folder / "record", images, (5, 0))
     for count in (1, 2):
         launch(save_steps, processes=count, device=torch.device("cpu"), args=(str(folder), cases))
     saved = {name: torch.load(folder / f"{name}.pth") for name in ("1-0", "2-0", "2-1")}
@@ -46,6 +50,13 @@ def test_two_processes_have_the_gradients_of_one(steps, case):
     assert not torch.equal(general, other_general)
     if case.family == "dab_detr":  # DINO's specific points are proposals, which differ by image
         assert torch.equal(specific, other_specific)
+
+
+def test_a_record_with_answers_for_the_images_of_one_process_only(steps):
+    one, first, second = (steps[n][str(RECORDED)][0] for n in ("1-0", "2-0", "2-1"))
+    for name in one:
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], one[name], atol=1e-5, rtol=1e-4)
 
 
 def test_denoising_in_two_processes_of_which_one_has_no_boxes(steps):

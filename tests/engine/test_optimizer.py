@@ -6,6 +6,7 @@ from detectron2.solver import LRMultiplier
 from torch import nn
 
 from kddetr.engine import cosine_schedule, parameter_groups, step_schedule
+from kddetr.engine.optimizer_state import apply_options, group_options
 
 
 class Wrapped(nn.Module):
@@ -71,3 +72,38 @@ def test_cosine():
     seen = rates(cosine_schedule(8, end_factor=0.1), 8)
     assert seen[0] == 1 and seen[4] == pytest.approx(0.55) and seen == sorted(seen, reverse=True)
     assert rates(cosine_schedule(8, warmup_iters=2, warmup_factor=0.5), 8)[0] == pytest.approx(0.5)
+
+
+def test_a_fused_optimizer_goes_on_from_the_state_of_a_plain_one():
+    """The plain one counts its steps on the CPU, the fused one where the parameter is."""
+    torch.manual_seed(0)
+    gradients = torch.randn(6, 5)
+
+    def trained(*fused):
+        parameter, state = nn.Parameter(torch.ones(5)), None
+        for part, is_fused in zip(gradients.chunk(len(fused)), fused):
+            optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=is_fused)
+            options = group_options(optimizer)
+            if state:
+                optimizer.load_state_dict(state)
+                apply_options(optimizer, options)
+            assert optimizer.param_groups[0]["fused"] == is_fused
+            for parameter.grad in part:
+                optimizer.step()
+            state = optimizer.state_dict()
+        return parameter.detach()
+
+    plain = trained(False)
+    for others in [(True,), (False, True), (True, False)]:
+        torch.testing.assert_close(trained(*others), plain)
+
+
+@pytest.mark.parametrize("option", ["fused", "capturable"])
+def test_steps_are_counted_where_the_kernels_read_them(option):
+    parameter = nn.Parameter(torch.ones(2, device="meta"))
+    optimizer = torch.optim.AdamW([parameter])
+    optimizer.state[parameter] = {"step": torch.tensor(3.0)}
+    apply_options(optimizer, group_options(optimizer))
+    assert optimizer.state[parameter]["step"].device.type == "cpu"
+    apply_options(optimizer, [group_options(optimizer)[0] | {option: True}])
+    assert optimizer.state[parameter]["step"].device.type == "meta"

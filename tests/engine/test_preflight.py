@@ -201,6 +201,37 @@ def test_parts_of_a_loader_that_cannot_be_used_are_found_before_training(
         check_config(cfg)
 
 
+def test_pseudo_labels_are_read_by_the_mapper_of_unlabelled_images(cfg, dataset, tmp_path):
+    """Their file needs boxes, and the classes of the labelled data."""
+    files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
+    mapper = L(DetectionMapper)(is_train=True, augmentations=[], labeled=True)
+    document = json.loads(Path(files["json_file"]).read_text())
+
+    def written(name: str, **changes) -> dict:
+        path = tmp_path / name
+        path.write_text(json.dumps(document | changes))
+        return L(load_coco_format)(json_file=str(path), image_root=files["image_root"])
+
+    cfg.dataloader.train = L(build_train_loader)(
+        dataset=L(load_coco_format)(**files, name=dataset),
+        mapper=mapper,
+        total_batch_size=2,
+        unlabeled=written("pseudo.json"),
+        unlabeled_mapper=mapper,
+    )
+    check_config(cfg)
+    cfg.dataloader.train.unlabeled = written("none.json", annotations=[])
+    with pytest.raises(DatasetError, match="no box to learn from"):
+        check_config(cfg)
+    others = [category | {"name": f"x{category['id']}"} for category in document["categories"]]
+    cfg.dataloader.train.unlabeled = written("others.json", categories=others)
+    with pytest.raises(DatasetError, match="have different classes"):
+        check_config(cfg)
+    cfg.dataloader.train.unlabeled.labeled = False
+    with pytest.raises(ConfigError, match="labeled to False, or name a file with pseudo-labels"):
+        check_config(cfg)
+
+
 def test_training_data_without_their_boxes_need_a_mapper_that_needs_none(cfg, dataset):
     files = {k: MetadataCatalog.get(dataset).get(k) for k in ("json_file", "image_root")}
     node = L(load_coco_format)(**files, name=dataset, labeled=False)

@@ -1,16 +1,19 @@
 """A cached encoder gives the predictions of its detector, and the same bits in any batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kddetr.detectors import RegionDetector
 from kddetr.errors import UsageError
-from kddetr.points import GeneralSampler
-from kddetr.structures import EncodedDetector
+from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.predictions import LAST
+from kddetr.structures import EncodedDetector, Predictions, Queries
 from kddetr.teachers import CachedEncoder, Vocabulary
 from tests.in_double import precision
 from tests.stock_models import tiny_faster_rcnn
-from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 SIZE = (40, 56)
 EMBEDDINGS = ["deformable_detr", "deformable_detr_plain"]  # one-stage: queries without boxes
@@ -161,3 +164,129 @@ def test_a_wrapper_has_random_queries_only_where_its_detector_has():
     teacher = Vocabulary(detector=stock, classes=["a", "b", "c"], wanted=["a"])
     with pytest.raises(UsageError, match="made of boxes"):
         EncodedDetector(teacher, teacher.encode(images(1))).random_queries(1, 4)
+
+
+def specific_and_general(teacher: EncodedDetector, seed: int = 0, count: int | None = None):
+    torch.manual_seed(seed)
+    samplers = [GeneralSampler(count=4), SpecificSampler(count=count), NamedGeneral()]
+    return JointSampler(samplers)(teacher, teacher)
+
+
+class NamedGeneral(GeneralSampler):
+    """As many general points as there are own queries, in a group of another name."""
+
+    def __init__(self):
+        super().__init__(count=6)
+
+    def __call__(self, teacher, student):
+        return super().__call__(teacher, student).named("as_many")
+
+
+@pytest.mark.parametrize("layers", [None, LAST])
+@pytest.mark.parametrize("count", [None, 4])
+@torch.no_grad()
+def test_answers_from_the_cache_equal_those_of_a_decoding(detector, layers, count):
+    cached = CachedEncoder(detector, dtype="float32")
+    batch = images(3)
+    for chosen in ([0, 1], [2, 0], [0, 1, 2]):  # unknown, partly known, known
+        teacher = EncodedDetector(cached, cached.encode([batch[i] for i in chosen]))
+        points = specific_and_general(teacher, count=count)
+        found = teacher.decode(points, layers=layers)
+        expected = detector.decode(teacher.memory, points).of_layers(layers)
+        torch.testing.assert_close(found.logits, expected.logits, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-6, rtol=1e-5)
+        assert found.layers == layers
+
+
+@torch.no_grad()
+def test_only_queries_that_are_not_the_detectors_own_are_decoded_again():
+    detector, decoded = tiny_detector("dino").eval(), []
+    decode = detector.decode
+
+    def counting(memory, queries, layers=None):
+        decoded.append((len(memory), len(queries)))
+        return decode(memory, queries, layers)
+
+    detector.decode = counting
+    vocabulary = Vocabulary(
+        detector=CachedEncoder(detector), classes=["a", "b", "c"], wanted=["c", "a"]
+    )
+    teacher = EncodedDetector(vocabulary, vocabulary.encode(images(2)))
+    points = specific_and_general(teacher)
+    first = teacher.decode(points, layers=LAST)
+    assert decoded == [(1, 6), (1, 6), (2, 10)]
+    again = teacher.decode(points, layers=LAST)
+    assert decoded[3:] == [(2, 10)]
+    assert torch.equal(first.logits, again.logits) and first.logits.shape[-1] == 2
+    whole = teacher.decode(points)  # all layers are other answers
+    assert decoded[4:] == [(1, 6), (1, 6), (2, 10)] and whole.num_layers == 2
+    own = teacher.queries()
+    moved = replace(own, boxes=own.boxes * 0.9)
+    other = replace(own, content=own.content.roll(1, dims=1))
+    for changed in (moved, other, own.select([1, 0])):
+        decoded.clear()
+        teacher.decode(changed, layers=LAST)
+        assert decoded == [(2, 6)]
+
+
+def test_answers_do_not_depend_on_the_batch_an_image_was_first_met_in(detector):
+    """The same code runs on the same image alone each time, so the bits are the same."""
+    batch = images(4)
+
+    @torch.no_grad()
+    def answers(*before: list[int]) -> tuple[Queries, Predictions]:
+        cached = CachedEncoder(detector)
+        for indices in [*before, [0]]:
+            teacher = EncodedDetector(cached, cached.encode([batch[i] for i in indices]))
+            own = teacher.queries()
+            found = teacher.decode(own, layers=LAST)
+        return own, found
+
+    own, expected = answers()
+    for before in ([[0, 1]], [[1, 2, 0]], [[3, 0, 2, 1], [1, 0]]):
+        queries, found = answers(*before)
+        assert torch.equal(queries.boxes, own.boxes)
+        assert torch.equal(found.logits, expected.logits)
+        assert torch.equal(found.boxes, expected.boxes)
+
+
+def test_a_moved_detector_gives_answers_of_its_own_weights_and_dtype():
+    cached, batch = CachedEncoder(tiny_detector("dino").eval(), dtype="float32"), images(2)
+
+    def own_answers():
+        teacher = EncodedDetector(cached, cached.encode(batch))
+        return teacher.decode(teacher.queries(), layers=LAST)
+
+    with torch.no_grad():
+        before = own_answers()
+        with precision(torch.float64):
+            cached.double()
+            after = own_answers()
+    assert after.boxes.dtype == torch.float64
+    torch.testing.assert_close(after.boxes.float(), before.boxes, atol=1e-5, rtol=1e-5)
+
+
+def test_queries_with_a_gradient_are_decoded():
+    detector = tiny_detector("dino").eval()
+    cached = CachedEncoder(detector)
+    teacher = EncodedDetector(cached, cached.encode(images(2)))
+    own = teacher.queries()
+    asked = replace(own, boxes=own.boxes.clone().requires_grad_())
+    teacher.decode(asked).boxes.sum().backward()
+    assert asked.boxes.grad.any()
+
+
+def test_a_distillation_with_a_cache_has_the_losses_of_one_without(detector):
+    batch, student = images(2), tiny_detector("deformable_detr_plain", seed=1)
+    if "position" not in detector.query_parts:
+        student = tiny_detector("dab_detr", seed=1)
+
+    def losses(teacher) -> dict[str, float]:
+        model = tiny_distiller(student, teacher)
+        torch.manual_seed(0)
+        return {name: value.item() for name, value in model(batch).items()}
+
+    cached = CachedEncoder(detector, dtype="float32")
+    expected = losses(detector)
+    for _ in ("cold", "warm"):
+        assert losses(cached) == pytest.approx(expected, rel=1e-3, abs=1e-5)

@@ -69,7 +69,7 @@ def test_finished_runs_fill_their_cells(tmp_path):
         "model.num_queries=100",
         "train.init_checkpoint=other.pth",
         "dataloader.train.dataset.names=coco_2017_val",
-        "train.amp.enabled=true",
+        "train.amp.dtype=float16",
         "train.batch_scaling.reference=8",
     ],
 )

@@ -22,6 +22,8 @@ STUDENTS = {
     "dab_alone": ("DAB-DETR, dense attention, alone", "dab_alone", None),
     "dab_distilled": ("the same, from DINO", "dab_distilled_from_dino", "dab_alone"),
 }
+# All students are trained for as many iterations as this config says.
+SCHEDULE = f"{CONFIGS}/dino_alone.py"
 # Dense attention learns almost nothing in this time, alone or distilled: one seed shows that.
 ONCE = ("dab_alone", "dab_distilled")
 
@@ -60,12 +62,12 @@ def main() -> None:
 def _runs(output: Path, seed: int, iterations: int | None, teacher: Run) -> dict[str, Run]:
     """The runs of one seed, the slowest first, so that two processes end at about the same time."""
     order = sorted(STUDENTS, key=lambda name: STUDENTS[name][2] is None)
+    length = iterations or load_config(str(ROOT / SCHEDULE)).train.max_iter
     runs = {}
     for name in order:
         title, config, origin = STUDENTS[name]
         path = f"{CONFIGS}/{config}.py"
         changes = [f"model.teacher.detector.checkpoint={teacher.checkpoint}"] if origin else []
-        length = iterations or load_config(str(ROOT / path)).train.max_iter
         runs[name] = seeded_run(title, path, output / f"seed{seed}" / name, seed, length, changes)
     return runs
 

@@ -2,7 +2,8 @@
 
 Trains the student alone on 300 labelled images, distilled on the same images, and distilled with
 unlabelled images in half of each batch: same initial weights, same order of the labelled images,
-same number of iterations. Writes a table, pictures and results.json.
+same number of iterations. Writes a table, pictures and results.json. The first pictures, of the
+teacher, are there before the training starts.
 """
 
 from comparison import (
@@ -19,7 +20,7 @@ from comparison import (
     student,
     write_results,
 )
-from pictures import draw_pictures
+from pictures import draw_students, draw_teacher
 from runs import program, shown
 
 # See Comparison.configs for the order.
@@ -32,17 +33,19 @@ def main() -> None:
     """Parse the command line, train, report."""
     args = arguments(__doc__, output="output/quickstart", seeds=SEVERAL).parse_args()
     say = begin()
+    teacher = shipped_teacher()
+    pictures = draw_teacher(args.output, teacher)
+    say("the teacher's detections and distillation points: " + " ".join(map(shown, pictures)))
     seeds = range(args.seed, args.seed + args.seeds)
     runs = Comparison(CONFIGS, args.output).train(seeds, args.iterations, say)
     say("evaluating on the 400 test images")
-    teacher = shipped_teacher()
     ap = scores(teacher)["AP"]
     results = [
         result(seed, ap, {name: outcome(run, student(run)) for name, run in group.items()})
         for seed, group in runs.items()
     ]
     write_results(args.output, results)
-    pictures = draw_pictures(args.output, runs[args.seed], teacher, NAMES)
+    pictures += draw_students(args.output, runs[args.seed], teacher, NAMES)
     print("\n" + table(results))
     print(
         "\nAP in percent on 400 test images. The teacher has seen labels for all 4,000 training"

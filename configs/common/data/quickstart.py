@@ -1,17 +1,17 @@
 """The bundled digits on photographs: 300 labelled images, 3,700 without labels, no augmentation."""
 
 from detectron2.config import LazyCall as L
-from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from omegaconf import OmegaConf
 
-from kddetr.data import DetectionMapper, build_train_loader
+from kddetr.data import DetectionMapper, build_test_loader, build_train_loader
 from kddetr.engine import CocoEvaluator
 
 dataloader = OmegaConf.create()
 
 dataloader.train = L(build_train_loader)(
     dataset=L(get_detection_dataset_dicts)(names="quickstart_train_labeled", filter_empty=False),
-    mapper=L(DetectionMapper)(is_train=True, augmentations=[]),
+    mapper=L(DetectionMapper)(is_train=True, augmentations=[], keep_images=True),
     total_batch_size=8,
     num_workers=0,  # the images are so small that loading processes would cost more than they save
     seed="${train.seed}",
@@ -22,9 +22,10 @@ dataloader.train = L(build_train_loader)(
     unlabeled_per_batch=0,
 )
 
-dataloader.test = L(build_detection_test_loader)(
+dataloader.test = L(build_test_loader)(
     dataset=L(get_detection_dataset_dicts)(names="quickstart_val", filter_empty=False),
     mapper=L(DetectionMapper)(is_train=False, augmentations=[]),
+    batch_size=8,
     num_workers=0,
 )
 

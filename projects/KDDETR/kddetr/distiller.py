@@ -2,7 +2,7 @@
 queries, and add the difference between their predictions to the student's loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -173,7 +173,9 @@ class KDDETR(nn.Module):
             asked = placed_queries(asked, self.query_placement, points)
         if self.projection is not None:
             asked = self.projection(asked)
-        predictions = self.student.decode(memory, self.student.convert_queries(memory, asked))
+        converted = self.student.convert_queries(memory, asked)
+        student, layers = EncodedDetector(self.student, memory), _layers("student", self.loss)
+        predictions = student.decode(converted, layers=layers)
         return self._add(losses, self.loss(predictions, answers, points))
 
     @torch.no_grad()
@@ -191,7 +193,8 @@ class KDDETR(nn.Module):
         """
         teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs))
         points = self.sampler(teacher, EncodedDetector(self.student, memory))
-        return named_points(points, self.sampler, len(inputs)), teacher.decode(points)
+        points = named_points(points, self.sampler, len(inputs))
+        return points, teacher.decode(points, layers=_layers("teacher", self.loss))
 
     def _add(self, losses: object, distilled: object) -> dict[str, Tensor]:
         """The student's losses together with the weighted distillation losses.
@@ -226,6 +229,11 @@ class KDDETR(nn.Module):
         if self.teacher is not None:
             cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self
+
+
+def _layers(whose: str, loss: object) -> Sequence[int] | None:
+    """The indices of the layers that a loss compares; None, all, where it does not say."""
+    return getattr(loss, f"{whose}_layers", None)
 
 
 def _check_parts(

@@ -4,6 +4,7 @@ Each error names the class, the entry and what it is, so that the code to mend i
 """
 
 import inspect
+import weakref
 from collections.abc import Mapping
 from numbers import Real
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from .errors import UsageError
 from .structures import Queries
 
+_known: "weakref.WeakSet[object]" = weakref.WeakSet()  # parts whose first boxes were checked
 LARGEST = 1.5  # of a value of a box in [0, 1] that was moved out of the image on purpose
 
 
@@ -102,7 +104,7 @@ def named_points(returned: object, owner: object, images: int | None = None) -> 
             f"{name} returned points for {len(returned.boxes)} images, and there are {images}: give"
             " teacher.make_queries boxes of the shape (images, points, 4), or (1, points, 4)."
         )
-    _check_boxes(returned.boxes, name)
+    _check_boxes(returned.boxes, owner)
     return returned
 
 
@@ -125,12 +127,19 @@ def placed_queries(returned: object, owner: object, points: Queries) -> Queries:
             f" {len(points)} in the groups {dict(points.groups)} for {len(points.boxes)} images:"
             " return one query for each point, in the same order and groups."
         )
-    _check_boxes(returned.boxes, part_name(owner))
+    _check_boxes(returned.boxes, owner)
     return returned
 
 
-def _check_boxes(boxes: Tensor, name: str) -> None:
-    """Refuse boxes that are not finite, or that are pixels, as most of their values say."""
+def _check_boxes(boxes: Tensor, owner: object) -> None:
+    """Refuse boxes that are not finite, or that are pixels, as most of their values say.
+
+    On a GPU, where reading them makes the host wait, only the first ones of each part: what is
+    pixels is pixels at every step, and later values that are not finite stop the training too.
+    """
+    if _is_known(owner) and boxes.device.type != "cpu":
+        return
+    name = part_name(owner)
     if not boxes.isfinite().all():
         raise UsageError(
             f"{name} returned boxes with values that are infinite or no numbers: correct what it"
@@ -141,6 +150,18 @@ def _check_boxes(boxes: Tensor, name: str) -> None:
             f"{name} returned boxes with values up to {float(boxes.max()):.4g}, which look like"
             " pixels: boxes are (centre x, centre y, width, height) in [0, 1] of the image."
         )
+
+
+def _is_known(owner: object) -> bool:
+    """Whether boxes of this part have been checked before; always False where that cannot be
+    remembered.
+    """
+    try:
+        known = owner in _known
+        _known.add(owner)
+    except TypeError:
+        return False
+    return known
 
 
 def _name(key: object, owner: object) -> str:

@@ -7,6 +7,7 @@ of that one decoder.
 Shape letters: B images, N queries, L decoder layers, K foreground classes, C embedding width.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .predictions import Predictions as Predictions
 from .renamed import explain_old_names
 
 
@@ -104,11 +106,24 @@ class Queries:
         """The same queries without a gradient."""
         return self._map(Tensor.detach)
 
+    def to(self, device: torch.device | str) -> "Queries":
+        """The same queries on a device."""
+        return self._map(lambda t: t.to(device))
+
     def select(self, images: Sequence[int]) -> "Queries":
         """The queries of the images with these indices."""
-        return self._map(lambda t: t[list(images)])
+        return self._map(lambda t: torch.stack([t[i] for i in images]))
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Queries":
+    def split(self) -> dict[str, "Queries"]:
+        """The queries of each group, by its name; without groups, all of them under ``queries``."""
+        parts, start = {}, 0
+        ungrouped = replace(self, groups={}, attends_to={})
+        for name, size in (self.groups or {"queries": len(self)}).items():
+            part = ungrouped._map(lambda t, at=start, n=size: t.narrow(1, at, n))
+            parts[name], start = part.named(name), start + size
+        return parts
+
+    def _map(self, function: Callable[..., Tensor]) -> "Queries":
         parts = {n: getattr(self, n) for n in ("boxes", "content", "position")}
         mapped: dict[str, Any] = {n: t if t is None else function(t) for n, t in parts.items()}
         return replace(self, **mapped)
@@ -141,60 +156,6 @@ class Queries:
                 )
             joined[name] = None if values[0] is None else torch.cat(values, dim=1)
         return Queries(**joined, groups=groups, attends_to=attends_to)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a detector predicts at each query, after every decoder layer.
-
-    Attributes:
-        logits: (L, B, N, K) logits of the foreground classes, before the sigmoid. L = 1 for an
-            R-CNN.
-        boxes: (L, B, N, 4) ``cxcywh`` in the frame of ``Queries.boxes``. Where the detector
-            predicts a box for every class, this is the box of the most likely class.
-        class_boxes: (L, B, N, K, 4) the boxes of all classes, where there is one for every class.
-    """
-
-    logits: Tensor
-    boxes: Tensor
-    class_boxes: Tensor | None = None
-
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return self.logits.shape[0]
-
-    def last(self) -> "Predictions":
-        """The predictions of the last layer, with the layer axis kept (L = 1)."""
-        return self._map(lambda t: t[-1:])
-
-    def detach(self) -> "Predictions":
-        """The same predictions without a gradient."""
-        return self._map(Tensor.detach)
-
-    def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
-        """The predictions of each query group, by the group's name."""
-        parts, start = {}, 0
-        for name, size in groups.items():
-            parts[name] = self._map(lambda t, at=start, n=size: t.narrow(2, at, n))
-            start += size
-        return parts
-
-    def of_classes(self, classes: Tensor) -> "Predictions":
-        """The same predictions with the boxes of the given classes, where there is one per class.
-
-        Args:
-            classes: (B, N) or (L, B, N) class indices in [0, K).
-        """
-        if self.class_boxes is None:
-            return self
-        index = classes.expand(self.logits.shape[:3])[..., None, None].expand(-1, -1, -1, 1, 4)
-        boxes = self.class_boxes.gather(3, index)[:, :, :, 0]
-        return Predictions(self.logits, boxes, self.class_boxes)
-
-    def _map(self, function: Callable[..., Tensor]) -> "Predictions":
-        boxes_of_classes = None if self.class_boxes is None else function(self.class_boxes)
-        return Predictions(function(self.logits), function(self.boxes), boxes_of_classes)
 
 
 @runtime_checkable
@@ -245,7 +206,10 @@ class QueryableDetector(Protocol):
         """
 
     def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """The predictions at these queries, (L, B, N, ...)."""
+        """The predictions at these queries, (L, B, N, ...).
+
+        It may have an optional argument ``layers`` to save work, see :class:`EncodedDetector`.
+        """
 
 
 def queries_are_boxes(detector: QueryableDetector) -> bool:
@@ -302,9 +266,22 @@ class EncodedDetector:
         warnings.warn("fresh_queries is now called make_queries.", FutureWarning, stacklevel=2)
         return self.make_queries(boxes)
 
-    def decode(self, queries: Queries) -> Predictions:
-        """The predictions at these queries, (L, B, N, ...)."""
-        return self.detector.decode(self.memory, queries)
+    def decode(self, queries: Queries, *, layers: Sequence[int] | None = None) -> Predictions:
+        """The predictions at these queries, (L, B, N, ...).
+
+        Args:
+            queries: of the detector's kind.
+            layers: indices of the decoder layers whose predictions are wanted, -1 for the last one;
+                None: all. A detector whose ``decode`` has this argument too computes only these;
+                of another detector's predictions they are taken.
+
+        Raises:
+            UsageError: the detector has fewer layers.
+        """
+        decode: Callable[..., Predictions] = self.detector.decode
+        if layers is None or "layers" not in inspect.signature(decode).parameters:
+            return decode(self.memory, queries).of_layers(layers)
+        return decode(self.memory, queries, layers=layers)
 
 
 class PointSampler(Protocol):
@@ -340,9 +317,12 @@ class DistillationLoss(Protocol):
         The part of a name before a "/" is the group that the log sums it up under; a name without a
         "/" is put into the group ``kd``.
 
+        A loss may have attributes ``student_layers`` and ``teacher_layers``: indices of the decoder
+        layers that it compares, -1 for the last one. Then only their predictions are computed.
+
         Args:
-            student: predictions of all its layers at the points, with a gradient.
-            teacher: predictions at the points, without a gradient.
+            student: predictions of all its layers, or of ``student_layers``, with a gradient.
+            teacher: predictions of all its layers, or of ``teacher_layers``, without a gradient.
             points: the queries; ``points.groups`` says which of them belong together.
         """
 

@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
-from quickstart import table
-from runs import Run, RunFailed, run_all
+import dino
+import heterogeneous
+from kddetr.engine import load_config
+from quickstart import CONFIGS, table
+from runs import ROOT, Run, RunFailed, run_all
 
 
 class FakeRun(Run):
@@ -105,3 +108,23 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch):
     finally:
         training.kill()
         training.wait()
+
+
+DINO = [f"{dino.CONFIGS}/{config}.py" for _, config, _ in dino.STUDENTS.values()]
+
+
+@pytest.mark.parametrize(
+    "configs, changes",
+    [
+        (CONFIGS.values(), []),
+        (heterogeneous.CONFIGS.values(), []),
+        (DINO, ["train.max_iter=9"]),  # set by the program, which takes a config of the quickstart
+    ],
+)
+def test_runs_that_are_compared_have_one_schedule(configs, changes):
+    def schedule(config):
+        cfg = load_config(str(ROOT / config), changes)
+        return cfg.train.max_iter, cfg.dataloader.train.total_batch_size, cfg.lr_multiplier
+
+    first, *others = map(schedule, configs)
+    assert all(other == first for other in others)

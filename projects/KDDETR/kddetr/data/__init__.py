@@ -14,6 +14,7 @@ from .class_differences import class_difference
 from .class_names import class_names, registered_classes
 from .coco import load_coco_format, register_coco_format, without_annotations
 from .entries import is_left_out
+from .evaluation_loader import build_test_loader
 from .folders import load_image_folder
 from .images import read_image
 from .loader import TrainLoader, build_train_loader
@@ -24,6 +25,7 @@ __all__ = [
     "DetectionMapper",
     "ShortestEdge",
     "TrainLoader",
+    "build_test_loader",
     "build_train_loader",
     "check_dataset",
     "check_pixels",

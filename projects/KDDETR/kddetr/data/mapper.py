@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 
 from ..errors import DatasetError
 from ..ranges import whole
+from .affine import AFFINE, affine_of
 from .entries import is_left_out
 from .images import check_size, read_image
 
@@ -53,6 +54,8 @@ class DetectionMapper:
         labeled: False for images without labels: the result then has no ``instances``.
         bits: how many bits of 16-bit files are used, from 8 to 16, the same for all images of a
             data set; None: 16, or as many as a file itself states.
+        keep_images: keep every image in memory after it was read and decoded for the first time,
+            which takes H * W * 3 bytes an image in each loading process: for small data sets.
 
     Raises:
         ValueError: ``bits`` is out of range, or an augmentation is something else.
@@ -67,6 +70,7 @@ class DetectionMapper:
         image_format: str = "RGB",
         labeled: bool = True,
         bits: int | None = None,
+        keep_images: bool = False,
     ):
         if bits is not None and (type(bits) is not int or not 8 <= bits <= 16):
             raise ValueError(f"bits must be a whole number from 8 to 16, or None, not {bits!r}.")
@@ -83,21 +87,23 @@ class DetectionMapper:
         self.image_format = image_format
         self.labeled = labeled
         self.bits = bits
+        self._images: dict[str, np.ndarray] | None = {} if keep_images else None
 
     def __call__(self, record: dict) -> dict:
         """Map a dataset dict.
 
         Returns:
             The dict without its annotations, with ``image`` (uint8, (3, H, W)), ``height`` and
-            ``width`` of the file and, if labelled and in training, ``instances`` with ``gt_boxes``
-            (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
+            ``width`` of the file, ``affine``, which says where its pixels lie in ``image`` (see
+            :func:`~kddetr.data.affine.affine_of`), and, if labelled and in training, ``instances``
+            with ``gt_boxes`` (XYXY pixels of ``image``) and ``gt_classes``, possibly none.
 
         Raises:
             DatasetError: the file is missing, broken or of another size than in the dict, a box is
                 not finite, or a labelled image has no ``annotations`` key.
         """
         mapped = {k: v for k, v in record.items() if k != "annotations"}
-        image = read_image(record["file_name"], self.image_format, self.bits)
+        image = self._read(record["file_name"])
         _add_size(mapped, image)
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
@@ -107,9 +113,18 @@ class DetectionMapper:
         # A flipped view has negative strides, which torch refuses.
         pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         mapped["image"] = torch.from_numpy(pixels)
+        mapped[AFFINE] = affine_of(transforms, mapped["width"], mapped["height"])
         if self.is_train and self.labeled:
             mapped["instances"] = _instances(record, transforms, augmented.image.shape[:2])
         return mapped
+
+    def _read(self, file_name: str) -> np.ndarray:
+        """The pixels of a file; a copy where they are kept, as a transform may change them."""
+        if self._images is None:
+            return read_image(file_name, self.image_format, self.bits)
+        if file_name not in self._images:
+            self._images[file_name] = read_image(file_name, self.image_format, self.bits)
+        return self._images[file_name].copy()
 
 
 def _add_size(mapped: dict, image: np.ndarray) -> None:
@@ -135,13 +150,26 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
         )
     # Checked before the transforms, which would reorder the corners of a box of negative size.
     sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    boxes = transforms.apply_box(boxes)
-    height, width = size
-    boxes = boxes.reshape(-1, 4).clip(min=0, max=[width, height, width, height])
-    inside = sized & (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)
+    boxes, inside = clipped(transforms.apply_box(boxes).reshape(-1, 4), size)
+    inside &= sized
     classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
     return Instances(
         size,
         gt_boxes=Boxes(torch.from_numpy(boxes[inside].astype(np.float32))),
         gt_classes=torch.from_numpy(classes[inside]),
     )
+
+
+def clipped(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes cut at the edges of an image, and which of them are in the image at all.
+
+    Args:
+        boxes: (N, 4) XYXY in pixels.
+        size: (height, width) of the image.
+
+    Returns:
+        (N, 4) boxes, and (N,) whether something is left of each.
+    """
+    height, width = size
+    boxes = boxes.clip(min=0, max=[width, height, width, height])
+    return boxes, (boxes[:, 2:] - boxes[:, :2] > MIN_SIDE).all(axis=1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..returned import described
+from ..transfer import to_device
 
 AnyMemory = TypeVar("AnyMemory", bound="BatchMemory")
 Losses = dict[str, Tensor]
@@ -47,7 +48,7 @@ def for_all_images(values: Tensor, images: int, device: torch.device) -> Tensor:
             f"make_queries got boxes of the shape {tuple(values.shape)}, and there are {images}"
             " images: give it (images, points, 4), or (1, points, 4)."
         )
-    return values.to(device).expand(images, -1, -1)
+    return to_device(values, device).expand(images, -1, -1)
 
 
 def losses_of_labelled_images(

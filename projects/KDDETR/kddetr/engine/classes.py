@@ -38,7 +38,8 @@ def check_model(cfg: DictConfig, model: nn.Module, *, training: bool = True) -> 
     detector = deployable(model)
     _check_heads(cfg, model)
     amp = cfg.train.amp
-    if amp.enabled and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
+    asked = amp.enabled is True  # "auto" is float32 here
+    if asked and amp.dtype == "bfloat16" and hasattr(weight_owner(model), "roi_heads"):
         _log.warning(
             "In bfloat16 Detectron2 rounds the corners of regions to 8 significant bits, by up to 4"
             " pixels on a large image: float32, or float16 on CUDA, is more exact for a detector"

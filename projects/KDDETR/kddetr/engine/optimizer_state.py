@@ -102,6 +102,12 @@ def apply_options(optimizer: torch.optim.Optimizer, options: Sequence[dict[str, 
     known = set(inspect.signature(type(optimizer).__init__).parameters) | {"initial_lr"}
     for group, wanted in zip(optimizer.param_groups, options, strict=True):
         group.update({k: v for k, v in wanted.items() if k in known - {"lr"}})
+        on_device = group.get("fused") or group.get("capturable")
+        for parameter in group["params"]:
+            # The count of steps is read on the parameter's device by some kernels, else on the CPU.
+            state = optimizer.state.get(parameter, {})
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].to(parameter.device if on_device else "cpu")
 
 
 def used_rates(optimizer: torch.optim.Optimizer) -> list[float]:

@@ -14,20 +14,28 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import local_file, whole_checkpoints
 from ..data import (
+    build_test_loader,
     build_train_loader,
     check_dataset,
     check_pixels,
     check_same_classes,
     image_folder,
+    load_coco_format,
     warn_of_shared_images,
 )
 from ..errors import CheckpointError, ConfigError
 from .config.calls import located, needs_no_teacher, walk
 from .config.load import build
 from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, names_in
+from .precision import check_precision
 
 _log = logging.getLogger(__name__)
-_LOADERS = (build_train_loader, build_detection_train_loader, build_detection_test_loader)
+_LOADERS = (
+    build_train_loader,
+    build_test_loader,
+    build_detection_train_loader,
+    build_detection_test_loader,
+)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -123,7 +131,7 @@ def check_config(
         DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
-    _check_precision(cfg, resolve_device(cfg.train.device))
+    check_precision(cfg.train.amp, resolve_device(cfg.train.device))
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
         labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)
@@ -157,13 +165,21 @@ def _check_mappers(cfg: DictConfig, training: bool) -> None:
         loader = cfg.dataloader.get(name)
         mapper = build(loader.get(part)) if OmegaConf.is_dict(loader) else None
         if key == "train.unlabeled_mapper" and getattr(mapper, "labeled", False):
-            raise ConfigError(
-                "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
-                " have: set its argument labeled to False."
-            )
+            _check_pseudo_labels(loader.get("unlabeled"))
         is_known = OmegaConf.is_dict(loader) and located(loader.get("_target_", dict)) in _LOADERS
         if is_known and part in loader:  # other loaders may take what they like
             _check_parts(f"dataloader.{name}", loader.get("dataset"), part, mapper)
+
+
+def _check_pseudo_labels(dataset: Any) -> None:
+    """Refuse a mapper that reads labels of images without labels, unless a file has some."""
+    is_file = OmegaConf.is_dict(dataset) and located(dataset.get("_target_", dict))
+    if is_file is not load_coco_format or not dataset.get("labeled", True):
+        raise ConfigError(
+            "dataloader.train.unlabeled_mapper reads labels, which images without labels do not"
+            " have: set its argument labeled to False, or name a file with pseudo-labels by"
+            " dataloader.train.unlabeled=L(load_coco_format)(...)."
+        )
 
 
 def _check_parts(key: str, dataset: Any, name: str, mapper: Any) -> None:
@@ -199,8 +215,12 @@ def _check_data(
     cfg: DictConfig, labeled: list[str], tested: list[str], training: bool, *, best_metric: bool
 ) -> None:
     if training:
-        for name in _unlabeled(cfg):
-            check_dataset(name)
+        others = _unlabeled(cfg)
+        pseudo = OmegaConf.select(cfg, "dataloader.train.unlabeled_mapper.labeled") is True
+        for name in others:
+            check_dataset(name, for_training=pseudo)
+        if pseudo:
+            check_same_classes([*labeled, *others])
         if labeled:
             # Images can be read without labels on purpose, to be used only for distillation.
             read = OmegaConf.select(cfg, "dataloader.train.mapper.labeled", default=True)
@@ -252,20 +272,6 @@ def check_output_dir(folder: str) -> None:
         raise ConfigError(
             f"{folder} already contains a run ({present[-1]}): continue it with --resume, or set"
             " train.output_dir=FOLDER for a new one."
-        )
-
-
-def _check_precision(cfg: DictConfig, device: torch.device) -> None:
-    amp = cfg.train.amp
-    if not amp.enabled:
-        return
-    if amp.dtype == "float16" and device.type == "cpu":
-        raise ConfigError(
-            "train.amp.dtype=float16 needs CUDA: use train.amp.dtype=bfloat16 on the CPU."
-        )
-    if amp.dtype == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError(
-            "This GPU does not support train.amp.dtype=bfloat16: use train.amp.dtype=float16."
         )
 
 

@@ -17,6 +17,7 @@ from .config.differences import differences
 from .config.scaling import BATCH
 from .metrics import go_back, renumber
 from .optimizer_state import START_ANEW, raised_rate, set_position, used_rates
+from .precision import keep_precision
 from .run_folder import config_of_run, save_config
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class ResumedRun:
         self._renumbered: int | None = None
         if self._before is not None:
             keep_start(self._before, cfg)
+            keep_precision(self._before, cfg)
         found = changes(self._before, cfg) if self._before is not None else {}
         self.changed = bool(found)
         if found:

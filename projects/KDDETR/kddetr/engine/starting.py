@@ -14,6 +14,7 @@ from .classes import check_start
 from .hooks import PeriodicCheckpointer
 from .metrics import go_back
 from .optimizer_state import apply_options, group_options
+from .precision import settle_precision
 from .resuming import ResumedRun
 from .run_folder import save_config, set_aside_best
 from .stopping import Stopped
@@ -38,6 +39,8 @@ def start(trainer: "Trainer", *, resume: bool) -> None:
         _log.warning(words, folder)
     with all_or_none():
         run = ResumedRun(last, cfg) if last else None
+    settle_precision(trainer)
+    with all_or_none():
         if run:
             _resume(trainer, run)
         else:

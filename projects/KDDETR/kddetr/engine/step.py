@@ -56,16 +56,23 @@ class StepTrainer(SimpleTrainer):
     ):
         super().__init__(model, data_loader, optimizer)
         self._seed = seed
-        self._amp_dtype = amp_dtype
         self._max_norm = max_norm
         self._norm_type = norm_type
         self._device_type = next(model.parameters()).device.type
         self._known_constants: set[str] = set()  # that have been warned of
         self.train_seconds = 0.0  # in steps, without evaluation and checkpoints
+        self.amp_dtype = amp_dtype
+
+    @property
+    def amp_dtype(self) -> torch.dtype | None:
+        """The type of mixed precision; None for float32. Setting it makes a new loss scale."""
+        return self._amp_dtype
+
+    @amp_dtype.setter
+    def amp_dtype(self, dtype: torch.dtype | None) -> None:
+        self._amp_dtype = dtype
         # Gradients in bfloat16 do not underflow, so only float16 needs a scaled loss.
-        self.grad_scaler = torch.amp.GradScaler(
-            self._device_type, enabled=amp_dtype is torch.float16
-        )
+        self.grad_scaler = torch.amp.GradScaler(self._device_type, enabled=dtype is torch.float16)
 
     def run_step(self) -> None:
         """One iteration.

@@ -10,7 +10,6 @@ import weakref
 from itertools import repeat
 from typing import Any
 
-import torch
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
@@ -18,7 +17,7 @@ from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from omegaconf import DictConfig
-from torch import nn
+from torch import nn, optim
 
 from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
@@ -26,12 +25,14 @@ from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
 from .classes import check_model, record_classes
+from .compilation import compile_detectors
 from .config.calls import needs_no_teacher
 from .config.load import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
 from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .optimizer_state import check_card, optimizer_card
+from .precision import amp_dtype, dtype_name
 from .preflight import check_config, resolve_device
 from .seeding import seed_everything
 from .step import StepTrainer
@@ -76,15 +77,16 @@ class Trainer(DefaultTrainer):
             seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
             model = self.build_model(cfg).to(device)
             check_model(cfg, model)
+            compile_detectors(cfg.train.compile, model)
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        amp, clip = cfg.train.amp, cfg.train.clip_grad
+        clip = cfg.train.clip_grad
         self._trainer = StepTrainer(
             model=wrap_for_processes(model, device, **cfg.train.ddp),
             data_loader=data_loader,
             optimizer=optimizer,
             seed=cfg.train.seed,
-            amp_dtype=getattr(torch, amp.dtype) if amp.enabled else None,
+            amp_dtype=amp_dtype(cfg.train.amp, device, model),
             max_norm=clip.max_norm,
             norm_type=clip.norm_type,
         )
@@ -232,12 +234,11 @@ class Trainer(DefaultTrainer):
         name, inner = type(model).__name__, deployable(model)
         if inner is not model:
             name += f" around {type(inner).__name__}"
-        amp, batch = self.cfg.train.amp, self.batch or "unknown"
         return (
             f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
-            f" {type(self.optimizer).__name__} with {groups}; batch {batch} on"
+            f" {type(self.optimizer).__name__} with {groups}; batch {self.batch or 'unknown'} on"
             f" {comm.get_world_size()} x {parameters[0].device.type},"
-            f" {amp.dtype if amp.enabled else 'float32'}; {self.max_iter} iterations"
+            f" {dtype_name(self._trainer.amp_dtype)}; {self.max_iter} iterations"
         )
 
     @classmethod
@@ -256,12 +257,12 @@ class Trainer(DefaultTrainer):
         return build(cfg.model.student if "student" in cfg.model else cfg.model)
 
     @classmethod
-    def build_optimizer(cls, cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    def build_optimizer(cls, cfg: DictConfig, model: nn.Module) -> optim.Optimizer:
         """The optimizer, over the parameter groups of ``model``."""
         return build(cfg.optimizer, params__model=model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    def build_lr_scheduler(cls, cfg: DictConfig, optimizer: optim.Optimizer) -> LRMultiplier:
         """The schedule as Detectron2's LRMultiplier, whose state all its releases save.
 
         Raises:

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..parallel import mean_over_processes
+from ..predictions import LAST
+from ..ranges import one_of
 from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
+from ..unanswered import answered
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
 from .weighting import EqualWeight, ForegroundWeight
 
@@ -34,13 +37,21 @@ class WeightedMeanLoss(nn.Module):
         box_losses: compare the boxes; default :class:`L1Loss` and :class:`GIoULoss`.
         weighting: the teacher's (1, B, N, ...) predictions to (B, N) weights; default
             :class:`ForegroundWeight`.
+        student_layers: the student's decoder layers that are compared with the teacher's last one:
+            "all", as published, "last", or a list of their indices from 0. The heads of the others
+            are not computed at the points. The loss is a sum over these layers, so fewer of them
+            make it smaller.
+
+    Attributes:
+        student_layers, teacher_layers: indices of the layers that are compared; None: all.
 
     Raises:
-        ValueError: two terms have the same name, so that one would replace the other, or a term or
-            the weighting cannot be called.
+        ValueError: two terms have the same name, so that one would replace the other, a term or the
+            weighting cannot be called, or ``student_layers`` is something else.
     """
 
     default_class_weight = 10.0
+    teacher_layers: Sequence[int] | None = LAST
 
     def __init__(
         self,
@@ -48,6 +59,7 @@ class WeightedMeanLoss(nn.Module):
         class_loss: PointTerm | None = None,
         box_losses: Sequence[PointTerm] | None = None,
         weighting: Callable[[Predictions], Tensor] | None = None,
+        student_layers: str | Sequence[int] = "all",
     ) -> None:
         super().__init__()
         self.class_loss = class_loss or KLDivergence(weight=self.default_class_weight)
@@ -55,6 +67,7 @@ class WeightedMeanLoss(nn.Module):
             raise ValueError(f"box_losses must be a list of terms, not {described(box_losses)}.")
         self.box_losses = [L1Loss(), GIoULoss()] if box_losses is None else list(box_losses)
         self.weighting = weighting or ForegroundWeight()
+        self.student_layers = _indices(student_layers)
         for term in (self.class_loss, *self.box_losses):
             named = isinstance(getattr(term, "name", None), str)
             weighted = isinstance(getattr(term, "weight", None), Real | Tensor)
@@ -81,10 +94,14 @@ class WeightedMeanLoss(nn.Module):
         """Weighted losses by name: ``kd_{group}/class``, ``kd_{group}/bbox``, ``kd_{group}/giou``.
 
         Args:
-            student: predictions of all its layers at the points.
+            student: predictions of all its layers at the points, or of ``student_layers`` only.
             teacher: predictions at the same points; only the last layer is used.
             points: ``points.groups`` says which points are averaged together.
+
+        Raises:
+            UsageError: the student does not have these layers.
         """
+        student = student.of_layers(self.student_layers)
         of_teacher = teacher.last().detach().split(points.groups)
         return {
             f"kd_{group}/{name}": value
@@ -106,6 +123,7 @@ class WeightedMeanLoss(nn.Module):
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
         weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
+        weights = weights * answered(teacher)  # in the sums and in the divisors
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):
@@ -145,6 +163,20 @@ class PublishedLoss(WeightedMeanLoss):
         total = weights.sum().clamp(min=SMALLEST_SUM)
         averaged = isinstance(self.weighting, EqualWeight)
         return total if averaged else torch.ones_like(total), total
+
+
+def _indices(student_layers: object) -> tuple[int, ...] | None:
+    """The indices of the layers that ``student_layers`` says; None for all."""
+    if isinstance(student_layers, str):
+        one_of(("all", "last"), student_layers=student_layers)
+        return None if student_layers == "all" else LAST
+    listed = isinstance(student_layers, Sequence) and list(student_layers)
+    if not listed or any(type(i) is not int for i in listed) or len(set(listed)) < len(listed):
+        raise ValueError(
+            'student_layers must be "all", "last" or a list of different whole numbers, the indices'
+            f" of decoder layers counted from 0, not {student_layers!r}."
+        )
+    return tuple(listed)
 
 
 def _of_shape(values: object, shape: Sequence[int], part: object) -> Tensor:

@@ -9,8 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..predictions import LAST
 from ..ranges import not_negative
 from ..structures import EncodedDetector, Predictions, Queries
+from ..transfer import to_device
 
 
 def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
@@ -24,7 +26,7 @@ def jittered(boxes: Tensor, *, shift: float, scale: float) -> Tensor:
     Returns:
         (..., 4) ``cxcywh``; a box may reach beyond the image.
     """
-    noise = (2 * torch.rand(boxes.shape) - 1).to(boxes)
+    noise = to_device(2 * torch.rand(boxes.shape) - 1, boxes.device).to(boxes.dtype)
     centre, size = boxes[..., :2], boxes[..., 2:]
     return torch.cat(
         [centre + shift * noise[..., :2] * size, size * (scale * noise[..., 2:]).exp()], dim=-1
@@ -72,6 +74,6 @@ class NearbySampler:
 
     def __call__(self, teacher: EncodedDetector, student: EncodedDetector) -> Queries:
         """(B, N, ...) queries, one for each of the teacher's N, in one group called "nearby"."""
-        found = teacher.decode(teacher.queries()).boxes[-1]
+        found = teacher.decode(teacher.queries(), layers=LAST).boxes[-1]
         boxes = jittered(found, shift=self.shift, scale=self.scale)
         return teacher.make_queries(boxes).named("nearby").detach()

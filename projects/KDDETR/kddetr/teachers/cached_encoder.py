@@ -1,15 +1,16 @@
-"""A wrapper that keeps the encoder's output of every image of a frozen detector.
+"""A wrapper that keeps what a frozen detector computes about every image.
 
-A frozen detector encodes the same image to the same tokens in every epoch. On a small data set
-without augmentation, backbone and encoder of a teacher therefore need to run only once per image.
+A frozen detector encodes the same image to the same tokens in every epoch, and gives the same
+predictions at its own queries. On a small data set without augmentation, the backbone and encoder
+of a teacher, and its decoder at specific points, therefore need to run only once per image.
 
-Shape letters: B images, S tokens, C embedding width.
+Shape letters: L decoder layers, B images, N queries, S tokens, C embedding width.
 """
 
 import zlib
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,29 +19,63 @@ from ..detectors.detr.memory import Memory
 from ..detectors.inputs import check_inputs
 from ..errors import UsageError
 from ..ranges import one_of
-from ..structures import QueryableDetector
+from ..structures import Predictions, Queries, QueryableDetector
+from ..transfer import to_device
 from .wrapper import TeacherWrapper
+
+PARTS = ("boxes", "content", "position")  # of queries
+
+
+@dataclass
+class CachedImage:
+    """What is kept about one image, on the CPU.
+
+    Attributes:
+        tokens: (S, C).
+        checksum: of the pixels that the tokens were computed from.
+        own: the detector's own queries, (1, N, ...); None until they are needed.
+        answers: the predictions at the first n of them in some layers, (L, 1, n, ...), by n and the
+            layers.
+    """
+
+    tokens: Tensor
+    checksum: int
+    own: Queries | None = None
+    answers: dict[tuple[int, tuple[int, ...] | None], Predictions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class CachedImage:
-    """The encoder's output for one image."""
+class CachedMemory(Memory):
+    """The memory of a batch of images that are kept.
 
-    tokens: Tensor  # (S, C), on the CPU
-    checksum: int  # of the pixels that the tokens were computed from
+    Attributes:
+        images: what is kept of each.
+    """
+
+    images: tuple[CachedImage, ...] = ()
+
+    def _select(self, images: list[int]) -> "CachedMemory":
+        kept = tuple(self.images[i] for i in images)
+        return replace(cast(CachedMemory, super()._select(images)), images=kept)
 
 
 class CachedEncoder(TeacherWrapper):
-    """A frozen detection transformer that encodes each image only once.
+    """A frozen detection transformer that encodes each image only once, and answers its own queries
+    about it only once.
 
-    Images are encoded one by one. The last bits of an encoding depend on the size of the batch, and
-    a resumed run meets the images in other batches than the uninterrupted run did.
+    Images are encoded, and own queries decoded, one image at a time. The last bits of a result
+    depend on the size of the batch, and a resumed run meets the images in other batches than the
+    uninterrupted run did.
+
+    A group of queries is the detector's own where its boxes and embeddings equal the first of those
+    that :meth:`queries` gives. Groups do not attend to one another, so its predictions are taken
+    from the cache and only the other groups are decoded: the same numbers up to rounding.
 
     Args:
         detector: a detection transformer, or a wrapper around one. It must not be trained.
         dtype: name of the torch dtype in which the tokens are kept: float16, bfloat16, float32 or
             float64. float16 halves the memory (S * C * 2 bytes an image) and rounds tokens to about
-            three digits.
+            three digits. Own queries and their predictions are kept as they are.
 
     Raises:
         ValueError: another dtype.
@@ -54,9 +89,11 @@ class CachedEncoder(TeacherWrapper):
         # The memory of one image of each size, which gives everything but the tokens: position
         # embedding, padding and level shapes are the same for all images of a size.
         self._memories: dict[tuple[int, int], Memory] = {}
+        # Parts of own queries, which are the same for every image where they are learned.
+        self._shared: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def encode(self, inputs: list[dict[str, Any]]) -> Memory:
+    def encode(self, inputs: list[dict[str, Any]]) -> CachedMemory:
         """The memory of B images of one size, from the cache where they are known.
 
         An image is identified by its ``image_id`` and, where there is one, its ``file_name``.
@@ -79,9 +116,65 @@ class CachedEncoder(TeacherWrapper):
             if key not in self._images or size not in self._memories:
                 self._encode_one(key, x)
         memory = self._memories[size]
+        images = tuple(self._images[key] for key in keys)
         # Converted before they are stacked, because autocast on a CPU does not support float16.
-        tokens = torch.stack([self._images[key].tokens.to(memory.position) for key in keys])
-        return replace(memory.select([0] * len(inputs)), tokens=tokens, _cache={})
+        like = memory.position
+        kept = [to_device(image.tokens, like.device).to(like.dtype) for image in images]
+        tokens = torch.stack(kept)
+        layout = vars(memory.select([0] * len(inputs)))
+        return CachedMemory(**layout | {"tokens": tokens, "_cache": {}, "images": images})
+
+    def queries(self, memory: CachedMemory) -> Queries:
+        """The detector's own queries, from the cache where they are known."""
+        return memory.cached("own", lambda: self._own(memory))
+
+    def decode(
+        self, memory: CachedMemory, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """The predictions at the queries; those of the detector's own come from the cache."""
+        if queries.attends_to or queries.boxes.requires_grad:
+            return super().decode(memory, queries, layers)
+        parts, own = queries.split(), self.queries(memory)
+        known = {name for name, part in parts.items() if _equals_first(part, own)}
+        if not known:
+            return super().decode(memory, queries, layers)
+        answers = {name: self._answers(memory, len(parts[name]), layers) for name in known}
+        if others := [part for name, part in parts.items() if name not in known]:
+            joined = Queries.join(others)
+            answers |= super().decode(memory, joined, layers).split(joined.groups)
+        return Predictions.cat([answers[name] for name in parts], dim=2)
+
+    @torch.no_grad()
+    def _own(self, memory: CachedMemory) -> Queries:
+        for i, image in enumerate(memory.images):
+            if image.own is None:
+                image.own = self._shared_parts(self.detector.queries(memory.select([i])).to("cpu"))
+        own = [cast(Queries, image.own) for image in memory.images]
+        given = [name for name in PARTS if getattr(own[0], name) is not None]
+        parts = {name: torch.cat([getattr(queries, name) for queries in own]) for name in given}
+        return Queries(**parts).to(memory.tokens.device)
+
+    def _shared_parts(self, own: Queries) -> Queries:
+        """The queries, made of the first image's tensors where they are equal, to save memory."""
+        parts = {n: t for n in PARTS if (t := getattr(own, n)) is not None}
+        for name, part in parts.items():
+            first = self._shared.setdefault(name, part.clone())
+            parts[name] = first if torch.equal(first, part) else part
+        return replace(own, **parts)
+
+    @torch.no_grad()
+    def _answers(
+        self, memory: CachedMemory, count: int, layers: Sequence[int] | None
+    ) -> Predictions:
+        """The predictions at the first ``count`` own queries."""
+        key = count, None if layers is None else tuple(layers)
+        for i, image in enumerate(memory.images):
+            if key not in image.answers:
+                alone = memory.select([i])
+                found = super().decode(alone, self.queries(alone).first(count), layers)
+                image.answers[key] = found.to("cpu")
+        answers = [image.answers[key] for image in memory.images]
+        return Predictions.cat(answers, dim=1).to(memory.tokens.device)
 
     def _check_unchanged(self, key: Hashable, x: dict[str, Any]) -> None:
         known = self._images.get(key)
@@ -104,9 +197,22 @@ class CachedEncoder(TeacherWrapper):
         self._images[key] = CachedImage(tokens, _checksum(x["image"]))
 
     def _apply(self, fn, *args, **kwargs):
-        """Move or cast the detector; memories on the former device or dtype are dropped."""
+        """Move or cast the detector; what depends on the former device or dtype is dropped."""
         self._memories.clear()
+        self._shared.clear()
+        for image in self._images.values():
+            image.own = None
+            image.answers.clear()
         return super()._apply(fn, *args, **kwargs)
+
+
+def _equals_first(part: Queries, own: Queries) -> bool:
+    """Whether queries, at least one, are the first of the ``own``, with the same embeddings."""
+    first = own.first(len(part))
+    pairs = [(getattr(part, n), getattr(first, n)) for n in PARTS]
+    return len(part) > 0 and all(
+        a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs
+    )
 
 
 def _key(x: dict[str, Any]) -> Hashable:

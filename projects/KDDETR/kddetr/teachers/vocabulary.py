@@ -8,6 +8,7 @@ Shape letters: L decoder layers, B images, N queries, K wanted classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -86,18 +87,21 @@ class Vocabulary(TeacherWrapper):
         """The number of wanted classes K."""
         return len(self.wanted)
 
-    def decode(self, memory: Any, queries: Queries) -> Predictions:
+    def decode(
+        self, memory: Any, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
         """The detector's predictions for the wanted classes, (L, B, N, K).
 
         Where the detector predicts a box for every class, the box of a query is that of its most
         likely *wanted* class.
         """
-        answers = self.detector.decode(memory, queries)
+        answers = super().decode(memory, queries, layers)
         logits = answers.logits.index_select(-1, self.rows)
         if answers.class_boxes is None:
-            return Predictions(logits, answers.boxes)
+            return replace(answers, logits=logits)
         boxes = answers.class_boxes.index_select(-2, self.rows)
-        return Predictions(logits, answers.boxes, boxes).of_classes(logits.argmax(-1))
+        wanted = replace(answers, logits=logits, class_boxes=boxes)
+        return wanted.of_classes(logits.argmax(-1))
 
 
 def trained_classes(detector: Any) -> Sequence[str]:

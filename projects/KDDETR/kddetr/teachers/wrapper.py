@@ -1,13 +1,13 @@
 """The base class of the wrappers around a teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..returned import described
-from ..structures import Predictions, Queries, QueryableDetector
+from ..structures import EncodedDetector, Predictions, Queries, QueryableDetector
 
 
 class TeacherWrapper(nn.Module):
@@ -39,6 +39,10 @@ class TeacherWrapper(nn.Module):
         """See :class:`~kddetr.structures.QueryableDetector`."""
         return self.detector.query_parts
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the detector inside in place, as it does this itself."""
+        self.detector.compile(*args, **options)
+
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
         """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
         return self.detector.encode(inputs)
@@ -55,6 +59,8 @@ class TeacherWrapper(nn.Module):
         """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
         return self.detector.random_queries(memory, images, count)
 
-    def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
-        return self.detector.decode(memory, queries)
+    def decode(
+        self, memory: Any, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """See :meth:`~kddetr.structures.EncodedDetector.decode`."""
+        return EncodedDetector(self.detector, memory).decode(queries, layers=layers)

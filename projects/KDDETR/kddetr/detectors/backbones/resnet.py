@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from detectron2.layers import get_norm
 from detectron2.modeling.backbone import Backbone
 from detectron2.modeling.backbone.resnet import BasicStem, ResNet
@@ -114,6 +115,8 @@ class TinyConvNet(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) to features by name."""
         features = {}
+        # Convolutions on a CPU are faster with the channels of a pixel side by side in memory.
+        x = x.contiguous(memory_format=torch.channels_last)
         for name, stage in self.stages.items():
             x = stage(x)
             features[name] = x

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...structures import Queries
+from ...transfer import to_device
 from .memory import Memory
 
 
@@ -50,7 +51,7 @@ class GroupMask:
                 forbidden[i, names.index(other)] = False
         group = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes))
         self.sizes = [len(queries)]
-        self.masks = [forbidden[group][:, group].to(queries.boxes.device)]
+        self.masks = [to_device(forbidden[group][:, group], queries.boxes.device)]
 
     def attend(self, attention: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """``attention(*tensors, attn_mask)`` of every block of (B, N, C) tensors, joined.

@@ -3,6 +3,7 @@
 Shape letters: L decoder layers, B images, N queries, K classes, P matched pairs.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from ...boxes import IOU_EPS, box_giou
 from ...parallel import mean_over_processes
 from ...ranges import fraction, not_negative
 from ...structures import Predictions
+from ...transfer import numbers
 from .matcher import HungarianMatcher, Matches, Target
 
 
@@ -77,7 +79,7 @@ class SetCriterion(nn.Module):
             matches = self.matcher(predictions, targets)
         terms = self.terms(predictions, targets, matches)
         num_boxes = float(sum(len(target.labels) for target in targets))
-        num_boxes = torch.tensor(num_boxes, device=predictions.logits.device)
+        num_boxes = torch.full((), num_boxes, device=predictions.logits.device)
         normaliser = mean_over_processes(num_boxes).clamp(min=1) * repeats
         losses = {}
         for name, weight in self.weights.items():
@@ -86,14 +88,20 @@ class SetCriterion(nn.Module):
             losses |= {f"{name}{suffix}_{i}": value for i, value in enumerate(early)}
         return losses
 
+    def match(self, pairs: Sequence[tuple[Predictions, Sequence[Target]]]) -> list[Matches]:
+        """The matches of several predictions with their targets, at once where the matcher can."""
+        if hasattr(self.matcher, "together"):
+            return self.matcher.together(pairs)
+        return [self.matcher(*pair) for pair in pairs]
+
     def terms(
         self, predictions: Predictions, targets: Sequence[Target], matches: Matches
     ) -> dict[str, Tensor]:
         """The three losses as sums over queries or matched pairs, (L,) each, without any weight."""
         logits, boxes = predictions.logits.float(), predictions.boxes.float()
         index = (matches.layer, matches.image, matches.query)
-        first = torch.tensor([0] + [len(t.labels) for t in targets[:-1]]).cumsum(0)
-        row = first.to(logits.device)[matches.image] + matches.target  # in the joined targets
+        first = [0, *itertools.accumulate(len(t.labels) for t in targets)][:-1]
+        row = numbers(first, logits.device)[matches.image] + matches.target  # in the joined targets
         labels = torch.cat([t.labels for t in targets])[row]
         target_boxes = torch.cat([t.boxes for t in targets])[row]
 

@@ -67,4 +67,5 @@ def dab_detr(
         criterion=criterion or SetCriterion(matcher=HungarianMatcher()),
         num_classes=num_classes,
         num_detections=s.num_detections,
+        backbone_batching=s.backbone_batching,
     )

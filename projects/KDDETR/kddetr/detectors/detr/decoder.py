@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...boxes import inverse_sigmoid
 from ...errors import UsageError
+from ...predictions import layer_numbers
 from ...structures import Predictions, Queries
 from .attention import GroupMask, QueryGeometry
 from .checkpointing import run_layer
@@ -190,13 +191,24 @@ class Decoder(nn.Module):
         self.eps = eps
         self.checkpoint_activations = checkpoint_activations
 
-    def forward(self, memory: Memory, queries: Queries) -> Predictions:
+    def forward(
+        self, memory: Memory, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
         """The predictions at the queries about the images of ``memory``, (L, B, N, ...).
 
+        Args:
+            memory: of the images.
+            queries: of this detector's kind.
+            layers: indices of the layers whose predictions are wanted, -1 for the last one; None:
+                all. The heads of the other layers are left out where they only predict, and so are
+                the layers behind the last wanted one.
+
         Raises:
-            UsageError: the queries are of another detector's kind.
+            UsageError: the queries are of another detector's kind, or there is no such layer.
         """
         self._check(queries)
+        wanted = layer_numbers(layers, len(self.layers))
+        last = max(wanted)
         x = queries.content
         if x is None:
             x = memory.tokens.new_zeros(*queries.boxes.shape[:2], self.embed_dim)
@@ -205,8 +217,8 @@ class Decoder(nn.Module):
         # box: both are computed from the same output and the same reference.
         passes_predicted_box = self.norm is None and not self.look_forward_twice
         reference = queries.boxes
-        logits, boxes = [], []
-        for i, layer in enumerate(self.layers):
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for i, layer in enumerate(self.layers[: last + 1]):
             # Not detached before the first layer: there the learned anchors get their gradient.
             entering = reference.detach() if self.refine and i else reference
             geometry = self.position(memory, queries, x, entering, i)
@@ -215,12 +227,15 @@ class Decoder(nn.Module):
             projected = layer.cross_attention.project_memory(memory)
             inputs = (x, geometry, memory, projected, group_mask)
             x = run_layer(layer, *inputs, recompute=self.checkpoint_activations)
-            output = x if self.norm is None else self.norm(x)
-            logits.append(self._head(self.class_heads, i)(output).float())
-            boxes.append(self._box(i, output, reference if self.look_forward_twice else entering))
-            if self.refine and i + 1 < len(self.layers):
-                reference = boxes[-1] if passes_predicted_box else self._box(i, x, entering)
-        return Predictions(torch.stack(logits), torch.stack(boxes))
+            if i in wanted:
+                output = x if self.norm is None else self.norm(x)
+                box = self._box(i, output, reference if self.look_forward_twice else entering)
+                found[i] = self._head(self.class_heads, i)(output).float(), box
+            if self.refine and i < last:
+                passed = passes_predicted_box and i in wanted
+                reference = found[i][1] if passed else self._box(i, x, entering)
+        logits, boxes = (torch.stack(part) for part in zip(*(found[i] for i in wanted)))
+        return Predictions(logits, boxes, layers=None if layers is None else tuple(layers))
 
     def _head(self, heads: nn.ModuleList, layer: int) -> nn.Module:
         return heads[layer if len(heads) > 1 else 0]

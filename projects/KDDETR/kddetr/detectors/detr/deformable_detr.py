@@ -87,4 +87,5 @@ def deformable_detr(
         criterion=criterion or SetCriterion(matcher=HungarianMatcher(), class_weight=2.0),
         num_classes=num_classes,
         num_detections=s.num_detections,
+        backbone_batching=s.backbone_batching,
     )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from ...ranges import fraction, not_negative, whole
 from ...structures import Predictions, Queries
+from ...transfer import to_device
 from ..batch import zeroed
 from .criterion import SetCriterion
 from .matcher import Matches, Target
@@ -148,8 +149,9 @@ class ContrastiveDenoising(nn.Module):
         if noise is None:
             noise = self.draw(labels, groups)
         device = self.label_embedding.weight.device
-        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
-        target = torch.cat([torch.arange(count) for count in counts]).to(device)
+        image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        target = torch.cat([torch.arange(count) for count in counts])
+        image, target = to_device(image, device), to_device(target, device)
         half_group = torch.arange(2 * groups, device=device)[:, None]
         slot = half_group * slots + target  # (2G, T)
 
@@ -180,9 +182,9 @@ class ContrastiveDenoising(nn.Module):
         part = torch.rand(*shape, 4)
         device = labels.device
         return Noise(
-            torch.where(replaced.to(device), others.to(device), labels),
-            sign.to(device),
-            part.to(device),
+            torch.where(to_device(replaced, device), to_device(others, device), labels),
+            to_device(sign, device),
+            to_device(part, device),
         )
 
     def move(self, boxes: Tensor, noise: Noise) -> Tensor:

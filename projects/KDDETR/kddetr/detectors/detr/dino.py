@@ -85,5 +85,6 @@ def dino(
         criterion=criterion or SetCriterion(matcher=HungarianMatcher()),
         num_classes=num_classes,
         num_detections=s.num_detections,
+        backbone_batching=s.backbone_batching,
         denoising=denoising,
     )

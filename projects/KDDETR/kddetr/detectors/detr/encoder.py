@@ -119,10 +119,8 @@ class Encoder(nn.Module):
         references = cell_centres(levels.shapes, valid_ratios)
         added = position
         if self.level_embedding is not None:
-            sizes = [height * width for height, width in levels.shapes]
-            added = position + torch.cat(
-                [e.expand(n, -1) for e, n in zip(self.level_embedding, sizes, strict=True)]
-            )
+            each = zip(self.level_embedding, levels.shapes, strict=True)
+            added = position + torch.cat([e.expand(h * w, -1) for e, (h, w) in each])
         for layer in self.layers:
             scaled = added if self.position_scale is None else added * self.position_scale(x)
             geometry = TokenGeometry(scaled, padding, levels.shapes, references)

@@ -3,6 +3,7 @@
 Shape letters: L decoder layers, B images, N queries, K classes, T boxes of one image.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from ...boxes import IOU_EPS, box_giou
 from ...ranges import fraction, not_negative
 from ...structures import Predictions
+from ...transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,28 @@ class HungarianMatcher:
         self.weights = (class_cost, box_cost, giou_cost)
         self.alpha, self.gamma, self.eps = alpha, gamma, eps
 
-    @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Sequence[Target]) -> Matches:
         """Match the queries of every layer and image separately."""
-        costs = []
-        for i, target in enumerate(targets):
-            terms = self.costs(predictions.logits[:, i], predictions.boxes[:, i], target)
-            cost = sum(w * t for w, t in zip(self.weights, terms, strict=True))
-            # NaN must not raise an error here: the loss will be NaN too, and then the trainer's
-            # message names the step, its loss terms and its images.
-            costs.append(torch.nan_to_num(cost, nan=1e8, posinf=1e8, neginf=-1e8))
-        return _assign(costs, predictions.logits.device)
+        return self.together([(predictions, targets)])[0]
+
+    @torch.no_grad()
+    def together(self, pairs: Sequence[tuple[Predictions, Sequence[Target]]]) -> list[Matches]:
+        """The matches of several predictions, each with targets of its own, for which the host
+        waits for the device only once.
+        """
+        costs = [
+            [self._cost(predictions, i, target) for i, target in enumerate(targets)]
+            for predictions, targets in pairs
+        ]
+        return _assign(costs, pairs[0][0].logits.device)
+
+    def _cost(self, predictions: Predictions, image: int, target: Target) -> Tensor:
+        """(L, N, T) weighted costs of one image."""
+        terms = self.costs(predictions.logits[:, image], predictions.boxes[:, image], target)
+        cost = sum(w * t for w, t in zip(self.weights, terms, strict=True))
+        # NaN must not raise an error here: the loss will be NaN too, and then the trainer's message
+        # names the step, its loss terms and its images.
+        return torch.nan_to_num(cost, nan=1e8, posinf=1e8, neginf=-1e8)
 
     def costs(self, logits: Tensor, boxes: Tensor, target: Target) -> tuple[Tensor, ...]:
         """Unweighted class, L1 and (negative) GIoU costs of one image, (L, N, T) each."""
@@ -92,15 +105,20 @@ class HungarianMatcher:
         return positive - negative, l1, -box_giou(boxes, target.boxes, eps=self.eps)
 
 
-def _assign(costs: Sequence[Tensor], device: torch.device) -> Matches:
-    """Solve the (L, N, T) costs of every image, which reach the CPU in a single transfer."""
-    flat = torch.cat([c.flatten() for c in costs]).double().cpu()
+def _assign(groups: Sequence[Sequence[Tensor]], device: torch.device) -> list[Matches]:
+    """Solve the (L, N, T) costs of every image of every group; they reach the CPU, and the matches
+    the device, in a single transfer.
+    """
+    flat = torch.cat([cost.flatten() for costs in groups for cost in costs]).double().cpu()
     rows: list[tuple[int, int, int, int]] = []
-    start = 0
-    for image, cost in enumerate(costs):
-        block = flat[start : start + cost.numel()].view(cost.shape).numpy()
-        start += cost.numel()
-        for layer, matrix in enumerate(block):
-            queries, targets = linear_sum_assignment(matrix)
-            rows += [(layer, image, int(q), int(t)) for q, t in zip(queries, targets, strict=True)]
-    return Matches(*torch.tensor(rows, dtype=torch.int64).view(-1, 4).t().to(device))
+    start, ends = 0, []
+    for costs in groups:
+        for image, cost in enumerate(costs):
+            block = flat[start : start + cost.numel()].view(cost.shape).numpy()
+            start += cost.numel()
+            for layer, matrix in enumerate(block):
+                pairs = zip(*linear_sum_assignment(matrix), strict=True)
+                rows += [(layer, image, int(q), int(t)) for q, t in pairs]
+        ends.append(len(rows))
+    found = to_device(torch.tensor(rows, dtype=torch.int64).view(-1, 4).t(), device)
+    return [Matches(*found[:, a:b]) for a, b in itertools.pairwise([0, *ends])]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ...transfer import rows
 from ..batch import BatchMemory
 from .traceable import level_size
 
@@ -57,10 +58,10 @@ class Memory(BatchMemory):
     def _select(self, images: list[int]) -> "Memory":
         return replace(
             self,
-            tokens=self.tokens[images],
-            position=self.position[images],
-            padding=self.padding[images],
-            valid_ratios=self.valid_ratios[images],
+            tokens=rows(self.tokens, images),
+            position=rows(self.position, images),
+            padding=rows(self.padding, images),
+            valid_ratios=rows(self.valid_ratios, images),
             image_sizes=tuple(self.image_sizes[i] for i in images) if self.image_sizes else (),
             _cache={},
         )
@@ -130,8 +131,9 @@ def pad_together(levels: Sequence[FeatureLevels], order: Sequence[Sequence[int]]
         padding = torch.ones(total, height, width, dtype=torch.bool, device=feature.device)
         for part, indices, values in zip(levels, order, maps, strict=True):
             h, w = values.shape[-2:]
-            feature[list(indices), :, :h, :w] = values
-            padding[list(indices), :h, :w] = part.paddings[level]
+            for i, one, outside in zip(indices, values, part.paddings[level], strict=True):
+                feature[i, :, :h, :w] = one
+                padding[i, :h, :w] = outside
         features.append(feature)
         paddings.append(padding)
     return FeatureLevels(features, paddings)

@@ -65,6 +65,8 @@ def box_sine_embedding(
             otherwise x, y, w, h (proposals of two-stage Deformable DETR).
         temperature: of :func:`sine_features`.
     """
-    order = [1, 0, 2, 3] if y_first else [0, 1, 2, 3]
-    phase = boxes[..., order[: boxes.shape[-1]]].float() * (2 * math.pi)
+    if y_first:
+        x, y, *size = boxes.unbind(-1)
+        boxes = torch.stack([y, x, *size], dim=-1)
+    phase = boxes.float() * (2 * math.pi)
     return sine_features(phase, features, temperature).flatten(-2)

@@ -20,6 +20,7 @@ from ...boxes import inverse_sigmoid
 from ...errors import UsageError
 from ...ranges import fraction, positive
 from ...structures import Queries
+from ...transfer import to_device
 from ..batch import MADE_OF_BOXES, for_all_images
 from .memory import Memory
 from .position_encoding import box_sine_embedding
@@ -181,7 +182,7 @@ class MixedQueries(QuerySource):
         """Boxes, each with a random row of the learned content."""
         placed = _for_all_images(boxes, memory)
         rows = torch.randint(len(self.content), boxes.shape[:2])
-        content = self.content[rows.to(self.content.device)]
+        content = self.content[to_device(rows, self.content.device)]
         return Queries(placed, content=_for_all_images(content, memory))
 
     def convert(self, memory: Memory, points: Queries) -> Queries:

@@ -1,13 +1,15 @@
 """Bilinear sampling of the feature levels: what deformable attention computes at its points.
 
 Several implementations give the same numbers. :func:`sample_values` takes the kernel of the library
-torch-ms-deform-attn where that is installed (about four times as fast on a CPU), and plain PyTorch
-otherwise; :func:`sampled_by` chooses one by its name.
+torch-ms-deform-attn where that is installed (about four times as fast on a CPU), on a GPU otherwise
+Triton's, which needs no compiler, and else plain PyTorch; :func:`sampled_by` chooses one by its
+name.
 
 Shape letters: B images, N queries, S tokens, H heads, M levels, P points, D channels per head.
 """
 
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...errors import UsageError
 from ...ranges import one_of
+from ...transfer import numbers
 from .gather_sampling import sample_by_gather
 
 _log = logging.getLogger(__name__)
@@ -40,12 +44,11 @@ def sample_values(values: Tensor, shapes: Shapes, locations: Tensor, weights: Te
     Returns:
         (B, N, H * D), in float32 where the inputs have a lower precision.
     """
-    values, locations, weights = (
-        t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
-        for t in (values, locations, weights)
-    )
     empty = 0 in (*values.shape, *locations.shape)  # the kernels do not accept it
     name = "grid_sample" if empty else _chosen or _fastest(values.device.type)
+    locations, weights = _at_least_float32(locations), _at_least_float32(weights)
+    if name not in READS_HALF:
+        values = _at_least_float32(values)
     with torch.autocast(values.device.type, enabled=False):
         return IMPLEMENTATIONS[name](values, shapes, locations, weights)
 
@@ -90,34 +93,61 @@ def sample_by_library(values: Tensor, shapes: Shapes, locations: Tensor, weights
     """:func:`sample_values` by the kernel of torch-ms-deform-attn."""
     from torch_ms_deform_attn import ms_deform_attn
 
-    sizes = torch.tensor(list(shapes), dtype=torch.int64, device=values.device)
-    starts = F.pad(sizes.prod(1).cumsum(0)[:-1], (1, 0))
+    first = [0, *itertools.accumulate(height * width for height, width in shapes)][:-1]
+    sizes, starts = (numbers(x, values.device, torch.int64) for x in (list(shapes), first))
     return ms_deform_attn(
         values.contiguous(), sizes, starts, locations.contiguous(), weights.contiguous()
     )
+
+
+def sample_by_triton(values: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+    """:func:`sample_values` by Triton's kernels, on a GPU, see :mod:`.triton_sampling`. They add up
+    in float32, so values in float64 are left to :func:`sample_by_grid_sample`.
+
+    Raises:
+        UsageError: the tensors are on a CPU and Triton does not interpret its kernels.
+    """
+    from .triton_sampling import TritonSampling, is_interpreted, level_table
+
+    if values.dtype is torch.float64:
+        return sample_by_grid_sample(values, shapes, locations, weights)
+    if values.device.type == "cpu" and not is_interpreted():
+        raise UsageError(
+            "Triton's kernels need a GPU: take another implementation, or set TRITON_INTERPRET=1"
+            " before Python starts, to test them slowly on a CPU."
+        )
+    return TritonSampling.apply(values, level_table(shapes, values.device), locations, weights)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 IMPLEMENTATIONS: dict[str, Sampling] = {
     "gather": sample_by_gather,
     "grid_sample": sample_by_grid_sample,
     "library": sample_by_library,
+    "triton": sample_by_triton,
 }
+DESCRIBED = {"library": "torch-ms-deform-attn", "triton": "a Triton kernel"}
+READS_HALF = ("triton",)  # the values in float16 and bfloat16 as they are
 
 
 @functools.cache
 def _fastest(device_type: str) -> str:
     """The name of the implementation for a type of device; logs which one is used."""
-    try:
-        import torch_ms_deform_attn as library
-
-        # A library that was built without CUDA can be imported; only a call shows the difference.
-        one = torch.ones(1, 1, 1, 1, device=device_type)
-        centre = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
-        sample_by_library(one, [(1, 1)], centre, centre[..., 0])
-    except (ImportError, RuntimeError) as error:
-        _log.info("Deformable attention on %s: plain PyTorch (%s).", device_type, error)
-        return "grid_sample"
-    _log.info(
-        "Deformable attention on %s: torch-ms-deform-attn %s.", device_type, library.__version__
-    )
-    return "library"
+    reasons = []
+    for name in ("library",) if device_type == "cpu" else ("library", "triton"):
+        try:
+            # A library that was built without CUDA can be imported, and Triton without a driver for
+            # the device; only a call shows the difference.
+            one = torch.ones(1, 1, 1, 1, device=device_type)
+            centre = torch.full((1, 1, 1, 1, 1, 2), 0.5, device=device_type)
+            IMPLEMENTATIONS[name](one, [(1, 1)], centre, centre[..., 0])
+        except Exception as error:  # Triton has errors of many kinds
+            reasons.append(f"{name}: {error}")
+        else:
+            _log.info("Deformable attention on %s: %s.", device_type, DESCRIBED[name])
+            return name
+    _log.info("Deformable attention on %s: plain PyTorch (%s).", device_type, "; ".join(reasons))
+    return "grid_sample"

@@ -37,6 +37,7 @@ class TransformerSettings:
         eps: of the clamped logit, see :func:`kddetr.boxes.inverse_sigmoid`.
         num_detections: kept per image.
         checkpoint_activations: recompute the layers in the backward pass, which saves memory.
+        backbone_batching: "by_size" or "padded", see :class:`DetectionTransformer`.
 
     Raises:
         ValueError: a setting is out of range, or ``embed_dim`` is no multiple of 4 and of
@@ -55,6 +56,7 @@ class TransformerSettings:
     eps: float = 1e-3
     num_detections: int = 300
     checkpoint_activations: bool = False
+    backbone_batching: str = "by_size"
 
     def __post_init__(self) -> None:
         counted = ("embed_dim", "num_heads", "feedforward_dim", "decoder_layers", "num_detections")

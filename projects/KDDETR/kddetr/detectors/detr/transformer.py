@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from ...boxes import xyxy_to_cxcywh
 from ...errors import DivergedError
-from ...ranges import positive, whole
-from ...structures import Predictions, Queries
+from ...predictions import LAST
+from ...ranges import one_of, positive, whole
+from ...structures import EncodedDetector, Predictions, Queries
+from ...transfer import numbers, to_device
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
+from .batching import BACKBONE_BATCHING
 from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising
 from .matcher import Target
-from .memory import FeatureLevels, Memory, pad_together
+from .memory import FeatureLevels, Memory
 from .postprocess import select_detections
 from .queries import QuerySource
 
@@ -42,9 +45,12 @@ class DetectionTransformer(nn.Module):
         num_detections: kept per image.
         denoising: makes additional queries from the ground truth in training (DINO); None: none.
         pixel_mean, pixel_std: of the RGB values, 0 to 255.
+        backbone_batching: "by_size": images of the same size go through the backbone together, so
+            that an image's features do not depend on its batch. "padded": all images, padded with
+            zeros, go through it at once, as in the original code of the detectors.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or there is no such batching.
     """
 
     def __init__(
@@ -61,8 +67,10 @@ class DetectionTransformer(nn.Module):
         denoising: ContrastiveDenoising | None = None,
         pixel_mean: Sequence[float] = IMAGENET_MEAN,
         pixel_std: Sequence[float] = IMAGENET_STD,
+        backbone_batching: str = "by_size",
     ) -> None:
         super().__init__()
+        one_of(BACKBONE_BATCHING, backbone_batching=backbone_batching)
         whole(1, num_classes=num_classes, num_detections=num_detections)
         if len(pixel_mean) != 3 or len(pixel_std) != 3:
             raise ValueError("pixel_mean and pixel_std must be three numbers, of red, green, blue.")
@@ -76,6 +84,7 @@ class DetectionTransformer(nn.Module):
         self.denoising = denoising
         self.num_classes = num_classes
         self.num_detections = num_detections
+        self.backbone_batching = backbone_batching
         self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), False)
 
@@ -112,6 +121,16 @@ class DetectionTransformer(nn.Module):
         """Where the weights are."""
         return self.pixel_mean.device
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile backbone, neck and every layer in place, each by itself, with the arguments of
+        :func:`torch.compile`. The names of the weights stay.
+
+        The layers share one compilation, and what lies between them (matching, proposals, the
+        layout of the memory) is not worth one.
+        """
+        for part in (self.backbone, self.neck, *self.encoder.layers, *self.decoder.layers):
+            part.compile(*args, **options)
+
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise.
 
@@ -121,7 +140,8 @@ class DetectionTransformer(nn.Module):
         memory = self.encode(inputs)
         if self.training:
             return self.losses(memory, inputs)
-        predictions = self.decode(memory, self.queries(memory))
+        own = self.queries(memory)
+        predictions = EncodedDetector(self, memory).decode(own, layers=LAST)
         detections = self.detections(predictions, memory.image_sizes)
         if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
             raise DivergedError(
@@ -135,11 +155,8 @@ class DetectionTransformer(nn.Module):
         ]
 
     def encode(self, inputs: list[dict[str, Any]]) -> Memory:
-        """The memory of raw images.
-
-        Backbone and neck process images of the same size together. Only the resulting features are
-        padded to one batch: padding the images would change the features of an image, through
-        convolutions and group norms, according to the other images of its batch.
+        """The memory of raw images. How images of different sizes go through the backbone is
+        ``backbone_batching``.
 
         Raises:
             UsageError: the batch is none, see :mod:`kddetr.detectors.inputs`.
@@ -147,17 +164,12 @@ class DetectionTransformer(nn.Module):
         check_precision(self.pixel_mean)
         check_inputs(inputs)
         images = [
-            (x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in inputs
+            (to_device(x["image"], self.device).float() - self.pixel_mean) / self.pixel_std
+            for x in inputs
         ]
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        parts, order = [], []
-        for size in dict.fromkeys(sizes):
-            same_size = [i for i, other in enumerate(sizes) if other == size]
-            maps = self.neck(self.backbone(torch.stack([images[i] for i in same_size])))
-            unpadded = [m.new_zeros(len(m), *m.shape[-2:], dtype=torch.bool) for m in maps]
-            parts.append(FeatureLevels(maps, unpadded))
-            order.append(same_size)
-        return self.encoder(pad_together(parts, order), sizes)
+        batched = BACKBONE_BATCHING[self.backbone_batching]
+        return self.encoder(batched(images, self._features), sizes)
 
     def encode_features(
         self,
@@ -186,9 +198,13 @@ class DetectionTransformer(nn.Module):
         """See :meth:`kddetr.structures.Detector.convert_queries`."""
         return self.query_source.convert(memory, points)
 
-    def decode(self, memory: Memory, queries: Queries) -> Predictions:
-        """The predictions at the queries after every decoder layer, (L, B, N, ...)."""
-        return self.decoder(memory, queries)
+    def decode(
+        self, memory: Memory, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """The predictions at the queries after every decoder layer, (L, B, N, ...), or after those
+        with the indices ``layers`` only.
+        """
+        return self.decoder(memory, queries, layers)
 
     def losses(self, memory: Memory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Ground-truth losses of the labelled images, all 0 where no image has labels.
@@ -215,12 +231,15 @@ class DetectionTransformer(nn.Module):
             further = denoising.losses(of_denoising, targets, self.criterion)
         else:
             of_own, further = self.decode(memory, own), {}
-        losses = self.criterion(of_own, targets) | further
+        pairs, suffixes = [(of_own, targets)], ("", "_enc")
         proposals = self.query_source.proposals
         if proposals is not None:
-            pairs = proposals.predictions_and_targets(memory, targets)
-            losses |= self.criterion(*pairs, suffix="_enc")
-        return losses
+            pairs.append(proposals.predictions_and_targets(memory, targets))
+        found = [
+            self.criterion(*pair, matches=matches, suffix=suffix)
+            for pair, matches, suffix in zip(pairs, self.criterion.match(pairs), suffixes)
+        ]
+        return dict(found[0] | further, **found[-1])
 
     def detections(
         self, predictions: Predictions, image_sizes: Sequence[tuple[int, int]]
@@ -230,8 +249,13 @@ class DetectionTransformer(nn.Module):
             predictions.logits[-1], predictions.boxes[-1], image_sizes, count=self.num_detections
         )
 
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised images to (B, C, H_i, W_i) for every level."""
+        return self.neck(self.backbone(images))
+
     def _target(self, instances: Instances) -> Target:
         height, width = instances.image_size
-        boxes = instances.gt_boxes.tensor.to(self.device).float()
-        scale = boxes.new_tensor([width, height, width, height])
-        return Target(instances.gt_classes.to(self.device), xyxy_to_cxcywh(boxes / scale))
+        boxes = to_device(instances.gt_boxes.tensor, self.device).float()
+        scale = numbers([width, height, width, height], self.device, boxes.dtype)
+        labels = to_device(instances.gt_classes, self.device)
+        return Target(labels, xyxy_to_cxcywh(boxes / scale))

@@ -11,6 +11,7 @@ from ...boxes import xyxy_to_cxcywh
 from ...errors import UsageError
 from ...ranges import whole
 from ...structures import Queries
+from ...transfer import numbers
 from ..batch import MADE_OF_BOXES, BatchMemory, for_all_images, losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
 
@@ -80,6 +81,12 @@ class StockDetector(nn.Module):
         the model's device.
         """
         raise NotImplementedError
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile the backbone in place, with the arguments of :func:`torch.compile`. The heads of
+        these models handle as many boxes as there are, so they would be compiled over and over.
+        """
+        self.stock.backbone.compile(*args, **options)
 
     def forward(self, inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
         """Detectron2's contract: losses in training, ``[{"instances": ...}]`` otherwise."""
@@ -171,4 +178,4 @@ def finite(boxes: Tensor) -> Tensor:
 
 def box_scale(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(B, 1, 4) factors w, h, w, h from boxes in [0, 1] to pixels of images (h, w)."""
-    return like.new_tensor([[[w, h, w, h]] for h, w in sizes])
+    return numbers([[[w, h, w, h]] for h, w in sizes], like.device, like.dtype)

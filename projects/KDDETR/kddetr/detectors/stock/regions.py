@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from ...boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from ...errors import UsageError
 from ...structures import Predictions, Queries
+from ...transfer import rows
 from ..batch import BatchMemory
 from .base import StockDetector, box_queries, box_scale, check_forward, finite
+from .pooling import pooled
 
 EMPTY = 1e-3  # pixels; a side shorter than this has nothing to pool and becomes one pixel long
 
@@ -50,9 +52,9 @@ class RegionMemory(BatchMemory):
 
     def _select(self, images: list[int]) -> "RegionMemory":
         sizes = [self.images.image_sizes[i] for i in images]
-        features = {name: maps[images] for name, maps in self.features.items()}
+        features = {name: rows(maps, images) for name, maps in self.features.items()}
         proposals = None if self.proposals is None else [self.proposals[i] for i in images]
-        return RegionMemory(ImageList(self.images.tensor[images], sizes), features, proposals)
+        return RegionMemory(ImageList(rows(self.images.tensor, images), sizes), features, proposals)
 
 
 def foreground_logits(scores: Tensor, *, sigmoid: bool = False) -> Tensor:
@@ -243,7 +245,7 @@ def _pooled(heads: nn.Module, features: Mapping[str, Tensor], regions: list[Boxe
         maps = [features[name] for name in heads.in_features]
         return heads._shared_roi_transform(maps, regions).mean(dim=[2, 3])
     maps = [features[name] for name in heads.box_in_features]
-    return heads.box_head(heads.box_pooler(maps, regions))
+    return heads.box_head(pooled(heads.box_pooler, maps, regions))
 
 
 def _predictions(

@@ -35,8 +35,17 @@ class BatchScaling:
 class MixedPrecision:
     """Automatic mixed precision."""
 
-    enabled: bool = False
+    # "auto": on a card that computes this dtype itself, see kddetr/engine/precision.py.
+    enabled: bool | str = "auto"
     dtype: str = "bfloat16"  # or "float16", on CUDA only
+
+
+@dataclass
+class Compilation:
+    """Whether ``torch.compile`` is used, see kddetr/engine/compilation.py."""
+
+    student: bool = False  # the detector that is trained, alone or in a distillation
+    teacher: bool = False
 
 
 @dataclass
@@ -80,6 +89,7 @@ class TrainSection:
     seed: int = 0
     device: str = "auto"  # CUDA where available, else the CPU
     amp: MixedPrecision = field(default_factory=MixedPrecision)
+    compile: Compilation = field(default_factory=Compilation)
     clip_grad: GradientClipping = field(default_factory=GradientClipping)
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
@@ -102,6 +112,9 @@ class TrainSection:
             raise ConfigError(f"train.clip_grad.norm_type must be above 0, not {value}.")
         self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
         self._require_one_of(("bfloat16", "float16"), "amp.dtype")
+        if self.amp.enabled not in (True, False, "auto"):
+            value = self.amp.enabled
+            raise ConfigError(f"train.amp.enabled must be true, false or auto, not '{value}'.")
 
     def _require_at_least(self, least: int, key: str) -> None:
         value = attrgetter(key)(self)

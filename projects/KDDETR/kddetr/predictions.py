@@ -1,0 +1,137 @@
+"""What a detector predicts at queries.
+
+Shape letters: B images, N queries, L decoder layers, K foreground classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .errors import UsageError
+
+LAST = (-1,)  # the index of the last layer alone, for the argument ``layers`` of a decode
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector predicts at each query, after every decoder layer.
+
+    Attributes:
+        logits: (L, B, N, K) logits of the foreground classes, before the sigmoid. L = 1 for an
+            R-CNN.
+        boxes: (L, B, N, 4) ``cxcywh`` in the frame of ``Queries.boxes``. Where the detector
+            predicts a box for every class, this is the box of the most likely class.
+        class_boxes: (L, B, N, K, 4) the boxes of all classes, where there is one for every class.
+        layers: the indices by which these L layers were chosen among the detector's; None: they are
+            all of its layers.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    class_boxes: Tensor | None = None
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return self.logits.shape[0]
+
+    def last(self) -> "Predictions":
+        """The predictions of the last layer, with the layer axis kept (L = 1)."""
+        layers = LAST if self.layers is None else self.layers[-1:]
+        return replace(self._map(lambda t: t[-1:]), layers=layers)
+
+    def of_layers(self, layers: Sequence[int] | None) -> "Predictions":
+        """The predictions of some decoder layers; those that have been chosen already stay.
+
+        Args:
+            layers: indices of the layers, -1 for the last one; None: the same predictions.
+
+        Raises:
+            UsageError: see :func:`layer_numbers`, or other layers have been chosen before.
+        """
+        if layers is None or tuple(layers) == self.layers:
+            return self
+        if self.layers is not None:
+            raise UsageError(
+                f"The layers {list(layers)} are wanted of predictions of the layers"
+                f" {list(self.layers)}: decode the queries again, with these layers."
+            )
+        numbers = layer_numbers(layers, self.num_layers)
+        chosen = self._map(lambda t: torch.stack([t[i] for i in numbers]))
+        return replace(chosen, layers=tuple(layers))
+
+    def detach(self) -> "Predictions":
+        """The same predictions without a gradient."""
+        return self._map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> "Predictions":
+        """The same predictions on a device."""
+        return self._map(lambda t: t.to(device))
+
+    @staticmethod
+    def cat(parts: Sequence["Predictions"], dim: int) -> "Predictions":
+        """The predictions of several parts, joined along their dimension of images or queries.
+
+        Args:
+            parts: predictions of the same layers.
+            dim: 1 for images, 2 for queries.
+        """
+        logits, boxes = ([getattr(p, name) for p in parts] for name in ("logits", "boxes"))
+        class_boxes = [p.class_boxes for p in parts if p.class_boxes is not None]
+        return Predictions(
+            torch.cat(logits, dim),
+            torch.cat(boxes, dim),
+            torch.cat(class_boxes, dim) if class_boxes else None,
+            parts[0].layers,
+        )
+
+    def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
+        """The predictions of each query group, by the group's name."""
+        parts, start = {}, 0
+        for name, size in groups.items():
+            parts[name] = self._map(lambda t, at=start, n=size: t.narrow(2, at, n))
+            start += size
+        return parts
+
+    def of_classes(self, classes: Tensor) -> "Predictions":
+        """The same predictions with the boxes of the given classes, where there is one per class.
+
+        Args:
+            classes: (B, N) or (L, B, N) class indices in [0, K).
+        """
+        if self.class_boxes is None:
+            return self
+        index = classes.expand(self.logits.shape[:3])[..., None, None].expand(-1, -1, -1, 1, 4)
+        boxes = self.class_boxes.gather(3, index)[:, :, :, 0]
+        return replace(self, boxes=boxes)
+
+    def _map(self, function: Callable[..., Tensor]) -> "Predictions":
+        boxes_of_classes = None if self.class_boxes is None else function(self.class_boxes)
+        return Predictions(
+            function(self.logits), function(self.boxes), boxes_of_classes, self.layers
+        )
+
+
+def layer_numbers(layers: Sequence[int] | None, count: int) -> list[int]:
+    """The numbers of decoder layers, counted from 0, for their indices.
+
+    Args:
+        layers: indices, -1 for the last layer; None: all layers.
+        count: the number of layers L that there are.
+
+    Raises:
+        UsageError: there is no such layer, or a layer is named twice or not at all.
+    """
+    if layers is None:
+        return list(range(count))
+    numbers = [i + count if i < 0 else i for i in layers]
+    if not numbers or len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(count)):
+        raise UsageError(
+            f"The layers {list(layers)} are wanted of a detector with {count}: name at least one,"
+            f" each once, by its index from 0 to {count - 1} or, counted from the last one, from"
+            f" {-count} to -1."
+        )
+    return numbers

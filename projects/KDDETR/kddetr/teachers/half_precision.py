@@ -1,0 +1,70 @@
+"""A wrapper that keeps a teacher's large weights in half precision, and computes in it."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..ranges import one_of
+from ..structures import Predictions, Queries, QueryableDetector
+from .wrapper import TeacherWrapper
+
+Value = TypeVar("Value")
+# What autocast computes in half precision; norms, embeddings and anchors stay in float32.
+CAST = (nn.Linear, nn.MultiheadAttention, nn.modules.conv._ConvNd)
+
+
+class HalfPrecision(TeacherWrapper):
+    """A frozen detector whose linear and convolution weights take half the memory.
+
+    Its answers are those of the same detector under ``torch.autocast``, which rounds these weights
+    at every call: it rounds them once. It computes in that type in every run, also where the
+    student is trained in float32. Boxes and logits are float32, as ever.
+
+    Args:
+        detector: a frozen detector; its weights are changed in place.
+        dtype: "bfloat16", or "float16", which a teacher with values above 65504 overflows.
+
+    Raises:
+        ValueError: another dtype.
+    """
+
+    def __init__(self, detector: QueryableDetector, *, dtype: str = "bfloat16") -> None:
+        super().__init__(detector)
+        one_of(("bfloat16", "float16"), dtype=dtype)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        for module in self.modules():
+            if isinstance(module, CAST):
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+                    parameter.data = parameter.data.to(self.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def encode(self, inputs: list[dict[str, Any]]) -> Any:
+        """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
+        return self._rounded(lambda: self.detector.encode(inputs))
+
+    def queries(self, memory: Any) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.queries`."""
+        return self._rounded(lambda: self.detector.queries(memory))
+
+    def make_queries(self, memory: Any, boxes: Tensor) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.make_queries`."""
+        return self._rounded(lambda: self.detector.make_queries(memory, boxes))
+
+    def random_queries(self, memory: Any, images: int, count: int) -> Queries:
+        """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
+        return self._rounded(lambda: self.detector.random_queries(memory, images, count))
+
+    def decode(self, memory: Any, queries: Queries) -> Predictions:
+        """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
+        return self._rounded(lambda: self.detector.decode(memory, queries))
+
+    def _rounded(self, compute: Callable[[], Value]) -> Value:
+        with torch.autocast(self.device.type, dtype=self.dtype):
+            return compute()

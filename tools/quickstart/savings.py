@@ -1,0 +1,266 @@
+"""An experiment: what a cheaper distillation saves, and what it costs in AP.
+
+Trains the students of configs/quickstart with fewer points, with points that fewer decoder layers
+answer, from a recorded teacher and on pseudo-labels of the same teacher. Every way is trained for
+the same iterations, and some also for the time that the live teacher takes. The time of a step is
+measured first: steps of all ways take turns in one process. Writes savings.jsonl, one line per
+run, and a table for each student.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig
+
+from comparison import (
+    METRICS,
+    arguments,
+    begin,
+    markdown,
+    outcome,
+    read_lines,
+    seeded_run,
+    spread,
+    student,
+    write,
+    write_lines,
+)
+from kddetr.engine import Trainer, load_config
+from runs import ROOT, Run, program, run_all, shown
+
+ITERATIONS = 1000
+QUICK = "configs/quickstart/"
+COLUMNS = ("way", "seed", "iterations", "cost", *METRICS)
+WARM_UP, TIMED_STEPS = 80, 40
+_SPECIFIC = "model.sampler.samplers=[{_target_: kddetr.points.SpecificSampler}]"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train a student.
+
+    Attributes:
+        table: the heading of its table.
+        title: of its row.
+        config, changes: the config file and its overrides.
+        same_time_as: the way whose time it is trained for; empty: for the usual iterations.
+    """
+
+    table: str
+    title: str
+    config: str
+    changes: tuple[str, ...] = ()
+    same_time_as: str = ""
+
+
+def fewer_points(general: int) -> tuple[str, ...]:
+    """The override that draws this many general points."""
+    return (f"model.sampler.samplers.0.count={general}",)
+
+
+def pseudo_labels(threshold: float) -> str:
+    """The file of the bundled teacher's detections with at least this score, as labels."""
+    return f"output/quickstart/pseudo_labels_{threshold}.json"
+
+
+FEWER = "300 labelled images"
+DETR = "DAB-DETR, 300 labelled and 3,700 unlabelled images"
+RCNN = "Faster R-CNN, 300 labelled and 3,700 unlabelled images"
+CHOICE = "DAB-DETR, the score from which a detection becomes a label"
+
+
+def _with_unlabelled(table: str, kind: str, prefix: str = "", detr: str = "") -> dict[str, Way]:
+    """The ways to use the images without labels, for one student."""
+
+    def way(title: str, config: str, as_long_as: str = "") -> Way:
+        return Way(table, title, f"{QUICK}{prefix}{config}.py", same_time_as=as_long_as)
+
+    both = f"{kind}_live"
+    specific, recorded, pseudo = f"{detr}specific", f"{detr}recorded", "pseudo_labels"
+    return {
+        f"{kind}_alone": way("alone, labelled images only", "alone"),
+        both: way("live teacher, general and specific points", "distilled_unlabeled"),
+        f"{kind}_specific": way("live teacher, specific points", specific),
+        f"{kind}_recorded": way("recorded teacher", recorded),
+        f"{kind}_pseudo": way("hard pseudo-labels", pseudo),
+        f"{kind}_recorded_longer": way("recorded teacher, equal time", recorded, both),
+        f"{kind}_pseudo_longer": way("hard pseudo-labels, equal time", pseudo, both),
+    }
+
+
+_DISTILLED = QUICK + "distilled.py"
+THRESHOLDS = (0.3, 0.5, 0.7)
+THRESHOLD = 0.5  # the best of them on the validation images
+WAYS = {
+    "alone": Way(FEWER, "alone", QUICK + "alone.py"),
+    "distilled": Way(FEWER, "50 general and 50 specific points, all layers", _DISTILLED),
+    "general_25": Way(FEWER, "25 general, 50 specific", _DISTILLED, fewer_points(25)),
+    "general_10": Way(FEWER, "10 general, 50 specific", _DISTILLED, fewer_points(10)),
+    "specific": Way(FEWER, "50 specific", _DISTILLED, (_SPECIFIC,)),
+    "last_layer": Way(
+        FEWER, "last student layer only", _DISTILLED, ("model.loss.student_layers=last",)
+    ),
+    **_with_unlabelled(DETR, "detr", detr="distilled_"),
+    **_with_unlabelled(RCNN, "rcnn", "faster_rcnn_"),
+    **{
+        f"pseudo_{threshold}": Way(
+            CHOICE,
+            f"pseudo-labels from a score of {threshold}",
+            QUICK + "pseudo_labels.py",
+            (f"dataloader.train.unlabeled.json_file={pseudo_labels(threshold)}",),
+        )
+        for threshold in THRESHOLDS
+    },
+}
+
+
+def main() -> None:
+    """Parse the command line; print the tables of old results, or measure, train and report."""
+    parser = arguments(__doc__, output="output/savings")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="only print the tables of this savings.jsonl"
+    )
+    args = parser.parse_args()
+    if args.table:
+        print(tables(read_lines(args.table, COLUMNS)))
+        return
+    say = begin()
+    iterations = args.iterations or ITERATIONS
+    record_teacher(say)
+    costs = measured_costs(args.output / "costs.json", args.ways, say)
+    runs = {
+        (name, seed): _run(name, seed, iterations, costs, args.output)
+        for seed in range(args.seed, args.seed + args.seeds)
+        for name in args.ways
+    }
+    say(f"training {len(runs)} students, most of them for {iterations} iterations")
+    run_all(list(runs.values()), say=say)
+    lines = [line(name, seed, run, costs[name]) for (name, seed), run in runs.items()]
+    file = args.output / "savings.jsonl"
+    write_lines(file, lines)
+    print("\n" + tables(lines))
+    say(f"done; the figures are in {shown(file)}")
+
+
+def record_teacher(say: Callable[[str], None]) -> None:
+    """Makes the record of the bundled teacher and the files of pseudo-labels, where they lack."""
+    record, best = ROOT / "output/quickstart/record", ROOT / "output/quickstart/pseudo_labels.json"
+    tool = [sys.executable, str(ROOT / "tools/record_teacher.py"), "--output", str(record)]
+    say("recording the teacher's answers about 4,000 images")
+    config = ["--config-file", str(ROOT / QUICK / "distilled.py")]
+    subprocess.run([*tool, *config], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    files = {threshold: ROOT / pseudo_labels(threshold) for threshold in THRESHOLDS}
+    for threshold, file in [*files.items(), (THRESHOLD, best)]:
+        if not file.is_file():
+            chosen = ["--pseudo-labels", str(file), "--threshold", str(threshold)]
+            subprocess.run([*tool, *chosen], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def measured_costs(file: Path, ways: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+    """CPU seconds of a training step of each way, the medians of steps that take turns.
+
+    They are kept in ``file``, so that a program that is started again trains for the same number of
+    iterations. A way of equal time costs a step what its way of equal iterations costs.
+    """
+    costs = json.loads(file.read_text()) if file.is_file() else {}
+    needed = dict.fromkeys(_timed(name) for name in ways)
+    needed |= dict.fromkeys(way.same_time_as for way in WAYS.values() if way.same_time_as)
+    if not needed.keys() <= costs.keys():
+        say(f"measuring the step of {len(needed)} ways, which take turns")
+        costs = step_seconds({name: _config(name, "output/savings/timing") for name in needed})
+        write(file, costs)
+    return {name: costs[_timed(name)] for name in ways} | costs
+
+
+def _timed(name: str) -> str:
+    """The way whose step is measured: the same config and changes for the usual iterations."""
+    way = WAYS[name]
+    if not way.same_time_as:
+        return name
+    alike = (way.table, way.config, way.changes, "")
+    return next(
+        other
+        for other, w in WAYS.items()
+        if (w.table, w.config, w.changes, w.same_time_as) == alike
+    )
+
+
+def _config(name: str, folder: str) -> DictConfig:
+    way = WAYS[name]
+    return load_config(str(ROOT / way.config), [*way.changes, f"train.output_dir={folder}/{name}"])
+
+
+def step_seconds(configs: Mapping[str, DictConfig]) -> dict[str, float]:
+    """The median CPU seconds of a step of each config, on one thread of this process.
+
+    CPU time does not count what other programs do. The first ``WARM_UP`` steps do not count either:
+    in them a teacher that keeps what it has computed meets the 300 labelled images.
+    """
+    trainers = {name: Trainer(cfg) for name, cfg in configs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in trainers}
+    with EventStorage() as storage:
+        for step in range(WARM_UP + TIMED_STEPS):
+            for name, trainer in trainers.items():
+                trainer.iter = storage.iter = step
+                trainer.model.train()
+                started = time.process_time()
+                trainer.run_step()
+                seconds[name].append(time.process_time() - started)
+    return {name: statistics.median(found[WARM_UP:]) for name, found in seconds.items()}
+
+
+def _run(name: str, seed: int, iterations: int, costs: Mapping[str, float], output: Path) -> Run:
+    way = WAYS[name]
+    if way.same_time_as:
+        iterations = round(iterations * costs[way.same_time_as] / costs[name])
+    changes = [*way.changes, f"train.eval_period={iterations}"]
+    return seeded_run(name, way.config, output / f"seed{seed}" / name, seed, iterations, changes)
+
+
+def line(name: str, seed: int, run: Run, cost: float) -> dict:
+    """The line of one run in a savings.jsonl: AP in percent on the test images, ``cost`` in CPU
+    seconds of a step."""
+    found = outcome(run, student(run))
+    figures = {metric: found[metric] for metric in METRICS}
+    head = {"way": name, "config": run.config, "changes": list(WAYS[name].changes), "seed": seed}
+    return head | {"iterations": run.iterations, "cost": cost} | figures
+
+
+def tables(lines: Sequence[dict]) -> str:
+    """The Markdown tables of a savings.jsonl, one for each heading. ``step`` is the CPU time of a
+    step over that of the table's first way."""
+    parts = []
+    for heading in dict.fromkeys(way.table for way in WAYS.values()):
+        rows = [["", "iterations", "step", "seeds", *METRICS, "gain"]]
+        first: list[dict] = []
+        for name, way in WAYS.items():
+            mine = [x for x in lines if x["way"] == name]
+            if way.table != heading or not mine:
+                continue
+            first = first or mine
+            alone = {x["seed"]: x["AP"] for x in first}
+            gains = [x["AP"] - alone[x["seed"]] for x in mine if x["seed"] in alone]
+            cells = [
+                f"{mine[0]['iterations']:,}",
+                f"{mine[0]['cost'] / first[0]['cost']:.2f} x",
+                str(len(mine)),
+                *(spread([x[metric] for x in mine]) for metric in METRICS),
+                "" if mine is first else spread(gains, "+"),
+            ]
+            rows.append([way.title, *cells])
+        if len(rows) > 1:
+            parts.append(f"{heading}:\n\n{markdown(rows)}")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    with program():
+        main()
