@@ -129,7 +129,8 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
 def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
     weights = str(run_folder / "model_final.pth")
     for arguments, words in (
-        (("--weights", "nowhere/x.pth"), "name the config"),
+        (("--weights", "nowhere/x.pth"), "nowhere/x.pth does not exist"),
+        (("--weights", "kddetr://quickstart_teacher.pth"), "name the config"),
         (("--weights", str(run_folder / "x.pth")), "x.pth"),
         (("--weights", weights, "--output", "nowhere/x.onnx"), "does not exist"),
         (("--weights", weights, "--image-size", "3", "64"), "at least 64"),
