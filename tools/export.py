@@ -220,8 +220,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--output", metavar="FILE", help="default: the name of the weights, in this folder")
     size = "of the check (default: as the config resizes test images, else 640 640)"
     add("--image-size", type=side, nargs=2, metavar=("H", "W"), help=size)
-    sampling = "deformable attention by gathers of rows (default) or the operator GridSample"
-    add("--sampling", choices=("gather", "grid_sample"), default="gather", help=sampling)
+    sampling = "deformable attention by the operator GridSample (default), or by gathers of rows"
+    add("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help=sampling)
     add("--raw", action="store_true", help="also return the logits and boxes of all queries")
     add("--repetitions", type=positive, default=5, help="timed calls (default 5)")
     add("overrides", nargs="*", help="key=value of the config")
