@@ -7,7 +7,10 @@ other kinds, which are in the same process, do not count.
 On a GPU PyTorch's allocator knows its peak. On a CPU there is no such figure, and the process's own
 peak (ru_maxrss) never falls, contains the other kinds and what the C library keeps for later. So
 there PyTorch's profiler records each allocation and release, and their running sum has a peak. It
-depends neither on other programs nor on earlier runs; a test compares it with ru_maxrss.
+depends neither on other programs nor on earlier runs. A test compares it with the kernel's peak of
+the process. Of steps of DAB-DETR R18 from R50 at 320 x 320 the two are within 4 % of one another
+where the C library maps each block by itself (MALLOC_MMAP_THRESHOLD_=16384). With its usual heap,
+which keeps gaps between blocks, the process takes a third more than is allocated.
 """
 
 import json

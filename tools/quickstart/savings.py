@@ -102,7 +102,6 @@ WAYS = {
     "alone": Way(FEWER, "alone", QUICK + "alone.py"),
     "distilled": Way(FEWER, "50 general and 50 specific points, all layers", _DISTILLED),
     "general_25": Way(FEWER, "25 general, 50 specific", _DISTILLED, fewer_points(25)),
-    "general_10": Way(FEWER, "10 general, 50 specific", _DISTILLED, fewer_points(10)),
     "specific": Way(FEWER, "50 specific", _DISTILLED, (_SPECIFIC,)),
     "last_layer": Way(
         FEWER, "last student layer only", _DISTILLED, ("model.loss.student_layers=last",)
@@ -221,8 +220,8 @@ def _run(name: str, seed: int, iterations: int, costs: Mapping[str, float], outp
     way = WAYS[name]
     if way.same_time_as:
         iterations = round(iterations * costs[way.same_time_as] / costs[name])
-    changes = [*way.changes, f"train.eval_period={iterations}"]
-    return seeded_run(name, way.config, output / f"seed{seed}" / name, seed, iterations, changes)
+    folder = output / f"seed{seed}" / name
+    return seeded_run(name, way.config, folder, seed, iterations, way.changes)
 
 
 def line(name: str, seed: int, run: Run, cost: float) -> dict:
