@@ -35,7 +35,7 @@ from kddetr.export import (
     StockGraph,
     compare,
     export_file,
-    latency,
+    latencies,
     open_file,
 )
 
@@ -176,10 +176,8 @@ def report(
                 )
             print(f"difference from PyTorch, {shape}: {found.largest:.1e}{more}")
         one = inputs[1]
-        times = {
-            "PyTorch": latency(graph, one, repetitions=args.repetitions),
-            args.format: latency(run, one, repetitions=args.repetitions),
-        }
+        runs = {"PyTorch": graph, args.format: run}
+        times = latencies(runs, one, args.repetitions)
     for name, seconds in times.items():
         shape = " x ".join(map(str, one[0].shape[-2:]))
         print(f"one image of {shape} in {name}: {seconds * 1e3:.1f} ms")
@@ -203,6 +201,13 @@ def side(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """The type of an argument that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Parse the command line and export; an error of the user ends in exit code 2."""
     parser = argparse.ArgumentParser(
@@ -215,10 +220,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--output", metavar="FILE", help="default: the name of the weights, in this folder")
     size = "of the check (default: as the config resizes test images, else 640 640)"
     add("--image-size", type=side, nargs=2, metavar=("H", "W"), help=size)
-    sampling = "deformable attention by gathers of rows (default) or the operator GridSample"
-    add("--sampling", choices=("gather", "grid_sample"), default="gather", help=sampling)
+    sampling = "deformable attention by the operator GridSample (default), or by gathers of rows"
+    add("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help=sampling)
     add("--raw", action="store_true", help="also return the logits and boxes of all queries")
-    add("--repetitions", type=int, default=5, help="timed calls (default 5)")
+    add("--repetitions", type=positive, default=5, help="timed calls (default 5)")
     add("overrides", nargs="*", help="key=value of the config")
     args = parser.parse_args(argv)
     with exit_on_user_error():

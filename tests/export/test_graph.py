@@ -4,9 +4,7 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from kddetr.detectors.detr.memory import FeatureLevels
 from kddetr.errors import UsageError
 from kddetr.export import compare, export_file, open_file
 from tests.export.graphs import CARD, assert_same_detections, graph_of, padded_batch
@@ -30,20 +28,18 @@ def test_of_an_image_alone_it_is_the_detector_and_what_is_in_the_padding_does_no
         assert torch.equal(one, other)
 
 
-def test_a_padded_batch_is_what_detr_computes_on_normalised_images_padded_with_zeros():
-    graph = graph_of("dino")
-    detector = graph.detector
-    images, sizes = padded_batch()
-    batch, mask = torch.zeros_like(images), torch.ones(len(images), 48, 56)
-    for i, (height, width) in enumerate(sizes.tolist()):
-        image = images[i, :, :height, :width]
-        batch[i, :, :height, :width] = (image - detector.pixel_mean) / detector.pixel_std
-        mask[i, :height, :width] = 0
-    maps = detector.neck(detector.backbone(batch))
-    paddings = [F.interpolate(mask[:, None], size=m.shape[-2:])[:, 0].bool() for m in maps]
-    memory = detector.encoder(FeatureLevels(maps, paddings))
-    expected = detector.decode(memory, detector.queries(memory))
-    found = graph.predictions(images, sizes)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_a_padded_batch_it_is_the_detector_with_padded_backbone_batching(family):
+    """The graph computes what DETR does: see ``backbone_batching`` of DetectionTransformer."""
+    graph = graph_of(family, backbone_batching="padded")
+    inputs = tiny_batch(((40, 56), (48, 40)), boxes=(None, None))
+    images = torch.zeros(2, 3, 48, 56)
+    for image, x in zip(images, inputs, strict=True):
+        height, width = x["image"].shape[-2:]
+        image[:, :height, :width] = x["image"]
+    found = graph.predictions(images, torch.tensor([[40, 56], [48, 40]]))
+    memory = graph.detector.encode(inputs)
+    expected = graph.detector.decode(memory, graph.detector.queries(memory)).last()
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.boxes, expected.boxes)
 

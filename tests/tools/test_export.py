@@ -36,10 +36,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
-    """A folder as a run leaves it: config.yaml, and weights with class names."""
+    """A folder as a run leaves it: config.yaml, and weights with class names.
+
+    The detector is the one that PyTorch exports fastest; tests/live exports all families.
+    """
     folder = tmp_path_factory.mktemp("run")
     cfg = OmegaConf.create(
-        {"model": L(tiny_detector)(family="dino", decoder_layers=1)}, flags={"allow_objects": True}
+        {"model": L(tiny_detector)(family="dab_detr", decoder_layers=1)},
+        flags={"allow_objects": True},
     )
     LazyConfig.save(cfg, str(folder / "config.yaml"))
     Checkpointer(build(cfg.model), str(folder), classes=NAMES).save_weights("model_final")
@@ -82,7 +86,6 @@ def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys)
         "pixel_std": pytest.approx([58.395, 57.12, 57.375]),
         "kddetr": json.loads(card["kddetr"]),
     }
-    assert b"GridSample" not in file.read_bytes()
 
     image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
     np.save(tmp_path / "image.npy", image)
@@ -126,7 +129,8 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
 def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
     weights = str(run_folder / "model_final.pth")
     for arguments, words in (
-        (("--weights", "nowhere/x.pth"), "name the config"),
+        (("--weights", "nowhere/x.pth"), "nowhere/x.pth does not exist"),
+        (("--weights", "kddetr://quickstart_teacher.pth"), "name the config"),
         (("--weights", str(run_folder / "x.pth")), "x.pth"),
         (("--weights", weights, "--output", "nowhere/x.onnx"), "does not exist"),
         (("--weights", weights, "--image-size", "3", "64"), "at least 64"),

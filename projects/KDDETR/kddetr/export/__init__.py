@@ -1,6 +1,6 @@
 """Detectors as files that run without this project: ONNX, torch.export and TorchScript."""
 
-from .compare import Comparison, compare, latency
+from .compare import Comparison, compare, latencies
 from .files import ENDINGS, FORMATS, export_file, open_file
 from .graph import DetectionGraph
 from .stock import StockGraph
@@ -13,6 +13,6 @@ __all__ = [
     "StockGraph",
     "compare",
     "export_file",
-    "latency",
+    "latencies",
     "open_file",
 ]

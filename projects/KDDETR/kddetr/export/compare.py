@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,15 +52,22 @@ def compare(
     return Comparison(largest, apart, best_apart, tolerance)
 
 
-def latency(run: Run, inputs: Sequence[Tensor], *, repetitions: int) -> float:
-    """The median of the seconds that a call takes, after one call that is not counted."""
-    run(*inputs)
-    seconds = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        run(*inputs)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+def latencies(
+    runs: Mapping[str, Run], inputs: Sequence[Tensor], repetitions: int
+) -> dict[str, float]:
+    """The median of the seconds that a call of each function takes, by the names of ``runs``.
+
+    The calls take turns, so that what else the machine does slows all of them alike, after a call
+    of each that is not counted.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repetition in range(repetitions + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run(*inputs)
+            if repetition:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _images(detections: Sequence[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:

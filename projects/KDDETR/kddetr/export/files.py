@@ -124,7 +124,9 @@ def _exported(graph: DetectionGraph, inputs: Sequence[Tensor]) -> torch.export.E
     to, so that there is nothing to pad and to crop again.
     """
     step = graph.size_divisor
-    height, width = (Dim.DYNAMIC if step == 1 else step * Dim(name) for name in ("rows", "columns"))
+    height, width = (
+        Dim.DYNAMIC if step == 1 else step * Dim(name, min=2) for name in ("rows", "columns")
+    )
     shapes = ({0: Dim.DYNAMIC, 2: height, 3: width}, {0: Dim.DYNAMIC})
     return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..detectors.detr.memory import FeatureLevels
 from ..detectors.detr.postprocess import best_pairs
 from ..detectors.detr.transformer import DetectionTransformer
+from ..predictions import LAST
 from ..structures import Predictions
 
 INPUTS = ("images", "sizes")
@@ -54,7 +55,7 @@ class DetectionGraph(nn.Module):
             1], descending; (B, D) int64 classes, counted from 0; with ``raw`` also (B, N, K) logits
             before the sigmoid and (B, N, 4) boxes ``cxcywh`` as fractions of each image.
         """
-        predictions = self.predictions(images, sizes).last()
+        predictions = self.predictions(images, sizes)
         logits, raw_boxes = predictions.logits[0], predictions.boxes[0]
         boxes, scores, classes = best_pairs(logits, raw_boxes, self.detector.num_detections)
         scale = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)  # width, height, width, height
@@ -62,14 +63,16 @@ class DetectionGraph(nn.Module):
         return (boxes, scores, classes, *((logits, raw_boxes) if self.raw else ()))
 
     def predictions(self, images: Tensor, sizes: Tensor) -> Predictions:
-        """What the detector predicts at its own queries; for the arguments see :meth:`forward`."""
+        """What the last layer predicts at the detector's own queries, (1, B, N, ...); for the
+        arguments see :meth:`forward`.
+        """
         detector = self.detector
         (padding,) = paddings(images, sizes, [images])
         normalised = (images - detector.pixel_mean) / detector.pixel_std
         normalised = normalised.masked_fill(padding[:, None], 0.0)
         maps = detector.neck(detector.backbone(normalised))
         memory = detector.encoder(FeatureLevels(maps, paddings(images, sizes, maps)))
-        return detector.decode(memory, detector.queries(memory))
+        return detector.decode(memory, detector.queries(memory), layers=LAST)
 
 
 def paddings(images: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:

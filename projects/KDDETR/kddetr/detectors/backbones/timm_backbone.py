@@ -134,15 +134,16 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(B, 3, H, W) of any size to features (B, C_i, ceil(H / s_i), ceil(W / s_i)) by name."""
         height, width = x.shape[-2:]
-        x = F.pad(x, (0, -width % self.divisor, 0, -height % self.divisor))
-        maps = self.timm(x)
+        right, below = -width % self.divisor, -height % self.divisor
+        maps = self.timm(F.pad(x, (0, right, 0, below)) if right or below else x)
         features = {}
         for name in self._out_features:
             feature = maps[self._place[name]]
             if not self._channels_last:
                 feature = feature.permute(0, 2, 3, 1)
             stride = self._out_feature_strides[name]
-            feature = feature[:, : -(-height // stride), : -(-width // stride)]
+            if right or below:
+                feature = feature[:, : -(-height // stride), : -(-width // stride)]
             if name in self.norms:
                 feature = self.norms[name](feature)
             features[name] = feature.permute(0, 3, 1, 2).contiguous()
