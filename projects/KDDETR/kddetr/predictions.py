@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .transfer import to_device
 
 LAST = (-1,)  # the index of the last layer alone, for the argument ``layers`` of a decode
 
@@ -69,7 +70,7 @@ class Predictions:
 
     def to(self, device: torch.device | str) -> "Predictions":
         """The same predictions on a device."""
-        return self._map(lambda t: t.to(device))
+        return self._map(lambda t: to_device(t, device))
 
     @staticmethod
     def cat(parts: Sequence["Predictions"], dim: int) -> "Predictions":

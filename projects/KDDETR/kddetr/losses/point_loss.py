@@ -6,6 +6,7 @@ Shape letters: L student layers, B images, N points.
 
 from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,14 @@ class WeightedMeanLoss(nn.Module):
 
     default_class_weight = 10.0
     teacher_layers: Sequence[int] | None = LAST
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class with a forward of its own gets all layers of the teacher, unless it says which:
+        a single one could be compared with each of the student's without an error.
+        """
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "teacher_layers" not in vars(cls):
+            cls.teacher_layers = None
 
     def __init__(
         self,
