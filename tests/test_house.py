@@ -32,7 +32,6 @@ BASE = {
     "returned",
     "structures",
     "transfer",
-    "unanswered",
 }
 MAY_IMPORT = {
     "boxes": set(),
@@ -44,7 +43,6 @@ MAY_IMPORT = {
     "renamed": {"errors"},
     "returned": {"errors", "structures"},
     "structures": {"errors", "predictions", "renamed", "transfer"},
-    "unanswered": {"structures"},
     "transfer": set(),
     "zoo": {"errors"},
     "detectors": {*BASE, "zoo"},

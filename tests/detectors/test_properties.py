@@ -230,7 +230,7 @@ def test_wrong_images_and_classes_are_refused(detector):
 
 
 def test_a_matcher_with_a_call_of_its_own_is_called():
-    """Also one that is derived from the Hungarian one, which matches several predictions at once."""
+    """Also one derived from the Hungarian one, which matches several predictions at once."""
 
     class Counting(HungarianMatcher):
         calls = 0

@@ -17,9 +17,9 @@ from kddetr.losses import (
     WeightedMeanLoss,
 )
 from kddetr.points import AtAnswers, SpecificSampler
+from kddetr.predictions import NO_ANSWER
 from kddetr.structures import Predictions, Queries
 from kddetr.teachers import RecordedTeacher
-from kddetr.unanswered import NO_ANSWER
 from tests.records import image_files, random_record
 from tests.tiny import tiny_detector, tiny_distiller
 

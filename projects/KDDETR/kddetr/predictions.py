@@ -12,6 +12,9 @@ from torch import Tensor
 from .errors import UsageError
 from .transfer import to_device
 
+# The logit of every class where there is no answer, which a recorded teacher has for an image with
+# fewer answers than others. Its sigmoid is exactly 0 in float32.
+NO_ANSWER = -200.0
 LAST = (-1,)  # the index of the last layer alone, for the argument ``layers`` of a decode
 
 
@@ -43,6 +46,13 @@ class Predictions:
         """The predictions of the last layer, with the layer axis kept (L = 1)."""
         layers = LAST if self.layers is None else self.layers[-1:]
         return replace(self._map(lambda t: t[-1:]), layers=layers)
+
+    def answered(self) -> Tensor:
+        """(B, N), which queries have an answer in the last layer: of a live detector all of them.
+
+        Those without one count nothing in a loss.
+        """
+        return (self.logits[-1] > NO_ANSWER).any(-1)
 
     def of_layers(self, layers: Sequence[int] | None) -> "Predictions":
         """The predictions of some decoder layers; those that have been chosen already stay.

@@ -17,7 +17,6 @@ from ..predictions import LAST
 from ..ranges import one_of
 from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
-from ..unanswered import answered
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
 from .weighting import EqualWeight, ForegroundWeight
 
@@ -132,7 +131,7 @@ class WeightedMeanLoss(nn.Module):
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
         weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
-        weights = weights * answered(teacher)  # in the sums and in the divisors
+        weights = weights * teacher.answered()  # in the sums and in the divisors
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from ..data.affine import AFFINE
 from ..detectors.inputs import check_inputs
 from ..errors import UsageError
+from ..predictions import NO_ANSWER
 from ..structures import Predictions, Queries
 from ..transfer import to_device
-from ..unanswered import NO_ANSWER
 from .answers import Answers
 from .record import Record, RecordedImage, file_digest
 
@@ -47,9 +47,9 @@ class RecordedTeacher(nn.Module):
     crops and every other affine augmentation of :class:`~kddetr.data.DetectionMapper`.
 
     N is the same for all images: the largest number of answers that the record has for an image. An
-    image with fewer answers has queries without an answer, see
-    ``kddetr.unanswered``. So what a student is asked about an image does not
-    depend on the other images of its batch.
+    image with fewer answers has queries at the whole image that are without an answer, see
+    :meth:`~kddetr.predictions.Predictions.answered`. So what a student is asked about an image does
+    not depend on the other images of its batch.
 
     Args:
         path: the folder of a record, which ``tools/record_teacher.py`` makes.
@@ -95,8 +95,7 @@ class RecordedTeacher(nn.Module):
         check_inputs(inputs)
         rows = [self._padded(self._moved(x)) for x in inputs]
         logits, boxes, asked, content_rows = (
-            to_device(torch.stack(part), self.content.device)
-            for part in zip(*rows, strict=True)
+            to_device(torch.stack(part), self.content.device) for part in zip(*rows, strict=True)
         )
         content = None if self.record.content is None else self.content[content_rows].float()
         return RecordedMemory(
