@@ -5,6 +5,7 @@ Shape letters: B images, N queries, L decoder layers, K foreground classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +13,7 @@ from torch import Tensor
 from .errors import UsageError
 from .transfer import to_device
 
-# The logit of every class where there is no answer, which a recorded teacher has for an image with
-# fewer answers than others. Its sigmoid is exactly 0 in float32.
-NO_ANSWER = -200.0
+TENSORS = ("logits", "boxes", "class_boxes", "answered")  # of predictions
 LAST = (-1,)  # the index of the last layer alone, for the argument ``layers`` of a decode
 
 
@@ -30,12 +29,16 @@ class Predictions:
         class_boxes: (L, B, N, K, 4) the boxes of all classes, where there is one for every class.
         layers: the indices by which these L layers were chosen among the detector's; None: they are
             all of its layers.
+        answered: (L, B, N) whether a query counts in a loss; None: all do, as of every live
+            detector. A recorded teacher has queries that do not where an image has fewer answers
+            than others.
     """
 
     logits: Tensor
     boxes: Tensor
     class_boxes: Tensor | None = None
     layers: tuple[int, ...] | None = None
+    answered: Tensor | None = None
 
     @property
     def num_layers(self) -> int:
@@ -46,13 +49,6 @@ class Predictions:
         """The predictions of the last layer, with the layer axis kept (L = 1)."""
         layers = LAST if self.layers is None else self.layers[-1:]
         return replace(self._map(lambda t: t[-1:]), layers=layers)
-
-    def answered(self) -> Tensor:
-        """(B, N), which queries have an answer in the last layer: of a live detector all of them.
-
-        Those without one count nothing in a loss.
-        """
-        return (self.logits[-1] > NO_ANSWER).any(-1)
 
     def of_layers(self, layers: Sequence[int] | None) -> "Predictions":
         """The predictions of some decoder layers; those that have been chosen already stay.
@@ -90,14 +86,11 @@ class Predictions:
             parts: predictions of the same layers.
             dim: 1 for images, 2 for queries.
         """
-        logits, boxes = ([getattr(p, name) for p in parts] for name in ("logits", "boxes"))
-        class_boxes = [p.class_boxes for p in parts if p.class_boxes is not None]
-        return Predictions(
-            torch.cat(logits, dim),
-            torch.cat(boxes, dim),
-            torch.cat(class_boxes, dim) if class_boxes else None,
-            parts[0].layers,
-        )
+        joined: dict[str, Any] = {}
+        for name in TENSORS:
+            values = [t for p in parts if (t := getattr(p, name)) is not None]
+            joined[name] = torch.cat(values, dim) if values else None
+        return replace(parts[0], **joined)
 
     def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
         """The predictions of each query group, by the group's name."""
@@ -120,10 +113,10 @@ class Predictions:
         return replace(self, boxes=boxes)
 
     def _map(self, function: Callable[..., Tensor]) -> "Predictions":
-        boxes_of_classes = None if self.class_boxes is None else function(self.class_boxes)
-        return Predictions(
-            function(self.logits), function(self.boxes), boxes_of_classes, self.layers
-        )
+        mapped: dict[str, Any] = {
+            n: t if (t := getattr(self, n)) is None else function(t) for n in TENSORS
+        }
+        return replace(self, **mapped)
 
 
 def layer_numbers(layers: Sequence[int] | None, count: int) -> list[int]:

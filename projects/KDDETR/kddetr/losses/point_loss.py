@@ -131,7 +131,8 @@ class WeightedMeanLoss(nn.Module):
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
         weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
-        weights = weights * teacher.answered()  # in the sums and in the divisors
+        if teacher.answered is not None:
+            weights = weights * teacher.answered[-1]  # in the sums and in the divisors
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):
