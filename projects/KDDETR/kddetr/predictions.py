@@ -113,9 +113,8 @@ class Predictions:
         return replace(self, boxes=boxes)
 
     def _map(self, function: Callable[..., Tensor]) -> "Predictions":
-        mapped: dict[str, Any] = {
-            n: t if (t := getattr(self, n)) is None else function(t) for n in TENSORS
-        }
+        tensors = {n: t for n in TENSORS if (t := getattr(self, n)) is not None}
+        mapped: dict[str, Any] = {n: function(t) for n, t in tensors.items()}
         return replace(self, **mapped)
 
 
