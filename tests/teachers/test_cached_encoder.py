@@ -250,6 +250,16 @@ def test_answers_do_not_depend_on_the_batch_an_image_was_first_met_in(detector):
         assert torch.equal(found.boxes, expected.boxes)
 
 
+@torch.no_grad()
+def test_a_sampler_that_draws_how_many_points_does_not_fill_the_memory():
+    cached, batch = CachedEncoder(tiny_detector("dino").eval()), images(2)
+    teacher = EncodedDetector(cached, cached.encode(batch))
+    for count in range(1, 7):
+        found = teacher.decode(teacher.queries().first(count))
+        assert found.boxes.shape[2] == count
+    assert all(len(image.answers) == 4 for image in teacher.memory.images)
+
+
 def test_a_moved_detector_gives_answers_of_its_own_weights_and_dtype():
     cached, batch = CachedEncoder(tiny_detector("dino").eval(), dtype="float32"), images(2)
 

@@ -24,6 +24,7 @@ from ..transfer import to_device
 from .wrapper import TeacherWrapper
 
 PARTS = ("boxes", "content", "position")  # of queries
+MOST_ANSWERS = 4  # sets that are kept of an image: samplers that draw how many points would add up
 
 
 @dataclass
@@ -172,6 +173,8 @@ class CachedEncoder(TeacherWrapper):
             if key not in image.answers:
                 alone = memory.select([i])
                 found = super().decode(alone, self.queries(alone).first(count), layers)
+                if len(image.answers) >= MOST_ANSWERS:
+                    image.answers.pop(next(iter(image.answers)))  # the oldest
                 image.answers[key] = found.to("cpu")
         answers = [image.answers[key] for image in memory.images]
         return Predictions.cat(answers, dim=1).to(memory.tokens.device)
