@@ -182,10 +182,22 @@ def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(monkeypat
 
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_every_test_image_comes_once_and_in_order(size):
-    loader = build_test_loader(dataset=_records(7), mapper=_Mapper(), batch_size=size)
+    records = [x | {"height": 40, "width": 56} for x in _records(7)]
+    loader = build_test_loader(dataset=records, mapper=_Mapper(), batch_size=size)
     batches = [[x["image_id"] for x in batch] for batch in loader]
     assert list(itertools.chain(*batches)) == list(range(7))
     assert len(batches) == len(loader) == -(-7 // size)
+
+
+def test_test_images_of_different_or_unknown_sizes_are_not_padded_to_one_batch():
+    heights = [40, 40, 40, 48, 40, None, None]
+    records = [
+        x | ({} if height is None else {"height": height, "width": 56})
+        for x, height in zip(_records(7), heights, strict=True)
+    ]
+    loader = build_test_loader(dataset=records, mapper=_Mapper(), batch_size=2)
+    batches = [[x["image_id"] for x in batch] for batch in loader]
+    assert batches == [[0, 1], [2], [3], [4], [5], [6]]
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 1.5}, {"num_workers": -1}])

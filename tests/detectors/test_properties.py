@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kddetr.detectors import deformable_detr
+from kddetr.detectors import HungarianMatcher, deformable_detr
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries, queries_are_boxes
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
@@ -227,3 +227,19 @@ def test_wrong_images_and_classes_are_refused(detector):
     batch[0]["instances"].gt_classes[0] = 3
     with pytest.raises(UsageError, match="class 3, but this detector has 3 classes"):
         detector.train()(batch)
+
+
+def test_a_matcher_with_a_call_of_its_own_is_called():
+    """Also one derived from the Hungarian one, which matches several predictions at once."""
+
+    class Counting(HungarianMatcher):
+        calls = 0
+
+        def __call__(self, predictions, targets):
+            self.calls += 1
+            return super().__call__(predictions, targets)
+
+    detector = tiny_detector("dino").train()
+    detector.criterion.matcher = matcher = Counting()
+    detector(tiny_batch())
+    assert matcher.calls == 2  # of the queries and of the proposals

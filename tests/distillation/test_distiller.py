@@ -182,9 +182,9 @@ def test_points_that_are_asked_of_the_last_layer_give_the_loss_of_that_layer(fam
         return {name: value.item() for name, value in model(tiny_batch()).items() if "/" in name}
 
     class Sliced(WeightedMeanLoss):
-        """Of all layers that were decoded, only the last is compared."""
-
-        teacher_layers = None
+        """Of all layers that were decoded, as a forward of one's own gets them, only the last is
+        compared.
+        """
 
         def forward(self, student, teacher, points):
             assert student.num_layers == 2 and teacher.num_layers == 3

@@ -5,7 +5,14 @@ losses when they are read at its end (StepTrainer). Everything else is queued.
 import pytest
 import torch
 
-from kddetr.points import AtAnswers, NearbySampler
+from kddetr.points import (
+    AtAnswers,
+    GeneralSampler,
+    JointSampler,
+    NearbySampler,
+    SpecificSampler,
+)
+from kddetr.teachers import CachedEncoder
 from tests.pretended_device import DEVICE, CountsWaits, OnDevice, to_pretended_device
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
@@ -45,6 +52,24 @@ def test_neither_do_other_points_wait(part):
     distiller = tiny_distiller(student, teacher, **{name: part})
     waits = waits_of_a_step(distiller, tiny_batch(boxes=(0, 0)))
     assert is_the_matcher(waits), waits
+
+
+@pytest.mark.parametrize(
+    ("sampler", "reads"),
+    [(SpecificSampler(), 0), (JointSampler([GeneralSampler(count=4), SpecificSampler()]), 1)],
+)
+def test_answers_from_the_cache_wait_once_at_most(sampler, reads):
+    """Whether points that were joined are the teacher's own is read from the device, at once."""
+    teacher = CachedEncoder(tiny_detector("dino", seed=1))
+    distiller = tiny_distiller(tiny_detector("dino"), teacher, sampler=sampler)
+    batch = tiny_batch(((40, 56), (40, 56)))
+    for module in (distiller, teacher):
+        to_pretended_device(module)
+    with CountsWaits():
+        distiller(batch)  # what is kept of the images goes to the CPU
+    with CountsWaits() as counted:
+        distiller(batch)
+    assert sum(n for (_, place), n in counted.waits.items() if place[:7] != "matcher") == reads
 
 
 @pytest.mark.parametrize("family", FAMILIES)

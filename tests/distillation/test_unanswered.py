@@ -1,7 +1,5 @@
 """Points without a recorded answer count nothing, in no loss and in no mean."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -19,7 +17,6 @@ from kddetr.losses import (
 from kddetr.points import AtAnswers, SpecificSampler
 from kddetr.structures import Predictions, Queries
 from kddetr.teachers import RecordedTeacher
-from kddetr.unanswered import NO_ANSWER
 from tests.records import image_files, random_record
 from tests.tiny import tiny_detector, tiny_distiller
 
@@ -36,11 +33,14 @@ def predictions(layers: int) -> Predictions:
     return Predictions(torch.randn(*shape, CLASSES), 0.2 + 0.3 * torch.rand(*shape, 4))
 
 
-def padded(found: Predictions, logits: torch.Tensor, boxes: torch.Tensor) -> Predictions:
+def padded(found: Predictions) -> Predictions:
+    """Together with random predictions that are left over."""
     more = (*found.logits.shape[:2], LEFT_OVER)
+    there = torch.arange(ASKED + LEFT_OVER) < ASKED
     return Predictions(
-        torch.cat([found.logits, logits.expand(*more, CLASSES)], 2),
-        torch.cat([found.boxes, boxes.expand(*more, 4)], 2),
+        torch.cat([found.logits, torch.randn(*more, CLASSES)], 2),
+        torch.cat([found.boxes, torch.rand(*more, 4)], 2),
+        answered=there.expand(*more[:2], -1),
     )
 
 
@@ -51,11 +51,9 @@ def test_points_without_an_answer_count_nothing(reduction, kind, weighting):
     torch.manual_seed(0)
     loss = reduction(class_loss=kind(), box_losses=[L1Loss(), GIoULoss()], weighting=weighting)
     student, teacher = predictions(LAYERS), predictions(1)
-    whole = torch.tensor([0.5, 0.5, 1, 1])
-    more_student = padded(student, torch.randn(CLASSES), torch.rand(4))
+    more_student, more_teacher = padded(student), padded(teacher)
     more_student.logits.requires_grad_()
     more_student.boxes.requires_grad_()
-    more_teacher = padded(teacher, torch.tensor(NO_ANSWER), whole)
     points = [Queries(torch.rand(2, n, 4)).named("p") for n in (ASKED, ASKED + LEFT_OVER)]
     expected = loss(student, teacher, points[0])
     found = loss(more_student, more_teacher, points[1])
@@ -64,12 +62,6 @@ def test_points_without_an_answer_count_nothing(reduction, kind, weighting):
     for part in (more_student.logits, more_student.boxes):
         assert part.grad[:, :, :ASKED].any() and not part.grad[:, :, ASKED:].any()
         assert part.grad.isfinite().all()
-
-
-def test_the_foreground_weight_without_an_answer_is_exactly_zero():
-    for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        logits = torch.full((1, 1, 1, CLASSES), NO_ANSWER, dtype=dtype)
-        assert ForegroundWeight()(Predictions(logits, torch.zeros(1, 1, 1, 4))).item() == 0
 
 
 @pytest.mark.parametrize("placement", [None, AtAnswers()])
@@ -93,15 +85,11 @@ def test_images_without_any_answer_train_nothing(placement, autocast, tmp_path):
     assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
 
 
-def test_a_live_teacher_answers_every_point():
-    """However sure of background it is: the loss is what it was."""
-    torch.manual_seed(0)
-    student, teacher = predictions(LAYERS), predictions(1)
-    teacher = replace(teacher, logits=teacher.logits - 150)
-    points = Queries(torch.rand(2, ASKED, 4)).named("p")
-    loss = WeightedMeanLoss(weighting=EqualWeight())
-    found = loss(student, teacher, points)
-    terms = (loss.class_loss, *loss.box_losses)
-    for term in terms:
-        expected = term.weight * term(student, teacher).mean((1, 2)).sum()
-        torch.testing.assert_close(found[f"kd_p/{term.name}"], expected)
+def test_the_mark_goes_where_the_predictions_go():
+    found = padded(predictions(LAYERS))
+    marks = found.answered
+    parts = found.split({"a": ASKED, "b": LEFT_OVER})
+    assert parts["a"].answered.all() and not parts["b"].answered.any()
+    assert torch.equal(Predictions.cat(list(parts.values()), dim=2).answered, marks)
+    for one in (found.last(), found.of_layers([0]), found.last().detach().to("cpu")):
+        assert torch.equal(one.answered, marks[:1])

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from kddetr.errors import UsageError
-from kddetr.structures import QueryableDetector
+from kddetr.predictions import LAST
+from kddetr.structures import EncodedDetector, QueryableDetector
 from kddetr.teachers import CachedEncoder, HalfPrecision
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
@@ -58,3 +59,14 @@ def test_what_is_refused():
         HalfPrecision(tiny_detector(), dtype="float8")
     with pytest.raises(UsageError, match="HalfPrecision is around"):
         HalfPrecision(torch.nn.Linear(2, 2))
+
+
+def test_only_the_wanted_layers_are_computed():
+    detector, ran = tiny_detector("deformable_detr").eval(), []
+    for i, head in enumerate(detector.decoder.class_heads):
+        head.register_forward_hook(lambda *_, i=i: ran.append(i))
+    teacher = HalfPrecision(detector)
+    with torch.no_grad():
+        memory = teacher.encode(tiny_batch())
+        EncodedDetector(teacher, memory).decode(teacher.queries(memory), layers=LAST)
+    assert ran == [len(detector.decoder.layers) - 1]

@@ -25,7 +25,6 @@ from kddetr.points import (
 from kddetr.structures import EncodedDetector, QueryableDetector
 from kddetr.teachers import CachedEncoder, RecordedTeacher, Vocabulary
 from kddetr.teachers.record import Record
-from kddetr.unanswered import answered
 from tests.records import image_files, random_record, record_of
 from tests.stock_models import tiny_faster_rcnn
 from tests.tiny import tiny_detector, tiny_distiller
@@ -97,7 +96,7 @@ def test_the_record_has_the_best_answers_of_the_live_teacher(family, images, tmp
         if family == "dino":
             assert torch.equal(asked.content[0, :count], queries.content[0, best])
             assert recorded.query_parts == live.query_parts
-        assert answered(found).sum() == count
+        assert found.answered.sum() == count
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -115,7 +114,7 @@ def test_answers_go_where_ground_truth_would_go(seed, images, teacher):
         with seeded(seed):
             (sample,) = mapped([x | {"annotations": notes}], CROPS)
         memory = teacher.encode([sample])
-        there = answered(memory.answers)[0]
+        there = memory.answers.answered[0, 0]
         found = in_pixels(memory.answers.boxes[0, 0, there], sample["image"].shape[-2:])
         torch.testing.assert_close(found, sample["instances"].gt_boxes.tensor, atol=1e-3, rtol=0)
         assert ((memory.queries.boxes >= 0) & (memory.queries.boxes <= 1)).all()
@@ -124,11 +123,33 @@ def test_answers_go_where_ground_truth_would_go(seed, images, teacher):
 def test_answers_of_an_image_do_not_depend_on_its_batch(images, teacher):
     samples = mapped(images, labeled=False)
     together = teacher.encode(samples)
-    assert answered(together.answers).sum(1).tolist() == [5, 0, 3]
+    assert together.answers.answered[0].sum(1).tolist() == [5, 0, 3]
     for i, sample in enumerate(samples):
         alone = teacher.encode([sample])
         assert torch.equal(alone.answers.logits[:, 0], together.answers.logits[:, i])
         assert torch.equal(alone.queries.boxes[0], together.queries.boxes[i])
+
+
+def test_answers_that_are_left_over_are_the_image_s_own_from_the_last_to_the_first(images, teacher):
+    memory = teacher.encode(mapped(images, labeled=False)[1:])
+    for found in (memory.queries.boxes, memory.answers.boxes[0], memory.answers.logits[0]):
+        assert torch.equal(found[1, 3:], found[1, [2, 1]])
+        assert (found[0] == found[0, 0]).all()  # without any answer
+    assert memory.queries.boxes[0, 0].tolist() == [0.5, 0.5, 1, 1]
+
+
+def test_a_student_answers_as_if_nothing_were_left_over(images, tmp_path):
+    """Exactly where each query is repeated equally often, because attention is a mean."""
+    teacher = RecordedTeacher(path=random_record(tmp_path, images, (6, 2, 3)))
+    student = tiny_detector().eval()
+    for i, count in ((1, 2), (2, 3)):
+        sample = mapped(images, labeled=False)[i]
+        asked = teacher.encode([sample]).queries
+        with torch.no_grad():
+            memory = student.encode([sample])
+            found, alone = (student.decode(memory, q) for q in (asked, asked.first(count)))
+        torch.testing.assert_close(found.logits[:, :, :count], alone.logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.boxes[:, :, :count], alone.boxes, atol=1e-5, rtol=1e-5)
 
 
 def test_the_rest_of_the_classes_share_their_mean(images, tmp_path):
@@ -152,7 +173,7 @@ def test_answers_follow_images_from_a_loading_process(workers, images, teacher):
     )
     memory = teacher.encode(next(iter(loader)))
     assert memory.answers.boxes.shape == (1, 3, 5, 4)
-    assert answered(memory.answers).sum() > 0
+    assert memory.answers.answered.sum() > 0
 
 
 def ask(sampler, teacher, sample):
@@ -245,7 +266,7 @@ def test_vocabulary_selects_classes_and_refuses_another_order(images, teacher):
     sample = PLAIN(images[0])
     found, whole = (ask(SpecificSampler(), t, sample) for t in (vocabulary, teacher))
     assert torch.equal(found.logits, whole.logits[..., [2, 0]])
-    assert torch.equal(answered(found), answered(whole))
+    assert torch.equal(found.answered, whole.answered)
     with pytest.raises(UsageError, match="the same 3 classes in another order"):
         Vocabulary(detector=teacher, classes=names[::-1], wanted=wanted)
     with pytest.raises(UsageError, match="remove CachedEncoder"):

@@ -5,12 +5,15 @@ Shape letters: B images, N queries, L decoder layers, K foreground classes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .errors import UsageError
+from .transfer import to_device
 
+TENSORS = ("logits", "boxes", "class_boxes", "answered")  # of predictions
 LAST = (-1,)  # the index of the last layer alone, for the argument ``layers`` of a decode
 
 
@@ -26,12 +29,16 @@ class Predictions:
         class_boxes: (L, B, N, K, 4) the boxes of all classes, where there is one for every class.
         layers: the indices by which these L layers were chosen among the detector's; None: they are
             all of its layers.
+        answered: (L, B, N) whether a query counts in a loss; None: all do, as of every live
+            detector. A recorded teacher has queries that do not where an image has fewer answers
+            than others.
     """
 
     logits: Tensor
     boxes: Tensor
     class_boxes: Tensor | None = None
     layers: tuple[int, ...] | None = None
+    answered: Tensor | None = None
 
     @property
     def num_layers(self) -> int:
@@ -69,7 +76,7 @@ class Predictions:
 
     def to(self, device: torch.device | str) -> "Predictions":
         """The same predictions on a device."""
-        return self._map(lambda t: t.to(device))
+        return self._map(lambda t: to_device(t, device))
 
     @staticmethod
     def cat(parts: Sequence["Predictions"], dim: int) -> "Predictions":
@@ -79,14 +86,11 @@ class Predictions:
             parts: predictions of the same layers.
             dim: 1 for images, 2 for queries.
         """
-        logits, boxes = ([getattr(p, name) for p in parts] for name in ("logits", "boxes"))
-        class_boxes = [p.class_boxes for p in parts if p.class_boxes is not None]
-        return Predictions(
-            torch.cat(logits, dim),
-            torch.cat(boxes, dim),
-            torch.cat(class_boxes, dim) if class_boxes else None,
-            parts[0].layers,
-        )
+        joined: dict[str, Any] = {}
+        for name in TENSORS:
+            values = [t for p in parts if (t := getattr(p, name)) is not None]
+            joined[name] = torch.cat(values, dim) if values else None
+        return replace(parts[0], **joined)
 
     def split(self, groups: Mapping[str, int]) -> dict[str, "Predictions"]:
         """The predictions of each query group, by the group's name."""
@@ -109,10 +113,9 @@ class Predictions:
         return replace(self, boxes=boxes)
 
     def _map(self, function: Callable[..., Tensor]) -> "Predictions":
-        boxes_of_classes = None if self.class_boxes is None else function(self.class_boxes)
-        return Predictions(
-            function(self.logits), function(self.boxes), boxes_of_classes, self.layers
-        )
+        tensors = {n: t for n in TENSORS if (t := getattr(self, n)) is not None}
+        mapped: dict[str, Any] = {n: function(t) for n, t in tensors.items()}
+        return replace(self, **mapped)
 
 
 def layer_numbers(layers: Sequence[int] | None, count: int) -> list[int]:

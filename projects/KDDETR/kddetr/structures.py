@@ -19,6 +19,7 @@ from torch import Tensor
 from .errors import UsageError
 from .predictions import Predictions as Predictions
 from .renamed import explain_old_names
+from .transfer import to_device
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Queries:
 
     def to(self, device: torch.device | str) -> "Queries":
         """The same queries on a device."""
-        return self._map(lambda t: t.to(device))
+        return self._map(lambda t: to_device(t, device))
 
     def select(self, images: Sequence[int]) -> "Queries":
         """The queries of the images with these indices."""

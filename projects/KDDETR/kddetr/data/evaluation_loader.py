@@ -1,8 +1,9 @@
-"""The loader of the test images, which may put several of them into a batch.
+"""The loader of the test images, which may put several of one size into a batch.
 
 The one of Detectron2 0.6 cannot.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from detectron2.data import DatasetFromList, MapDataset
@@ -24,9 +25,11 @@ def build_test_loader(
 
     Args:
         dataset: dataset dicts.
-        mapper: turns a dict into a detector's input.
-        batch_size: images of a batch. Detections do not depend on it beyond rounding; small images
-            are detected faster in larger batches.
+        mapper: turns a dict into a detector's input; images of one size have to get one size.
+        batch_size: the most images of a batch: consecutive ones whose dicts state the same
+            ``height`` and ``width``. Many detectors, such as those of Detectron2, answer otherwise
+            for a padded image; so detections do not depend on the batches beyond rounding. Small
+            images are detected faster in larger batches.
         num_workers: loading processes.
 
     Raises:
@@ -35,10 +38,14 @@ def build_test_loader(
     whole(1, batch_size=batch_size)
     whole(0, num_workers=num_workers)
     records = DatasetFromList(list(dataset), copy=False)
+    sizes = [(x.get("height"), x.get("width")) for x in dataset]
+    batches = []
+    for size, same in itertools.groupby(InferenceSampler(len(records)), lambda i: sizes[i]):
+        indices, most = list(same), 1 if None in size else batch_size
+        batches += [indices[i : i + most] for i in range(0, len(indices), most)]
     return DataLoader(
         MapDataset(records, mapper),
-        batch_size=batch_size,
-        sampler=InferenceSampler(len(records)),
+        batch_sampler=batches,
         num_workers=num_workers,
         collate_fn=trivial_batch_collator,
     )

@@ -6,6 +6,7 @@ Shape letters: L student layers, B images, N points.
 
 from collections.abc import Callable, Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,6 @@ from ..predictions import LAST
 from ..ranges import one_of
 from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
-from ..unanswered import answered
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
 from .weighting import EqualWeight, ForegroundWeight
 
@@ -52,6 +52,14 @@ class WeightedMeanLoss(nn.Module):
 
     default_class_weight = 10.0
     teacher_layers: Sequence[int] | None = LAST
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class with a forward of its own gets all layers of the teacher, unless it says which:
+        a single one could be compared with each of the student's without an error.
+        """
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "teacher_layers" not in vars(cls):
+            cls.teacher_layers = None
 
     def __init__(
         self,
@@ -123,7 +131,8 @@ class WeightedMeanLoss(nn.Module):
         best = teacher.logits[-1].argmax(-1)
         teacher, student = teacher.of_classes(best), student.of_classes(best)
         weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
-        weights = weights * answered(teacher)  # in the sums and in the divisors
+        if teacher.answered is not None:
+            weights = weights * teacher.answered[-1]  # in the sums and in the divisors
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):

@@ -8,7 +8,7 @@ Shape letters: L decoder layers, B images, N queries, S tokens, C embedding widt
 """
 
 import zlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -135,7 +135,7 @@ class CachedEncoder(TeacherWrapper):
         if queries.attends_to or queries.boxes.requires_grad:
             return super().decode(memory, queries, layers)
         parts, own = queries.split(), self.queries(memory)
-        known = {name for name, part in parts.items() if _equals_first(part, own)}
+        known = _own_groups(parts, own)
         if not known:
             return super().decode(memory, queries, layers)
         answers = {name: self._answers(memory, len(parts[name]), layers) for name in known}
@@ -206,13 +206,35 @@ class CachedEncoder(TeacherWrapper):
         return super()._apply(fn, *args, **kwargs)
 
 
-def _equals_first(part: Queries, own: Queries) -> bool:
-    """Whether queries, at least one, are the first of the ``own``, with the same embeddings."""
-    first = own.first(len(part))
-    pairs = [(getattr(part, n), getattr(first, n)) for n in PARTS]
-    return len(part) > 0 and all(
-        a is b if a is None or b is None else torch.equal(a, b) for a, b in pairs
-    )
+def _own_groups(parts: Mapping[str, Queries], own: Queries) -> set[str]:
+    """The names of the groups that are the first of the ``own`` queries, at least one, with the
+    same embeddings.
+
+    Where memory does not tell, values are compared, all at once, because reading the result waits
+    for a GPU.
+    """
+    known: set[str] = set()
+    compared: dict[str, Tensor] = {}
+    for name, part in parts.items():
+        first = own.first(len(part))
+        found = [_equal(getattr(part, n), getattr(first, n)) for n in PARTS]
+        if len(part) == 0 or any(x is False for x in found):
+            continue
+        if values := [x for x in found if isinstance(x, Tensor)]:
+            compared[name] = torch.stack(values).all()
+        else:
+            known.add(name)
+    if compared:
+        equal = torch.stack(list(compared.values())).cpu().tolist()
+        known |= {name for name, is_own in zip(compared, equal, strict=True) if is_own}
+    return known
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool | Tensor:
+    """Whether two tensors are equal, as a tensor where their values have to be compared."""
+    if a is None or b is None or a.shape != b.shape:
+        return a is b
+    return a.is_set_to(b) or (a == b).all()
 
 
 def _key(x: dict[str, Any]) -> Hashable:

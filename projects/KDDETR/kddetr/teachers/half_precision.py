@@ -1,7 +1,7 @@
 """A wrapper that keeps a teacher's large weights in half precision, and computes in it."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,6 @@ from ..ranges import one_of
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper
 
-Value = TypeVar("Value")
 # What autocast computes in half precision; norms, embeddings and anchors stay in float32.
 CAST = (nn.Linear, nn.MultiheadAttention, nn.modules.conv._ConvNd)
 
@@ -40,31 +39,33 @@ class HalfPrecision(TeacherWrapper):
                     parameter.requires_grad_(False)
                     parameter.data = parameter.data.to(self.dtype)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
-
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
         """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
-        return self._rounded(lambda: self.detector.encode(inputs))
+        with self._rounding():
+            return super().encode(inputs)
 
     def queries(self, memory: Any) -> Queries:
         """See :meth:`~kddetr.structures.QueryableDetector.queries`."""
-        return self._rounded(lambda: self.detector.queries(memory))
+        with self._rounding():
+            return super().queries(memory)
 
     def make_queries(self, memory: Any, boxes: Tensor) -> Queries:
         """See :meth:`~kddetr.structures.QueryableDetector.make_queries`."""
-        return self._rounded(lambda: self.detector.make_queries(memory, boxes))
+        with self._rounding():
+            return super().make_queries(memory, boxes)
 
     def random_queries(self, memory: Any, images: int, count: int) -> Queries:
         """See :meth:`~kddetr.structures.QueryableDetector.random_queries`."""
-        return self._rounded(lambda: self.detector.random_queries(memory, images, count))
+        with self._rounding():
+            return super().random_queries(memory, images, count)
 
-    def decode(self, memory: Any, queries: Queries) -> Predictions:
-        """See :meth:`~kddetr.structures.QueryableDetector.decode`."""
-        return self._rounded(lambda: self.detector.decode(memory, queries))
+    def decode(
+        self, memory: Any, queries: Queries, layers: Sequence[int] | None = None
+    ) -> Predictions:
+        """See :meth:`~kddetr.structures.EncodedDetector.decode`."""
+        with self._rounding():
+            return super().decode(memory, queries, layers)
 
-    def _rounded(self, compute: Callable[[], Value]) -> Value:
-        with torch.autocast(self.device.type, dtype=self.dtype):
-            return compute()
+    def _rounding(self) -> torch.autocast:
+        device = next(self.parameters()).device
+        return torch.autocast(device.type, dtype=self.dtype)

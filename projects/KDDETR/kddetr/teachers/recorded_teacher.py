@@ -18,11 +18,20 @@ from ..data.affine import AFFINE
 from ..detectors.inputs import check_inputs
 from ..errors import UsageError
 from ..structures import Predictions, Queries
-from ..unanswered import NO_ANSWER
+from ..transfer import to_device
 from .answers import Answers
 from .record import Record, RecordedImage, file_digest
 
-_WHOLE_IMAGE = (0.5, 0.5, 1.0, 1.0)  # the box of a query without an answer
+_WHOLE_IMAGE = torch.tensor([[0.5, 0.5, 1.0, 1.0]])
+_UNLIKELY = torch.tensor([-10.0])  # the logit of every class where an image has no answer
+_NOTHING = Answers(
+    boxes=_WHOLE_IMAGE,
+    classes=torch.tensor([[0]]),
+    logits=_UNLIKELY[None],
+    rest=_UNLIKELY,
+    queries=_WHOLE_IMAGE,
+    rows=torch.tensor([0]),
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +55,11 @@ class RecordedTeacher(nn.Module):
     crops and every other affine augmentation of :class:`~kddetr.data.DetectionMapper`.
 
     N is the same for all images: the largest number of answers that the record has for an image. An
-    image with fewer answers has queries without an answer, see
-    ``kddetr.unanswered``. So what a student is asked about an image does not
-    depend on the other images of its batch.
+    image with fewer answers has them again, from the last to the first, and these do not count, see
+    :class:`~kddetr.structures.Predictions`. So what a student is asked about an image does not
+    depend on the other images of its batch. The student's queries attend to one another; one that
+    attends to each of the others equally often gets what it gets without the repetitions. An image
+    without any answer has queries at the whole image.
 
     Args:
         path: the folder of a record, which ``tools/record_teacher.py`` makes.
@@ -93,14 +104,12 @@ class RecordedTeacher(nn.Module):
         """
         check_inputs(inputs)
         rows = [self._padded(self._moved(x)) for x in inputs]
-        logits, boxes, asked, content_rows = (
-            torch.stack(part).to(self.content.device, non_blocking=True)
-            for part in zip(*rows, strict=True)
+        logits, boxes, asked, content_rows, answered = (
+            to_device(torch.stack(part), self.content.device) for part in zip(*rows, strict=True)
         )
         content = None if self.record.content is None else self.content[content_rows].float()
-        return RecordedMemory(
-            Queries(asked, content=content), Predictions(logits[None], boxes[None])
-        )
+        answers = Predictions(logits[None], boxes[None], answered=answered[None])
+        return RecordedMemory(Queries(asked, content=content), answers)
 
     def queries(self, memory: RecordedMemory) -> Queries:
         """The recorded (B, N, ...) queries, those with the best answers first."""
@@ -125,8 +134,7 @@ class RecordedTeacher(nn.Module):
         if boxes.shape != known.shape:
             _refuse()
         # A sampler that passes them on has the same memory; comparing values waits for a GPU.
-        passed_on = boxes.data_ptr() == known.data_ptr() and boxes.stride() == known.stride()
-        if not passed_on and not torch.equal(boxes, known):
+        if not boxes.is_set_to(known) and not torch.equal(boxes, known):
             _refuse()
         (answers,) = memory.answers.split({"": count}).values()
         return answers
@@ -177,15 +185,17 @@ class RecordedTeacher(nn.Module):
             )
         return found
 
-    def _padded(self, answers: Answers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(N, K) logits, (N, 4) boxes of answers and of queries, and (N,) rows of the content."""
+    def _padded(self, answers: Answers) -> tuple[Tensor, ...]:
+        """(N, K) logits, (N, 4) boxes of answers and of queries, (N,) rows of the content, and (N,)
+        whether these are answers that count.
+        """
         most, count = max(1, self.record.most), len(answers)
-        logits = torch.full((most, self.num_classes), NO_ANSWER)
-        boxes, asked = torch.tensor(_WHOLE_IMAGE).repeat(2, most, 1)
-        rows = torch.zeros(most, dtype=torch.int64)
-        logits[:count] = answers.all_logits(self.num_classes)
-        boxes[:count], asked[:count], rows[:count] = answers.boxes, answers.queries, answers.rows
-        return logits, boxes, asked, rows
+        answers = answers if count else _NOTHING
+        index = torch.arange(most)
+        again = len(answers) - 1 - (index - len(answers)) % len(answers)
+        padded = answers.select(torch.where(index < len(answers), index, again))
+        logits = padded.all_logits(self.num_classes)
+        return logits, padded.boxes, padded.queries.float(), padded.rows.long(), index < count
 
 
 def _refuse() -> NoReturn:

@@ -89,8 +89,10 @@ class SetCriterion(nn.Module):
         return losses
 
     def match(self, pairs: Sequence[tuple[Predictions, Sequence[Target]]]) -> list[Matches]:
-        """The matches of several predictions with their targets, at once where the matcher can."""
-        if hasattr(self.matcher, "together"):
+        """The matches of several predictions with their targets, at once where the matcher has no
+        call of its own.
+        """
+        if type(self.matcher).__call__ is HungarianMatcher.__call__:
             return self.matcher.together(pairs)
         return [self.matcher(*pair) for pair in pairs]
 
