@@ -100,23 +100,27 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder} is not a record of a teacher, because it has no {CARD}: make one with"
             f" {_MADE_BY}."
         )
+    damaged = f"{file} is damaged: make the record again with {_MADE_BY}."
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
         version = card["version"]
-        numbers = [card["data"]["images"], card["settings"]["images_per_shard"]]
-        names, content = card["classes"], card["content"]
-        texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        whole = texts and min(numbers) >= 1 and content >= 0 and bool(names)
-        whole = whole and all(isinstance(number, int) for number in (*numbers, content))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is damaged: make the record again with {_MADE_BY}.") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(damaged) from error
     if version != VERSION:
         raise UsageError(
             f"{file} is of version {version}, and this program reads version {VERSION}: make the"
             f" record again with {_MADE_BY}."
         )
+    try:
+        names, content = card["classes"], card["content"]
+        numbers = (card["data"]["images"], card["settings"]["images_per_shard"])
+        whole = all(type(number) is int for number in (*numbers, content))
+        whole = whole and min(numbers) >= 1 and content >= 0
+        whole = whole and bool(names) and all(isinstance(name, str) for name in names)
+    except (LookupError, TypeError) as error:
+        raise UsageError(damaged) from error
     if not whole:
-        raise UsageError(f"{file} is damaged: make the record again with {_MADE_BY}.")
+        raise UsageError(damaged)
     return card
 
 
@@ -177,26 +181,25 @@ class Record:
         shard, i = self._index[digest]
         return shard.images[i], self._answers(shard, i)
 
+    def has_name(self, file_name: str) -> bool:
+        """Whether an image of this name, without its folder, was recorded."""
+        name = Path(file_name).name
+        return any(Path(i.file_name).name == name for s in self._shards for i in s.images)
+
     def _answers(self, shard: "_Shard", i: int) -> Answers:
         """The answers for an image of a shard. They are checked here, because a damaged file may
         have all its arrays and wrong numbers in them.
         """
         answers = shard.answers(i)
-        rows = 1 if self.content is None else len(self.content)
-        known = all(
-            bool((index >= 0).all() and (index < end).all())
-            for index, end in ((answers.classes, len(self.classes)), (answers.rows, rows))
-        )
-        if not known or not all(
-            values.isfinite().all() for values in (answers.boxes, answers.logits, answers.queries)
+        known = [(answers.classes, len(self.classes))]
+        if self.content is not None:
+            known.append((answers.rows, len(self.content)))
+        numbers = (answers.boxes, answers.logits, answers.rest, answers.queries)
+        if not all(((index >= 0) & (index < end)).all() for index, end in known) or not all(
+            values.isfinite().all() for values in numbers
         ):
             raise UsageError(_damaged(shard.file))
         return answers
-
-    def has_name(self, file_name: str) -> bool:
-        """Whether an image of this name, without its folder, was recorded."""
-        name = Path(file_name).name
-        return any(Path(i.file_name).name == name for s in self._shards for i in s.images)
 
 
 @dataclass(frozen=True)
