@@ -99,7 +99,7 @@ def _write_torch(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], ca
 def _open_torch(file: Path) -> tuple[Run, dict[str, str]]:
     extra = {_CARD: ""}
     program = torch.export.load(str(file), extra_files=extra)
-    return program.module(), json.loads(extra[_CARD])
+    return program.module(check_guards=False), json.loads(extra[_CARD])
 
 
 def _write_torchscript(graph: Graph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
