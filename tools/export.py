@@ -32,6 +32,7 @@ from kddetr.export import (
     ENDINGS,
     FORMATS,
     DetectionGraph,
+    Run,
     StockGraph,
     compare,
     export_file,
@@ -56,14 +57,22 @@ def export(args: argparse.Namespace) -> None:
     graph = graph_of(detector, raw=args.raw)
     classes = list(loaded.get("classes") or cfg.train.get("classes") or ())
     size = args.image_size or expected_size(cfg)
-    file = Path(args.output or Path(Path(local_file(args.weights)).name).with_suffix(""))
-    if not args.output:
-        file = file.with_suffix(ENDINGS[args.format])
-    check_target(file)
+    ending = ENDINGS[args.format]
+    file = Path(args.output or Path(local_file(args.weights)).with_suffix(ending).name)
+    check_target(file, ending)
     card = card_of(detector, classes, resize_of(cfg), size)
     padded, other = batches(graph, size)
+    others = opened(args.against)
     export_file(graph, file, args.format, padded, card, sampling=args.sampling)
-    report(graph, file, args, (padded, other))
+    run, _ = open_file(file, args.format)
+    with torch.inference_mode():
+        for given in (padded, other):
+            print_difference(graph, run, given)
+        runs = {"PyTorch": graph, args.format: run, **others}
+        print_latencies(runs, other, args.repetitions)
+    print(f"threads: {torch.get_num_threads()}; classes: {len(json.loads(card['classes']))}")
+    print(f"written: {file}, {os.path.getsize(file) / 1e6:.1f} MB")
+    print(f"run it: {RUNS_IT[args.format].format(file=str(file))}")
 
 
 def config_of(args: argparse.Namespace) -> str:
@@ -155,39 +164,75 @@ def batches(
     )
 
 
-def report(
-    graph: DetectionGraph | StockGraph,
-    file: Path,
-    args: argparse.Namespace,
-    inputs: Sequence[tuple[Tensor, ...]],
+def print_difference(
+    graph: DetectionGraph | StockGraph, run: Run, given: tuple[Tensor, ...]
 ) -> None:
-    """Print the difference from PyTorch, the latencies, the size and the command that runs it."""
-    run, card = open_file(file, args.format)
-    with torch.inference_mode():
-        for given in inputs:
-            side = max(given[0].shape[-2:])
-            found = compare(run(*given), graph(*given), side)
-            shape = " x ".join(map(str, given[0].shape))
-            more = ""
-            if found.apart:
-                more = (
-                    f"; {found.apart} detections are more than {found.tolerance:g} apart, the best"
-                    f" with a score of {found.best_apart:.3f} (see docs/export.md)"
-                )
-            print(f"difference from PyTorch, {shape}: {found.largest:.1e}{more}")
-        one = inputs[1]
-        runs = {"PyTorch": graph, args.format: run}
-        times = latencies(runs, one, args.repetitions)
-    for name, seconds in times.items():
-        shape = " x ".join(map(str, one[0].shape[-2:]))
+    """Print how far the detections of an exported file are from those of PyTorch.
+
+    With the raw outputs of a detector that ranks proposals, the difference at the same proposals
+    too: what the file computes, apart from the order of nearly equal scores.
+    """
+    shape, side = " x ".join(map(str, given[0].shape)), max(given[0].shape[-2:])
+    out = run(*given)
+    found = compare(out, graph(*given), side)
+    more = ""
+    if found.apart:
+        more = (
+            f"; {found.apart} detections are more than {found.tolerance:g} apart, the best"
+            f" with a score of {found.best_apart:.3f} (see docs/export.md)"
+        )
+    print(f"difference from PyTorch, {shape}: {found.largest:.1e}{more}")
+    if isinstance(graph, DetectionGraph) and graph.raw:
+        print_raw_difference(graph, out, given, side)
+
+
+def print_raw_difference(
+    graph: DetectionGraph, out: Sequence[Tensor], given: tuple[Tensor, ...], side: int
+) -> None:
+    """Print how far the raw outputs are from those of PyTorch, query by query."""
+    where = "of all queries"
+    if graph.ranks_proposals:
+        expected, gap = graph.at_proposals(*given, out[-1])
+        print(
+            f"  the file's proposals are the best ones but for logits {gap:.1e} apart;"
+            f" at the same proposals: {compare(out, expected, side).largest:.1e}"
+        )
+        where += " at the same proposals"
+    else:
+        expected = graph(*given)
+    logits, boxes = ((out[i] - expected[i]).abs().max().item() for i in (3, 4))
+    print(f"  {where}: logits {logits:.1e}, boxes {boxes:.1e}")
+
+
+def print_latencies(runs: dict[str, Run], given: tuple[Tensor, ...], repetitions: int) -> None:
+    """Print what one image costs in each way of running the detector."""
+    shape = " x ".join(map(str, given[0].shape[-2:]))
+    for name, seconds in latencies(runs, given, repetitions).items():
         print(f"one image of {shape} in {name}: {seconds * 1e3:.1f} ms")
-    print(f"threads: {torch.get_num_threads()}; classes: {len(json.loads(card['classes']))}")
-    print(f"written: {file}, {os.path.getsize(file) / 1e6:.1f} MB")
-    print(f"run it: {RUNS_IT[args.format].format(file=str(file))}")
 
 
-def check_target(file: Path) -> None:
-    """Refuse a file whose folder does not exist."""
+def opened(files: Sequence[str]) -> dict[str, Run]:
+    """The functions that run exported files, by the files' names.
+
+    Raises:
+        StorageError: one does not exist.
+        UsageError: its name does not end as that of an exported file.
+    """
+    forms = {ending: form for form, ending in ENDINGS.items()}
+    runs = {}
+    for file in map(Path, files):
+        if file.suffix not in forms:
+            raise UsageError(f"{file} is no exported file: the name ends in {', '.join(forms)}.")
+        if not file.is_file():
+            raise StorageError(f"{file} does not exist; export it first.")
+        runs[str(file)], _ = open_file(file, forms[file.suffix])
+    return runs
+
+
+def check_target(file: Path, ending: str) -> None:
+    """Refuse a file whose folder does not exist, or whose name does not end as the format says."""
+    if file.suffix != ending:
+        raise UsageError(f"--output {file}: a file of this format ends in {ending}.")
     if not file.absolute().parent.is_dir():
         raise StorageError(f"The folder {file.parent} does not exist; make it first.")
     if file.is_dir():
@@ -222,7 +267,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--image-size", type=side, nargs=2, metavar=("H", "W"), help=size)
     sampling = "deformable attention by the operator GridSample (default), or by gathers of rows"
     add("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help=sampling)
-    add("--raw", action="store_true", help="also return the logits and boxes of all queries")
+    raw = "also return what all queries predict, and which proposals they are"
+    add("--raw", action="store_true", help=raw)
+    against = "exported files of the same detector, to be timed with this one"
+    add("--against", metavar="FILE", nargs="+", default=[], help=against)
     add("--repetitions", type=positive, default=5, help="timed calls (default 5)")
     add("overrides", nargs="*", help="key=value of the config")
     args = parser.parse_args(argv)

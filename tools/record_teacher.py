@@ -45,7 +45,7 @@ from kddetr.engine.preflight import labeled_names
 from kddetr.errors import DatasetError, UsageError, exit_on_user_error
 from kddetr.structures import QueryableDetector
 from kddetr.teachers import CachedEncoder, Vocabulary, trained_classes
-from kddetr.teachers.coco_results import UNSEEN, read_results
+from kddetr.teachers.coco_results import UNSEEN, check_places, read_results
 from kddetr.teachers.pseudo_labels import pseudo_labels
 from kddetr.teachers.record import Record
 from kddetr.teachers.recording import (
@@ -100,6 +100,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.config_file and args.results:
         parser.error("give --config-file or --results, and not both")
+    if not args.output:
+        parser.error("--output is empty: name a folder")
+    if args.config_file or args.results:
+        main_flag = "--results" if args.results else "--config-file"
+        for name in ("weights", "overrides") if args.results else ("annotations",):
+            if given := getattr(args, name):
+                words = f"--{name} {given}" if isinstance(given, str) else " ".join(given)
+                parser.error(f"{words} does not go with {main_flag}")
     if not 0 <= args.threshold <= 1:
         parser.error(f"--threshold {args.threshold:g} is not from 0 to 1")
     return args
@@ -184,21 +192,39 @@ def of_results(
         root = args.images or os.path.dirname(os.path.abspath(args.annotations))
         images = load_coco_format(json_file=args.annotations, image_root=root)
     else:
-        images = [
-            x | {"image_id": id_of(x, detections)}
-            for x in load_image_folder(image_root=args.images)
-        ]
+        images = images_by_name(args.images, detections)
     if unknown := detections.keys() - {x["image_id"] for x in images}:
         raise DatasetError(
             f"{args.results} has detections of {len(unknown)} images that are not among the"
-            f" {len(images)} images, such as {sorted(unknown, key=str)[0]!r}: name the images that"
-            " the detector has seen."
+            f" {len(images)} images, such as {sorted(unknown, key=str)[0]!r}, while the images have"
+            f" ids such as {images[0]['image_id']!r}: name the images that the detector has seen,"
+            " or correct the ids."
         )
+    for warning in check_places(detections, images, args.results):
+        print(f"warning: {warning}", flush=True)
     assumed = f"a class that was not detected at a box has the probability {UNSEEN:g}"
     teacher = {"results": args.results, "sha256": sha256(args.results), "assumed": assumed}
     about = {"teacher": teacher, "classes": names, "content": 0}
     about["data"] = args.annotations or args.images
     return ResultsSource(detections, known, **settings), images, about
+
+
+def images_by_name(folder: str, detections: dict[Any, list[dict]]) -> list[dict]:
+    """The images of a folder, whose ids are the names of their files.
+
+    Raises:
+        DatasetError: detections belong to two images.
+    """
+    images = [x | {"image_id": id_of(x, detections)} for x in load_image_folder(image_root=folder)]
+    first: dict[Any, str] = {}
+    for x in images:
+        other = first.setdefault(x["image_id"], x["file_name"])
+        if other != x["file_name"] and x["image_id"] in detections:
+            raise DatasetError(
+                f"{other} and {x['file_name']} have both the image id {x['image_id']!r}: list the"
+                " images and their ids in a COCO file, and name it with --annotations."
+            )
+    return images
 
 
 def id_of(x: dict, detections: dict[Any, list[dict]]) -> Any:
@@ -215,11 +241,29 @@ def categories_of(args: argparse.Namespace) -> tuple[dict[Any, int], list[str]]:
             "The results have category ids, and not names: name a COCO file with the categories, or"
             " the names for the ids 1, 2, ..., with --categories."
         )
-    if not named.endswith(".json") and not os.path.isfile(named):
-        names = named.split(",")
+    names = names_of(named)
+    if not is_file(named):
         return {i + 1: i for i in range(len(names))}, names
     ids = sorted(category["id"] for category in read_coco_json(named)["categories"])
-    return {key: i for i, key in enumerate(ids)}, class_names(named)
+    return {key: i for i, key in enumerate(ids)}, names
+
+
+def names_of(given: str) -> list[str]:
+    """The class names of a COCO file, or of a list such as ``cat,dog``."""
+    if is_file(given):
+        return class_names(given)
+    names = [name.strip() for name in given.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise UsageError(
+            f"--categories {given}: a name is empty or given twice; give each class a name of its"
+            " own, or name an existing COCO file."
+        )
+    return names
+
+
+def is_file(given: str) -> bool:
+    """Whether ``--categories`` is the path of a file, and not a list of names."""
+    return given.endswith(".json") or os.path.exists(os.path.expanduser(given))
 
 
 def images_of(cfg: DictConfig) -> list[dict]:
@@ -244,7 +288,7 @@ def classes_of(detector: nn.Module, cfg: DictConfig, given: str | None) -> Seque
     if isinstance(inside, Vocabulary):
         names = inside.wanted
     elif given:
-        names = class_names(given if given.endswith(".json") else given.split(","))
+        names = names_of(given)
     else:
         names = trained_classes(detector)
         for name in () if names else labeled_names(cfg):

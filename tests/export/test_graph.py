@@ -37,21 +37,43 @@ def test_of_a_padded_batch_it_is_the_detector_with_padded_backbone_batching(fami
     for image, x in zip(images, inputs, strict=True):
         height, width = x["image"].shape[-2:]
         image[:, :height, :width] = x["image"]
-    found = graph.predictions(images, torch.tensor([[40, 56], [48, 40]]))
-    memory = graph.detector.encode(inputs)
-    expected = graph.detector.decode(memory, graph.detector.queries(memory)).last()
+    found, expected = (
+        graph.detector.decode(memory, graph.detector.queries(memory)).last()
+        for memory in (
+            graph.memory(images, torch.tensor([[40, 56], [48, 40]])),
+            graph.detector.encode(inputs),
+        )
+    )
     torch.testing.assert_close(found.logits, expected.logits)
     torch.testing.assert_close(found.boxes, expected.boxes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_torchscript(family, tmp_path):
-    graph = graph_of(family)
+def test_torchscript_also_of_images_with_fewer_tokens_than_proposals(family, tmp_path):
+    graph = graph_of(family, num_queries=30, num_detections=70)
     file = tmp_path / "model.ts"
     export_file(graph, file, "torchscript", padded_batch(), CARD, sampling="gather")
     run, card = open_file(file, "torchscript")
     assert card == CARD
     assert_same_detections(run, graph)
+    small = torch.rand(1, 3, 16, 16) * 255, torch.tensor([[16, 16]])
+    assert compare(run(*small), graph(*small), 16).apart == 0
+    if graph.ranks_proposals:
+        assert graph(*small)[0].shape[1] < graph(*padded_batch())[0].shape[1]
+
+
+def test_exchanged_proposals_are_told_from_wrong_ones():
+    """DINO gives a proposal content by its rank, so other ranks are other detections."""
+    graph = graph_of("dino")
+    graph.raw = True
+    out = graph(*padded_batch())
+    assert graph.outputs[-1] == "proposals" and len(out) == len(graph.outputs)
+    same, gap = graph.at_proposals(*padded_batch(), out[-1])
+    assert gap == 0 and compare(same, out, 56).largest == 0
+    exchanged = out[-1].flip(1)
+    other, gap = graph.at_proposals(*padded_batch(), exchanged)
+    assert gap > 1e-3 and compare(other, out, 56).apart
+    assert torch.equal(other[-1], exchanged)
 
 
 def test_detections_are_compared_whatever_their_order():
@@ -63,6 +85,15 @@ def test_detections_are_compared_whatever_their_order():
     assert moved.largest == pytest.approx(0.05) and moved.apart == 4
     assert moved.best_apart == pytest.approx(0.5)
     assert compare((boxes, scores, classes + 1), one, 20).largest == torch.inf
+
+
+def test_a_pytorch_that_is_too_old_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.5.1")
+    for form in ("onnx", "torch"):
+        with pytest.raises(UsageError, match=r"needs PyTorch 2.6 or newer, and this is 2.5.1"):
+            export_file(
+                graph_of("dab_detr"), tmp_path / "x", form, padded_batch(), CARD, sampling="gather"
+            )
 
 
 def test_missing_package_is_named(tmp_path, monkeypatch):

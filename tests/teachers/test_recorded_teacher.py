@@ -9,6 +9,8 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from kddetr.boxes import cxcywh_to_xyxy
 from kddetr.data import DetectionMapper, ShortestEdge
@@ -289,6 +291,11 @@ def damaged(folder: Path, name: str) -> None:
     file.write_bytes(file.read_bytes()[:-5])
 
 
+def carded(folder: Path, **parts) -> None:
+    file = folder / "card.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | parts))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -298,6 +305,10 @@ def damaged(folder: Path, name: str) -> None:
         (lambda f: (f / "answers_00001.safetensors").unlink(), "1 of its 2 files are missing"),
         (lambda f: damaged(f, "answers_00001.safetensors"), "delete it, and give the command"),
         (lambda f: damaged(f, "content.safetensors"), r"content\.safetensors is damaged"),
+        (lambda f: carded(f, data={}), r"card\.json is damaged"),
+        (lambda f: carded(f, data={"images": 0}), r"card\.json is damaged"),
+        (lambda f: carded(f, classes=[{}]), r"card\.json is damaged"),
+        (lambda f: carded(f, content="16"), r"card\.json is damaged"),
     ],
 )
 def test_an_unfinished_or_damaged_record_is_refused(change, words, images, tmp_path):
@@ -307,6 +318,35 @@ def test_an_unfinished_or_damaged_record_is_refused(change, words, images, tmp_p
     change(folder)
     with pytest.raises(UsageError, match=words):
         RecordedTeacher(path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("array", "value"), [("classes", 99), ("rows", 99), ("logits", float("nan"))]
+)
+def test_wrong_numbers_in_a_file_are_found_when_they_are_used(array, value, images, tmp_path):
+    folder = record_of(tiny_detector("dino").eval(), tmp_path / "record", images)
+    file = Path(folder, "answers_00000.safetensors")
+    with safe_open(file, framework="pt") as opened:
+        names = opened.metadata()
+    arrays = {name: tensor.clone() for name, tensor in load_file(file).items()}
+    arrays[array][0] = value
+    save_file(arrays, file, metadata=names)
+    teacher = RecordedTeacher(path=folder)
+    with pytest.raises(UsageError, match=r"answers_00000\.safetensors is damaged: delete it"):
+        teacher.encode([PLAIN(images[0])])
+
+
+@pytest.mark.parametrize("lost", ["missing", "damaged"])
+def test_lost_content_is_recorded_again(lost, images, tmp_path):
+    detector = tiny_detector("dino").eval()
+    folder = Path(record_of(detector, tmp_path / "record", images))
+    expected = Record(str(folder)).content.clone()
+    if lost == "missing":
+        (folder / "content.safetensors").unlink()
+    else:
+        damaged(folder, "content.safetensors")
+    record_of(detector, folder, images)
+    assert torch.equal(Record(str(folder)).content, expected)
 
 
 def test_a_record_has_to_be_named():

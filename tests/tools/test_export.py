@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,20 +35,19 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory) -> Path:
-    """A folder as a run leaves it: config.yaml, and weights with class names.
-
-    The detector is the one that PyTorch exports fastest; tests/live exports all families.
-    """
-    folder = tmp_path_factory.mktemp("run")
-    cfg = OmegaConf.create(
-        {"model": L(tiny_detector)(family="dab_detr", decoder_layers=1)},
-        flags={"allow_objects": True},
-    )
+def leave_run(folder: Path, family: str) -> Path:
+    """Make a folder what a run leaves: config.yaml, and weights with class names."""
+    model = L(tiny_detector)(family=family, decoder_layers=1)
+    cfg = OmegaConf.create({"model": model}, flags={"allow_objects": True})
     LazyConfig.save(cfg, str(folder / "config.yaml"))
     Checkpointer(build(cfg.model), str(folder), classes=NAMES).save_weights("model_final")
     return folder
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory) -> Path:
+    """A run of the detector that PyTorch exports fastest; tests/live exports all families."""
+    return leave_run(tmp_path_factory.mktemp("run"), "dab_detr")
 
 
 def exported(capsys, *arguments: str) -> tuple[int, str]:
@@ -92,7 +92,7 @@ def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys)
     command = [sys.executable, "-c", REFUSES, str(ROOT / "examples" / "onnx_detect.py")]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [*command, str(file), "image.npy", "--least-score", "0"],
+        [*command, str(file), "image.npy", "0"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -106,6 +106,28 @@ def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys)
     numbers = torch.tensor([[float(word) for word in words[1:]] for words in printed])
     torch.testing.assert_close(numbers[:, 0], scores[0], atol=6e-4, rtol=0)
     torch.testing.assert_close(numbers[:, 1:], boxes[0], atol=0.06, rtol=0)
+
+
+def test_torchscript_with_raw_outputs_and_what_it_is_timed_against(tmp_path, capsys):
+    """The proposals of DINO are among the raw outputs, so that the same ones can be compared."""
+    weights = str(leave_run(tmp_path, "dino") / "model_final.pth")
+    first, second = tmp_path / "a.ts", tmp_path / "b.ts"
+    arguments = ("--weights", weights, "--format", "torchscript", "--image-size", "64", "80")
+    code, text = exported(capsys, *arguments, "--output", str(first))
+    assert code == 0, text
+    code, text = exported(
+        *(capsys, *arguments, "--output", str(second), "--raw", "--against", str(first)),
+        *("--repetitions", "1"),
+    )
+    assert code == 0, text
+    found = re.findall(r"logits (\S+) apart; at the same proposals: (\S+)\n", text)
+    found += re.findall(r"of all queries at the same proposals: logits (\S+), boxes (\S+)\n", text)
+    assert len(found) == 4 and max(float(n) for pair in found for n in pair) <= 1e-4, text
+    assert f"one image of 48 x 80 in {first}: " in text
+    run, card = open_file(second, "torchscript")
+    assert json.loads(card["classes"]) == NAMES and json.loads(card["image_size"]) == [64, 80]
+    out = run(torch.rand(1, 3, 70, 90) * 255, torch.tensor([[70, 90]]))
+    assert [tuple(t.shape) for t in out[3:]] == [(1, 6, 3), (1, 6, 4), (1, 6)]
 
 
 def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
@@ -122,7 +144,9 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
     )
     assert code == 0, text
     assert text.count("difference from PyTorch") == 2 and "apart" not in text, text
-    code, text = exported(capsys, *arguments, "--format", "onnx", "--output", str(tmp_path / "x"))
+    code, text = exported(
+        capsys, *arguments, "--format", "onnx", "--output", str(tmp_path / "x.onnx")
+    )
     assert code == 2 and "take --format torchscript" in text, text
 
 
@@ -133,7 +157,10 @@ def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
         (("--weights", "kddetr://quickstart_teacher.pth"), "name the config"),
         (("--weights", str(run_folder / "x.pth")), "x.pth"),
         (("--weights", weights, "--output", "nowhere/x.onnx"), "does not exist"),
+        (("--weights", weights, "--output", "x.pt2"), "ends in .onnx"),
         (("--weights", weights, "--image-size", "3", "64"), "at least 64"),
+        (("--weights", weights, "--against", "nowhere/x.ts"), "nowhere/x.ts does not exist"),
+        (("--weights", weights, "--against", weights), "is no exported file"),
     ):
         code, text = exported(capsys, *arguments, "--format", "onnx")
         assert code == 2 and words in text, text

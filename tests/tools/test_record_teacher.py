@@ -83,6 +83,25 @@ def test_results_of_a_folder_find_their_images_by_name(results, tmp_path):
         assert torch.equal(one.boxes, other.boxes) and torch.equal(one.logits, other.logits)
 
 
+def test_results_of_two_images_of_one_name_are_refused(results, capsys):
+    twin = Path(results["--images"]) / "further" / "0.png"
+    twin.parent.mkdir()
+    Image.new("RGB", (56, 40)).save(twin)
+    del results["--annotations"]
+    results["--categories"] = "a, b, c, d, e, f, g, h, i"
+    assert "have both the image id 0: list the images" in failure(words(results), capsys)
+
+
+def test_of_copies_of_an_image_the_one_with_answers_counts(results):
+    folder = Path(results["--images"])
+    (folder / "1.png").write_bytes((folder / "0.png").read_bytes())
+    main(words(results))
+    record = Record(results["--output"])
+    (first, answers), (copy, none), _ = record
+    assert (first.digest, len(answers), len(none)) == (copy.digest, 2, 0)
+    assert len(record.find(copy.digest)[1]) == 2
+
+
 def changed(results, change) -> None:
     path = Path(results["--results"])
     detections = json.loads(path.read_text())
@@ -100,6 +119,14 @@ def changed(results, change) -> None:
         (lambda d: d[3].update(category_id=8), "its category 8 is not one of the categories"),
         (lambda d: d[3].update(image_id=77), "not among the 3 images, such as 77"),
         (lambda d: d.append("x"), "is no list of detections"),
+        (lambda d: d.clear(), "has no detection"),
+        (lambda d: d[0].update(score="0.9"), "bbox must be four numbers"),
+        (lambda d: d[0].update(bbox="1234"), "bbox must be four numbers"),
+        (lambda d: d[0].update(bbox=[0, 0, 10**400, 3]), "bbox must be four numbers"),
+        (lambda d: d[0].update(image_id=[0]), "its image_id [0] is neither a number nor text"),
+        (lambda d: d[0].update(image_id="0"), "such as '0', while the images have ids such as 0"),
+        (lambda d: d.extend([d[0] | {"bbox": [0.1, 0.2, 0.3, 0.3]}] * 10), "look like fractions"),
+        (lambda d: d.extend([d[0] | {"bbox": [30, 20, 50, 38]}] * 10), "look like corners"),
     ],
 )
 def test_wrong_results_are_a_sentence(change, message, results, capsys):
@@ -116,12 +143,20 @@ def test_wrong_results_are_a_sentence(change, message, results, capsys):
         (["--results", "r.json", "--images", "."], "name a COCO file with the categories"),
         ([*CONFIG, "--results", "r.json"], "and not both"),
         ([*CONFIG, "--weights", "w.pth"], "--weights is for the config of a detector"),
+        ([*CONFIG, "--annotations", "a.json"], "--annotations a.json does not go with --config"),
+        (["--results", "r.json", "--weights", "w.pth"], "--weights w.pth does not go with --res"),
+        (["--results", "r.json", "train.seed=1"], "train.seed=1 does not go with --results"),
+        (["--results", "r.json", "--images", ".", "--categories", "a,a"], "empty or given twice"),
         ([*CONFIG, "--keep", "0"], "0 is not a whole number of at least 1"),
         ([*CONFIG, "--threshold", "2"], "--threshold 2 is not from 0 to 1"),
     ],
 )
 def test_wrong_arguments_are_a_sentence(arguments, message, tmp_path, capsys):
     assert message in failure([*arguments, "--output", str(tmp_path / "none")], capsys)
+
+
+def test_an_empty_output_is_a_sentence(capsys):
+    assert "--output is empty" in failure([*CONFIG, "--output", ""], capsys)
 
 
 def test_a_stopped_run_goes_on_and_another_teacher_is_refused(results, monkeypatch, capsys):

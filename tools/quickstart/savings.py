@@ -35,7 +35,6 @@ from comparison import (
 from kddetr.engine import Trainer, load_config
 from runs import ROOT, Run, program, run_all, shown
 
-ITERATIONS = 1000
 QUICK = "configs/quickstart/"
 COLUMNS = ("way", "seed", "iterations", "cost", *METRICS)
 WARM_UP, TIMED_STEPS = 80, 40
@@ -50,7 +49,8 @@ class Way:
         table: the heading of its table.
         title: of its row.
         config, changes: the config file and its overrides.
-        same_time_as: the way whose time it is trained for; empty: for the usual iterations.
+        same_time_as: the way whose time it is trained for; empty: for ``iterations``.
+        iterations: of the training.
     """
 
     table: str
@@ -58,6 +58,7 @@ class Way:
     config: str
     changes: tuple[str, ...] = ()
     same_time_as: str = ""
+    iterations: int = 1000
 
 
 def fewer_points(general: int) -> tuple[str, ...]:
@@ -76,11 +77,14 @@ RCNN = "Faster R-CNN, 300 labelled and 3,700 unlabelled images"
 CHOICE = "DAB-DETR, the score from which a detection becomes a label"
 
 
-def _with_unlabelled(table: str, kind: str, prefix: str = "", detr: str = "") -> dict[str, Way]:
+def _with_unlabelled(
+    table: str, kind: str, iterations: int, prefix: str = "", detr: str = ""
+) -> dict[str, Way]:
     """The ways to use the images without labels, for one student."""
 
     def way(title: str, config: str, as_long_as: str = "") -> Way:
-        return Way(table, title, f"{QUICK}{prefix}{config}.py", same_time_as=as_long_as)
+        file = f"{QUICK}{prefix}{config}.py"
+        return Way(table, title, file, same_time_as=as_long_as, iterations=iterations)
 
     both = f"{kind}_live"
     specific, recorded, pseudo = f"{detr}specific", f"{detr}recorded", "pseudo_labels"
@@ -106,8 +110,8 @@ WAYS = {
     "last_layer": Way(
         FEWER, "last student layer only", _DISTILLED, ("model.loss.student_layers=last",)
     ),
-    **_with_unlabelled(DETR, "detr", detr="distilled_"),
-    **_with_unlabelled(RCNN, "rcnn", "faster_rcnn_"),
+    **_with_unlabelled(DETR, "detr", 1000, detr="distilled_"),
+    **_with_unlabelled(RCNN, "rcnn", 500, "faster_rcnn_"),
     **{
         f"pseudo_{threshold}": Way(
             CHOICE,
@@ -132,15 +136,14 @@ def main() -> None:
         print(tables(read_lines(args.table, COLUMNS)))
         return
     say = begin()
-    iterations = args.iterations or ITERATIONS
     record_teacher(say)
     costs = measured_costs(args.output / "costs.json", args.ways, say)
     runs = {
-        (name, seed): _run(name, seed, iterations, costs, args.output)
+        (name, seed): _run(name, seed, args.iterations, costs, args.output)
         for seed in range(args.seed, args.seed + args.seeds)
         for name in args.ways
     }
-    say(f"training {len(runs)} students, most of them for {iterations} iterations")
+    say(f"training {len(runs)} students")
     run_all(list(runs.values()), say=say)
     lines = [line(name, seed, run, costs[name]) for (name, seed), run in runs.items()]
     file = args.output / "savings.jsonl"
@@ -216,8 +219,11 @@ def step_seconds(configs: Mapping[str, DictConfig]) -> dict[str, float]:
     return {name: statistics.median(found[WARM_UP:]) for name, found in seconds.items()}
 
 
-def _run(name: str, seed: int, iterations: int, costs: Mapping[str, float], output: Path) -> Run:
+def _run(
+    name: str, seed: int, iterations: int | None, costs: Mapping[str, float], output: Path
+) -> Run:
     way = WAYS[name]
+    iterations = iterations or way.iterations
     if way.same_time_as:
         iterations = round(iterations * costs[way.same_time_as] / costs[name])
     folder = output / f"seed{seed}" / name

@@ -1,6 +1,6 @@
 """Detectors as files that run without this project: ONNX, torch.export and TorchScript."""
 
-from .compare import Comparison, compare, latencies
+from .compare import Comparison, Run, compare, latencies
 from .files import ENDINGS, FORMATS, export_file, open_file
 from .graph import DetectionGraph
 from .stock import StockGraph
@@ -10,6 +10,7 @@ __all__ = [
     "FORMATS",
     "Comparison",
     "DetectionGraph",
+    "Run",
     "StockGraph",
     "compare",
     "export_file",

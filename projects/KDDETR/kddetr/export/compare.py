@@ -57,15 +57,15 @@ def latencies(
 ) -> dict[str, float]:
     """The median of the seconds that a call of each function takes, by the names of ``runs``.
 
-    The calls take turns, so that what else the machine does slows all of them alike, after a call
-    of each that is not counted.
+    The calls take turns, so that what else the machine does slows all of them alike, after two
+    calls of each that are not counted: TorchScript optimises its graph in the second.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for repetition in range(repetitions + 1):
+    for repetition in range(-2, repetitions):
         for name, run in runs.items():
             started = time.perf_counter()
             run(*inputs)
-            if repetition:
+            if repetition >= 0:
                 seconds[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.torch_version import TorchVersion
 
 from ..detectors.detr.sampling import sampled_by
 from ..errors import UsageError
@@ -23,6 +24,7 @@ from .stock import StockGraph
 Card = Mapping[str, str]
 Graph = DetectionGraph | StockGraph
 
+LEAST_TORCH = {"onnx": "2.6", "torch": "2.6"}  # Dim.DYNAMIC; TorchScript needs nothing new
 _CARD = "kddetr.json"  # the name of the card inside of a file of PyTorch
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2", "torchscript": ".ts"}
 
@@ -41,8 +43,9 @@ def export_file(
         sampling: the implementation of deformable attention, "gather" or "grid_sample".
 
     Raises:
-        UsageError: a package is missing, or the format cannot hold this detector.
+        UsageError: a package is missing or too old, or the format cannot hold this detector.
     """
+    _require_torch(form)
     if isinstance(graph, StockGraph) and form != "torchscript":
         raise UsageError(
             f"The format {form} holds detection transformers, and this is a model of Detectron2,"
@@ -67,8 +70,9 @@ def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], car
         dynamo=True,
         verbose=False,
     )
-    batch, _, height, width = program.model.graph.inputs[0].shape
-    program.rename_axes({batch: "batch", height: "height", width: "width"})
+    if hasattr(program, "rename_axes"):  # else PyTorch is old, and the axes keep names such as s77
+        batch, _, height, width = program.model.graph.inputs[0].shape
+        program.rename_axes({batch: "batch", height: "height", width: "width"})
     program.model.metadata_props.update(card)
     program.save(str(file), external_data=False)
 
@@ -95,7 +99,7 @@ def _write_torch(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], ca
 def _open_torch(file: Path) -> tuple[Run, dict[str, str]]:
     extra = {_CARD: ""}
     program = torch.export.load(str(file), extra_files=extra)
-    return program.module(), json.loads(extra[_CARD])
+    return program.module(check_guards=False), json.loads(extra[_CARD])
 
 
 def _write_torchscript(graph: Graph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
@@ -129,6 +133,15 @@ def _exported(graph: DetectionGraph, inputs: Sequence[Tensor]) -> torch.export.E
     )
     shapes = ({0: Dim.DYNAMIC, 2: height, 3: width}, {0: Dim.DYNAMIC})
     return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
+
+
+def _require_torch(form: str) -> None:
+    least = LEAST_TORCH.get(form)
+    if least and TorchVersion(torch.__version__) < least:
+        raise UsageError(
+            f"The format {form} needs PyTorch {least} or newer, and this is {torch.__version__}:"
+            " take --format torchscript, or update PyTorch."
+        )
 
 
 def _require_onnx() -> None:

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..detectors.detr.memory import FeatureLevels
+from ..detectors.detr.memory import FeatureLevels, Memory
 from ..detectors.detr.postprocess import best_pairs
+from ..detectors.detr.traceable import best
 from ..detectors.detr.transformer import DetectionTransformer
 from ..predictions import LAST
-from ..structures import Predictions
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "classes")
 RAW_OUTPUTS = ("logits", "raw_boxes")
+PROPOSALS = "proposals"  # a raw output of the detectors that rank proposals
 
 
 class DetectionGraph(nn.Module):
@@ -24,7 +25,7 @@ class DetectionGraph(nn.Module):
 
     Args:
         detector: in evaluation mode.
-        raw: also return the logits and boxes of all queries.
+        raw: also return the logits and boxes of all queries, and which proposals the queries are.
     """
 
     def __init__(self, detector: DetectionTransformer, *, raw: bool = False) -> None:
@@ -35,7 +36,13 @@ class DetectionGraph(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what :meth:`forward` returns, in order."""
-        return OUTPUTS + RAW_OUTPUTS * self.raw
+        ranked = (PROPOSALS,) if self.ranks_proposals else ()
+        return OUTPUTS + (RAW_OUTPUTS + ranked) * self.raw
+
+    @property
+    def ranks_proposals(self) -> bool:
+        """Whether the queries are the encoder's best proposals: two-stage detectors and DINO."""
+        return self.detector.query_source.proposals is not None
 
     @property
     def size_divisor(self) -> int:
@@ -53,26 +60,49 @@ class DetectionGraph(nn.Module):
         Returns:
             (B, D, 4) boxes ``xyxy`` in pixels of each image, clipped to it; (B, D) scores in [0,
             1], descending; (B, D) int64 classes, counted from 0; with ``raw`` also (B, N, K) logits
-            before the sigmoid and (B, N, 4) boxes ``cxcywh`` as fractions of each image.
+            before the sigmoid, (B, N, 4) boxes ``cxcywh`` as fractions of each image and, of a
+            detector that ranks proposals, (B, N) int64 tokens that became queries, best first.
         """
-        predictions = self.predictions(images, sizes)
+        return self._detections(self.memory(images, sizes), sizes)
+
+    def at_proposals(
+        self, images: Tensor, sizes: Tensor, proposals: Tensor
+    ) -> tuple[tuple[Tensor, ...], float]:
+        """The detections if these tokens (B, N) were the best proposals, and how wrong that is: by
+        how much their scores, which are logits, differ at most from those of the best ones, rank by
+        rank.
+        """
+        memory = self.memory(images, sizes)
+        head = self.detector.query_source.proposals
+        head.choose(memory, proposals)
+        scores = head(memory).scores
+        ranked, _ = best(scores, head.count)
+        chosen = scores.gather(1, proposals)
+        # The difference of two unusable proposals, whose scores are -inf, is no number.
+        gap = (chosen - ranked).abs().masked_fill(chosen == ranked, 0.0).max().item()
+        return self._detections(memory, sizes), gap
+
+    def _detections(self, memory: Memory, sizes: Tensor) -> tuple[Tensor, ...]:
+        detector = self.detector
+        predictions = detector.decode(memory, detector.queries(memory), layers=LAST)
         logits, raw_boxes = predictions.logits[0], predictions.boxes[0]
         boxes, scores, classes = best_pairs(logits, raw_boxes, self.detector.num_detections)
         scale = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)  # width, height, width, height
         boxes = torch.minimum((boxes * scale).clamp(min=0.0), scale)
-        return (boxes, scores, classes, *((logits, raw_boxes) if self.raw else ()))
+        if not self.raw:
+            return boxes, scores, classes
+        proposals = detector.query_source.proposals
+        ranked = (proposals(memory).selected,) if proposals is not None else ()
+        return (boxes, scores, classes, logits, raw_boxes, *ranked)
 
-    def predictions(self, images: Tensor, sizes: Tensor) -> Predictions:
-        """What the last layer predicts at the detector's own queries, (1, B, N, ...); for the
-        arguments see :meth:`forward`.
-        """
+    def memory(self, images: Tensor, sizes: Tensor) -> Memory:
+        """The encoded images; for the arguments see :meth:`forward`."""
         detector = self.detector
         (padding,) = paddings(images, sizes, [images])
         normalised = (images - detector.pixel_mean) / detector.pixel_std
         normalised = normalised.masked_fill(padding[:, None], 0.0)
         maps = detector.neck(detector.backbone(normalised))
-        memory = detector.encoder(FeatureLevels(maps, paddings(images, sizes, maps)))
-        return detector.decode(memory, detector.queries(memory), layers=LAST)
+        return detector.encoder(FeatureLevels(maps, paddings(images, sizes, maps)))
 
 
 def paddings(images: Tensor, sizes: Tensor, maps: Sequence[Tensor]) -> list[Tensor]:

@@ -1,5 +1,11 @@
 """A model of Detectron2 as a function of tensors, for torch.jit.trace."""
 
+import builtins
+from typing import Any
+from unittest import mock
+
+import torch
+from detectron2.modeling.meta_arch import dense_detector
 from torch import Tensor, nn
 
 from ..detectors.stock.base import StockDetector
@@ -28,5 +34,17 @@ class StockGraph(nn.Module):
             classes; D is the number of detections that are left after non-maximum suppression.
         """
         image = image.flip(0) if self.takes_bgr else image
-        found = self.stock([{"image": image}])[0]["instances"]
+        with mock.patch.object(dense_detector, "min", _traceable_min, create=True):
+            found = self.stock([{"image": image}])[0]["instances"]
         return found.pred_boxes.tensor, found.scores, found.pred_classes
+
+
+def _traceable_min(*values: Any) -> Any:
+    """Python's ``min``, which a trace keeps too.
+
+    RetinaNet and FCOS take ``min(1000, candidates)`` of each level. Python's would leave out of the
+    trace whichever the traced image has less of: the limit, or the number of candidates.
+    """
+    if torch.jit.is_tracing() and any(isinstance(value, Tensor) for value in values):
+        return torch.stack([torch.as_tensor(value) for value in values]).amin()
+    return builtins.min(*values)

@@ -19,9 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.structures import BoxMode
 
 from ..boxes import xyxy_to_cxcywh
-from ..errors import DatasetError
+from ..data.images import SEEN, header_size, spread
+from ..data.plausibility import check_boxes
+from ..errors import DatasetError, one_line
 from .answers import Answers, answers_of
 
 UNSEEN = 0.01  # the probability of a class without a detection, at most
@@ -53,6 +56,8 @@ def read_results(file: str, known: Mapping[Any, int]) -> dict[Any, list[dict]]:
             f"{file} is no list of detections: export it in COCO's results format, a list of"
             " image_id, category_id, bbox and score."
         )
+    if not detections:
+        raise DatasetError(f"{file} has no detection, so it teaches nothing: export it again.")
     by_image = defaultdict(list)
     for number, detection in enumerate(detections):
         if fault := _fault(detection, known):
@@ -65,21 +70,55 @@ def _fault(detection: dict, known: Mapping[Any, int]) -> str:
     """What is wrong with a detection; empty where nothing is."""
     if missing := {"image_id", "category_id", "bbox", "score"} - detection.keys():
         return f"it has no {sorted(missing)[0]}"
+    box = detection["bbox"]
+    values = [*box, detection["score"]] if isinstance(box, list) else []
+    if not all(type(value) in (int, float) for value in values):  # text, or true
+        values = []
     try:
-        numbers = np.array([*detection["bbox"], detection["score"]], dtype=np.float64)
-    except (TypeError, ValueError):
+        numbers = np.array(values, dtype=np.float64)
+    except OverflowError:  # a whole number of hundreds of digits
         numbers = np.array([])
     if numbers.shape != (5,) or not np.isfinite(numbers).all() or (numbers[2:4] < 0).any():
         return "bbox must be four numbers (x, y, width, height), and score a number"
     if not 0 <= numbers[4] <= 1:
         return f"its score {numbers[4]:g} is not a probability from 0 to 1"
-    try:
-        unknown = detection["category_id"] not in known
-    except TypeError:  # a list, for example
-        unknown = True
-    if unknown:
-        return f"its category {detection['category_id']!r} is not one of the categories"
+    for key in ("image_id", "category_id"):
+        if type(detection[key]) not in (int, float, str):
+            return f"its {key} {one_line(detection[key], 60)} is neither a number nor text"
+    if detection["category_id"] not in known:
+        category, ids = detection["category_id"], ", ".join(map(repr, list(known)[:5]))
+        more = ", ..." if len(known) > 5 else ""
+        return f"its category {category!r} is not one of the categories {ids}{more}"
     return ""
+
+
+def check_places(
+    detections: Mapping[Any, Sequence[dict]], images: Sequence[dict], where: str
+) -> list[str]:
+    """Check that the boxes of some images, evenly spread, are in pixels, and no corners.
+
+    Args:
+        detections: of each image, from :func:`read_results`.
+        images: the dataset dicts.
+        where: the file, for messages.
+
+    Returns:
+        Sentences to warn with.
+
+    Raises:
+        DatasetError: most boxes are corners, fractions of the image, or outside of their image.
+    """
+    seen = spread([x for x in images if x["image_id"] in detections], SEEN)
+    kind = {"bbox_mode": BoxMode.XYWH_ABS, "iscrowd": 0}
+    records = [
+        {
+            "file_name": x["file_name"],
+            "annotations": [{"bbox": d["bbox"]} | kind for d in detections[x["image_id"]]],
+        }
+        for x in seen
+    ]
+    sizes = {x["file_name"]: header_size(x["file_name"]) for x in seen}
+    return check_boxes(records, where, {file: size for file, size in sizes.items() if size})[1]
 
 
 def answers_from_detections(

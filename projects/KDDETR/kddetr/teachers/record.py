@@ -100,16 +100,27 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{folder} is not a record of a teacher, because it has no {CARD}: make one with"
             f" {_MADE_BY}."
         )
+    damaged = f"{file} is damaged: make the record again with {_MADE_BY}."
     try:
         card = json.loads(file.read_text(encoding="utf-8"))
-        version, known = card["version"], {"classes", "data", "settings", "content"} <= card.keys()
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is damaged: make the record again with {_MADE_BY}.") from error
-    if version != VERSION or not known:
+        version = card["version"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise UsageError(damaged) from error
+    if version != VERSION:
         raise UsageError(
             f"{file} is of version {version}, and this program reads version {VERSION}: make the"
             f" record again with {_MADE_BY}."
         )
+    try:
+        names, content = card["classes"], card["content"]
+        numbers = (card["data"]["images"], card["settings"]["images_per_shard"])
+        whole = all(type(number) is int for number in (*numbers, content))
+        whole = whole and min(numbers) >= 1 and content >= 0
+        whole = whole and bool(names) and all(isinstance(name, str) for name in names)
+    except (LookupError, TypeError) as error:
+        raise UsageError(damaged) from error
+    if not whole:
+        raise UsageError(damaged)
     return card
 
 
@@ -147,40 +158,61 @@ class Record:
         self._shards = [_read(file) for file in files]
         self.content = None
         if self.card["content"]:
-            self.content = _load(self.folder / CONTENT)["content"].float()
-        self._index = {
-            image.digest: (shard, i)
-            for shard in self._shards
-            for i, image in enumerate(shard.images)
-        }
+            self.content = read_content(self.folder)
+        self._index: dict[bytes, tuple[_Shard, int]] = {}
+        for shard in self._shards:
+            for i, image in enumerate(shard.images):
+                # Of copies of one image the one with the most answers counts.
+                other = self._index.get(image.digest)
+                if other is None or shard.count(i) > other[0].count(other[1]):
+                    self._index[image.digest] = (shard, i)
         self.most = max(int(shard.arrays["counts"].max()) for shard in self._shards)
 
     def __iter__(self) -> Iterator[tuple[RecordedImage, Answers]]:
         """All images and their answers, in the order in which they were recorded."""
         for shard in self._shards:
             for i, image in enumerate(shard.images):
-                yield image, shard.answers(i)
+                yield image, self._answers(shard, i)
 
     def find(self, digest: bytes) -> tuple[RecordedImage, Answers] | None:
         """The image whose file has this digest, and its answers; None where there is none."""
         if digest not in self._index:
             return None
         shard, i = self._index[digest]
-        return shard.images[i], shard.answers(i)
+        return shard.images[i], self._answers(shard, i)
 
     def has_name(self, file_name: str) -> bool:
         """Whether an image of this name, without its folder, was recorded."""
         name = Path(file_name).name
         return any(Path(i.file_name).name == name for s in self._shards for i in s.images)
 
+    def _answers(self, shard: "_Shard", i: int) -> Answers:
+        """The answers for an image of a shard. They are checked here, because a damaged file may
+        have all its arrays and wrong numbers in them.
+        """
+        answers = shard.answers(i)
+        known = [(answers.classes, len(self.classes))]
+        if self.content is not None:
+            known.append((answers.rows, len(self.content)))
+        numbers = (answers.boxes, answers.logits, answers.rest, answers.queries)
+        if not all(((index >= 0) & (index < end)).all() for index, end in known) or not all(
+            values.isfinite().all() for values in numbers
+        ):
+            raise UsageError(_damaged(shard.file))
+        return answers
+
 
 @dataclass(frozen=True)
 class _Shard:
     """The images of a shard, where the answers of each end, and the arrays in its file."""
 
+    file: Path
     images: list[RecordedImage]
     ends: list[int]
     arrays: dict[str, Tensor]
+
+    def count(self, i: int) -> int:
+        return self.ends[i] - (self.ends[i - 1] if i else 0)
 
     def answers(self, i: int) -> Answers:
         part = slice(self.ends[i - 1] if i else 0, self.ends[i])
@@ -201,7 +233,29 @@ def _read(file: Path) -> _Shard:
         raise UsageError(_damaged(file)) from error
     if lengths != {ends[-1]} or len(ends) != len(images):
         raise UsageError(_damaged(file))
-    return _Shard(images, ends, arrays)
+    return _Shard(file, images, ends, arrays)
+
+
+def read_content(folder: Path) -> Tensor:
+    """The (rows, C) float32 learned content in a record.
+
+    Raises:
+        UsageError: its file is missing or damaged.
+    """
+    file = folder / CONTENT
+    content = _load(file).get("content")
+    if content is None or content.dim() != 2:
+        raise UsageError(_damaged(file))
+    return content.float()
+
+
+def has_content(folder: Path, shard: Path) -> bool:
+    """Whether a record has the learned content of all queries of a shard."""
+    rows = _load(shard)["rows"]
+    try:
+        return not len(rows) or int(rows.max()) < len(read_content(folder))
+    except UsageError:
+        return False
 
 
 def _load(file: Path) -> dict[str, Tensor]:

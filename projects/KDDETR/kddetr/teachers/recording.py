@@ -1,5 +1,6 @@
 """Making a record: run a teacher over images once, shard by shard, and go on where it stopped."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,13 +12,13 @@ from typing import Any, Protocol
 
 import torch
 from detectron2.data.build import trivial_batch_collator
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..checkpoint import atomic_write
 from ..data.images import header_size, read_image
-from ..errors import UsageError
+from ..errors import StorageError, UsageError
 from ..structures import QueryableDetector
 from .answers import Answers, best_answers
 from .coco_results import answers_from_detections
@@ -27,7 +28,9 @@ from .record import (
     VERSION,
     RecordedImage,
     file_digest,
+    has_content,
     read_card,
+    read_content,
     shard_files,
     write_card,
     write_shard,
@@ -114,6 +117,8 @@ def write_record(
         StorageError: it cannot be written.
     """
     path = Path(folder).expanduser()
+    if path.exists() and not path.is_dir():
+        raise StorageError(f"{folder} is a file: name a folder for the record.")
     path.mkdir(parents=True, exist_ok=True)
     if (path / CARD).is_file():
         _require_same(read_card(path), card, folder)
@@ -121,12 +126,13 @@ def write_record(
         write_card(path, card)
     files, step = shard_files(path, card), card["settings"]["images_per_shard"]
     for i, file in enumerate(files):
-        if file.is_file():
+        # A file of content that was lost is made again by asking for the answers once more.
+        if file.is_file() and (not card["content"] or has_content(path, file)):
             yield f"{file.name} is there already"
             continue
         part, started = images[i * step : (i + 1) * step], time.perf_counter()
         entries = [(_below(card["data"]["image_root"], image), a) for image, a in source(part)]
-        _write_content(path / CONTENT, source.content)
+        _write_content(path, source.content)
         write_shard(file, entries)
         rate = len(part) / (time.perf_counter() - started)
         yield f"{file.name} ({i + 1} of {len(files)}): {len(part)} images, {rate:.1f} a second"
@@ -163,7 +169,9 @@ class DetectorSource:
     def __call__(self, images: Sequence[dict]) -> Iterator[Entry]:
         """The best answers of each image."""
         loaded = _Inputs(images, self.mapper)
-        for batch in DataLoader(loaded, collate_fn=trivial_batch_collator, **self.loading):
+        at_once = min(self.loading["batch_size"], len(images))
+        loading = self.loading | {"batch_size": at_once, "collate_fn": trivial_batch_collator}
+        for batch in DataLoader(loaded, **loading):
             inputs, seen = zip(*batch, strict=True)
             yield from zip(seen, self._answers(inputs), strict=True)
 
@@ -272,12 +280,15 @@ def _below(root: str, image: RecordedImage) -> RecordedImage:
     return replace(image, file_name=name)
 
 
-def _write_content(file: Path, content: Tensor | None) -> None:
-    """Write the learned content, where there is more of it than in the file."""
-    if content is None or (file.is_file() and len(load_file(file)["content"]) >= len(content)):
+def _write_content(folder: Path, content: Tensor | None) -> None:
+    """Write the learned content, where there is more of it than in a whole file."""
+    if content is None:
         return
+    with contextlib.suppress(UsageError):  # missing or damaged
+        if len(read_content(folder)) >= len(content):
+            return
     whole = save({"content": content.contiguous()})
-    atomic_write(str(file), lambda stream: stream.write(whole))
+    atomic_write(str(folder / CONTENT), lambda stream: stream.write(whole))
 
 
 def _require_same(found: Mapping[str, Any], card: Mapping[str, Any], folder: str) -> None:

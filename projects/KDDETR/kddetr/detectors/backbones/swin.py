@@ -7,6 +7,7 @@ windows are shifted in every second block at any size, and each used feature has
 from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -70,6 +71,7 @@ def swin(
     for block in backbone.modules():
         if type(block).__name__ == "SwinTransformerBlock":
             block._attn = partial(_attend_padded, block)
+            block.get_attn_mask = partial(_window_mask, block.window_size, block.shift_size)
     return backbone
 
 
@@ -82,5 +84,32 @@ def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
     """
     height, width = x.shape[1:3]
     rows, columns = block.window_size
-    x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+    # An exporter sees that these are whole windows for any size, of which -height % rows says
+    # nothing.
+    below = (height + rows - 1) // rows * rows - height
+    right = (width + columns - 1) // columns * columns - width
+    x = F.pad(x, (0, 0, 0, right, 0, below))
     return type(block)._attn(block, x)[:, :height, :width]
+
+
+def _window_mask(
+    window: tuple[int, int],
+    shift: tuple[int, int],
+    x: Tensor | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor | None:
+    """timm's ``get_attn_mask`` of a block, without assignments to slices, which an exporter cannot
+    follow for maps of any size: (windows, A, A), -100 between tokens of a window of A tokens that
+    came from opposite borders.
+    """
+    if not any(shift) or x is None:
+        return None
+    areas = []
+    for n, side, moved in zip(x.shape[1:3], window, shift, strict=True):
+        place = torch.arange(n, device=x.device)
+        areas.append((place >= n - side).long() + (place >= n - moved).long())
+    area = 3 * areas[0][:, None] + areas[1]
+    area = area.view(x.shape[1] // window[0], window[0], x.shape[2] // window[1], window[1])
+    area = area.transpose(1, 2).reshape(-1, window[0] * window[1])
+    return ((area[:, None] != area[:, :, None]) * -100.0).to(x.dtype)

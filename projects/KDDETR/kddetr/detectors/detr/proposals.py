@@ -5,7 +5,7 @@ Shape letters: B images, S tokens, M levels, K classes, N selected proposals, C 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,11 +28,14 @@ class Proposals:
         unactivated: (B, S, 4) box logits of all tokens, +inf where a token has no usable box. The
             sigmoid of these is the box (1, 1, 1, 1), which has the size of the image and is centred
             on its bottom right corner.
+        scores: (B, S) by which the tokens are selected, without a gradient; -inf where a token has
+            no usable box.
         selected: (B, N) indices of the tokens with the best scores, best first.
     """
 
     logits: Tensor
     unactivated: Tensor
+    scores: Tensor
     selected: Tensor
 
     @property
@@ -92,6 +95,12 @@ class ProposalHead(nn.Module):
         """
         return memory.cached(id(self), lambda: self._propose(memory))
 
+    def choose(self, memory: Memory, selected: Tensor) -> None:
+        """Make these tokens (B, N) the selected ones of a memory whose proposals nobody has asked
+        for, whatever their scores.
+        """
+        memory.cached(id(self), lambda: replace(self._propose(memory), selected=selected))
+
     def predictions_and_targets(
         self, memory: Memory, targets: Sequence[Target]
     ) -> tuple[Predictions, Sequence[Target]]:
@@ -119,7 +128,7 @@ class ProposalHead(nn.Module):
         scores = logits[..., 0] if self.class_agnostic else logits.amax(-1)
         scores = scores.detach().masked_fill(~usable, -math.inf)
         _, selected = best(scores, self.count)
-        return Proposals(logits, unactivated, selected)
+        return Proposals(logits, unactivated, scores, selected)
 
 
 def initial_proposals(shapes: Sequence[tuple[int, int]], padding: Tensor) -> Tensor:

@@ -4,6 +4,9 @@ In an exported graph the size of a feature map is a variable. A tensor made from
 Python's ``min`` of a size, would keep the numbers of the images that the graph was made with.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,7 +21,16 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest of the scores (B, S) of each image in descending order, or all S, and
     their indices.
     """
-    size = scores.shape[1]
-    if isinstance(size, Tensor):  # inside of torch.jit.trace, which has no minimum of sizes
-        size = int(size)
-    return scores.topk(torch.sym_min(count, size), dim=1)
+    if torch.jit.is_tracing():
+        return _scripted()(scores, count)
+    return scores.topk(torch.sym_min(count, scores.shape[1]), dim=1)
+
+
+@functools.cache
+def _scripted() -> Callable[[Tensor, int], tuple[Tensor, Tensor]]:
+    """:func:`best` for torch.jit.trace, which would keep the minimum of the traced image."""
+
+    def best_of_all(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        return scores.topk(min(count, scores.shape[1]), dim=1)
+
+    return torch.jit.script(best_of_all)
