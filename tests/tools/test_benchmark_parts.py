@@ -183,7 +183,7 @@ def test_recomputed_activations_are_not_kept(family):
     kept = {}
     for recompute in (False, True):
         subject = subject_of(tiny_detector(family, checkpoint_activations=recompute))
-        batch = random_batch(1, (64, 96), 2, subject.student.num_classes)
+        batch = random_batch([(64, 96)], 2, subject.student.num_classes)
         kept[recompute] = kept_for_backward(subject, subject.student, batch)
     assert 0 < kept[True] < 0.8 * kept[False]
 
@@ -291,7 +291,7 @@ def test_timed_methods_keep_their_arguments(name):
 
 
 def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():
-    batch = random_batch(2, (64, 96), 2, 5)
+    batch = random_batch([(64, 96)] * 2, 2, 5)
     teacher = FixedAnswers.around(batch, 5)
     assert isinstance(teacher, QueryableDetector)
     memory = teacher.encode(batch)
@@ -305,7 +305,7 @@ def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():
     distance = (own.boxes[0, :, None, :2] - centres).abs()
     assert (distance <= 0.2 * sizes + 1e-6).all(-1).any(-1).all()
     with pytest.raises(UsageError, match="--boxes 1 or more"):
-        FixedAnswers.around(random_batch(2, (64, 96), 0, 5), 5)
+        FixedAnswers.around(random_batch([(64, 96)] * 2, 0, 5), 5)
 
 
 def test_statistics_of_frozen_norms_are_those_of_the_batch_inside_the_context_only():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kddetr.detectors.detr.sampling import IMPLEMENTATIONS
 
-PARTS = ("steps", "shares", "operations", "memory", "student")
+PARTS = ("steps", "shares", "operations", "memory", "sampling", "student")
 BATCH_SIZE = 2  # that of the published measurements of this project
 
 
@@ -24,6 +24,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--own-images", action="store_true", help=own)
     add("--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help="default 2")
     add("--boxes", type=at_least(0), default=10, help="objects in a random image (default 10)")
+    mixed = "every second random image has three quarters of the size"
+    add("--mixed-sizes", action="store_true", help=mixed)
     add("--repeats", type=positive, default=5, help="interleaved repetitions (default 5)")
     add("--warmup", type=at_least(0), default=1, help="repetitions that do not count (default 1)")
     add("--threads", type=positive, help="threads of a CPU (default: those that PyTorch takes)")

@@ -11,6 +11,7 @@ from torch import nn
 from kddetr import KDDETR
 from kddetr.checkpoint import Checkpointer
 from kddetr.engine import Trainer, build, require_sections, resolve_device, seed_everything
+from kddetr.engine.compilation import compile_detectors
 from kddetr.engine.config.calls import needs_no_teacher
 from kddetr.engine.precision import amp_dtype, check_precision
 from kddetr.engine.step import StepTrainer
@@ -103,8 +104,10 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
     with batch_statistics(*untrained):
         for model in untrained:
             model.encode(batch)
+    whole = student if distiller is None else distiller
+    compile_detectors(cfg.train.compile, whole)
     # A teacher decides too, so both kinds of steps have the precision of the whole.
-    amp = amp_dtype(cfg.train.amp, device, student if distiller is None else distiller)
+    amp = amp_dtype(cfg.train.amp, device, whole)
     given = Given()
     plain = _trainer(cfg, student, given, amp)
     distilling = None if distiller is None else _trainer(cfg, distiller, given, amp)
@@ -116,7 +119,9 @@ def _source(cfg: DictConfig, args: Any, num_classes: int, notes: list[str]) -> S
     size = None if args.image_size is None else (args.image_size[0], args.image_size[-1])
     # A recorded teacher knows the images of its record only.
     needed = args.own_images or (is_recorded(cfg.model) and not args.fixed_teacher)
-    if needed or (size is None and not args.fixed_teacher):
+    if needed and args.mixed_sizes:
+        raise UsageError("--mixed-sizes is for random images: leave it out, or --own-images.")
+    if needed or (size is None and not args.fixed_teacher and not args.mixed_sizes):
         own, reason = own_images(cfg, args.batch_size, size)
         if own is not None:
             return own
@@ -125,6 +130,7 @@ def _source(cfg: DictConfig, args: Any, num_classes: int, notes: list[str]) -> S
         notes.append(f"The images are random, because {reason.rstrip('.')}.")
     return RandomImages(
         size=size or DEFAULT_SIZE,
+        mixed=args.mixed_sizes,
         batch_size=args.batch_size,
         boxes=args.boxes,
         num_classes=num_classes,
