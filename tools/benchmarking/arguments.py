@@ -33,6 +33,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--only", type=parts, metavar="PARTS", help=f"measure only some of {names}")
     fixed = "replace the teacher by fixed answers, so that only the student's part is measured"
     add("--fixed-teacher", action="store_true", help=fixed)
+    half = "keep the teacher's large weights in bfloat16 (kddetr.teachers.HalfPrecision)"
+    add("--half-teacher", action="store_true", help=half)
     sampling = "how deformable attention samples; default: the fastest that is there"
     add("--sampling", choices=sorted(IMPLEMENTATIONS), help=sampling)
     add("--json", metavar="FILE", help="also write all figures to this file")

@@ -28,7 +28,6 @@ from .batches import Batch
 from .steps import fill_cache, kinds
 from .subject import Subject
 
-
 ALLOWED = 1.15  # of the peak of the plain step
 
 

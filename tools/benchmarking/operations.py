@@ -3,9 +3,9 @@
 torch.utils.flop_counter counts matrix products, convolutions and, on a GPU, attention. Added here
 are attention on a CPU and bilinear sampling, which is what deformable attention and RoIAlign do at
 their points. Deformable attention is always counted in its grid_sample form, whichever kernel is
-timed, so that no kernel's operations are hidden; all kinds of steps are counted alike. Operations of
-compiled modules are those of the same modules run plainly, because the counter does not see into a
-compiled kernel.
+timed, so that no kernel's operations are hidden; all kinds of steps are counted alike. Operations
+of compiled modules are those of the same modules run plainly, because the counter does not see into
+a compiled kernel.
 """
 
 from collections.abc import Callable

@@ -84,9 +84,9 @@ def _memory(figures: dict[str, Any]) -> list[str]:
 
 
 def _sampling(figures: dict[str, Any]) -> list[str]:
-    if "sampling" not in figures:
+    if "sampled_layer" not in figures:
         return []
-    found = figures["sampling"]
+    found = figures["sampled_layer"]
     lines = [f"seconds of the sampling of one layer of the encoder, {found['places']:,} places"]
     for name, seconds in found["seconds"].items():
         for way, spread in seconds.items():

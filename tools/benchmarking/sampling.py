@@ -26,8 +26,8 @@ Call = tuple[Tensor, Shapes, Tensor, Tensor]  # the arguments of sample_values
 def measure_sampling(
     subject: Subject, batch: Batch, clock: Clock, *, repeats: int, warmup: int
 ) -> dict[str, Any]:
-    """``sampling``: ``places``, how many are sampled, ``seconds`` of ``forward`` and ``backward``
-    of each implementation that the machine has, and the reasons why it lacks the ``missing`` ones.
+    """``sampled_layer``: ``places``, how many are sampled; ``seconds``, forward and backward, of
+    each implementation that the machine has; why it lacks the ``missing`` ones.
 
     Empty for a student without deformable attention.
     """
@@ -47,7 +47,7 @@ def measure_sampling(
         for name, measured in seconds.items()
     }
     places = call[2].shape[:-1].numel()
-    return {"sampling": {"places": places, "seconds": spreads, "missing": missing}}
+    return {"sampled_layer": {"places": places, "seconds": spreads, "missing": missing}}
 
 
 def first_call(subject: Subject, batch: Batch) -> Call | None:
@@ -79,6 +79,8 @@ def first_call(subject: Subject, batch: Batch) -> Call | None:
 
 def _reason(name: str, call: Call) -> str:
     """Why an implementation does not run here; empty where it does."""
+    if name == "triton" and call[0].device.type == "cpu":
+        return "Triton's kernels need a GPU; its interpreter is for tests."
     try:
         with sampled_by(name):
             sample_values(*call)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 from torch import nn
 
@@ -16,6 +17,7 @@ from kddetr.engine.config.calls import needs_no_teacher
 from kddetr.engine.precision import amp_dtype, check_precision
 from kddetr.engine.step import StepTrainer
 from kddetr.errors import UsageError
+from kddetr.teachers import HalfPrecision
 
 from .batches import DEFAULT_SIZE, Batch, RandomImages, Source, own_images
 from .fixed_answers import FixedAnswers
@@ -141,13 +143,15 @@ def _distiller(cfg: DictConfig, args: Any, student: nn.Module, batch: Batch) -> 
     """The distiller of the config around the student; None where the config has none."""
     is_pair = "student" in cfg.model and not needs_no_teacher(cfg.model)
     if not is_pair:
-        if args.fixed_teacher:
+        if args.fixed_teacher or args.half_teacher:
             raise UsageError(
-                "--fixed-teacher needs a config with a teacher, whose points and loss it takes:"
-                " name one under configs/distill."
+                "--fixed-teacher and --half-teacher need a config with a teacher: name one under"
+                " configs/distill."
             )
         return None
     parts: dict[str, Any] = {"student": student}
+    if args.half_teacher:
+        cfg.model.teacher = L(HalfPrecision)(detector=cfg.model.teacher)
     if args.fixed_teacher:
         parts["teacher"] = FixedAnswers.around(batch, student.num_classes)
     model = build(cfg.model, **parts)
