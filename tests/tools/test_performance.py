@@ -12,6 +12,7 @@ import performance
 from benchmarking import tables
 from benchmarking.arguments import parser
 from benchmarking.plan import MEASUREMENTS, Measurement
+from kddetr.engine import load_config
 from kddetr.errors import UsageError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,11 @@ def test_every_measurement_is_a_command_of_the_benchmark(measurement):
         assert (ROOT / args.config_file).is_file()
         assert args.threads == (1 if device == "cpu" else None)
         assert tuple(args.opts) == measurement.overrides
+
+
+def test_configs_of_the_measurements_take_their_overrides():
+    for config, overrides in {(m.config, m.overrides) for m in MEASUREMENTS}:
+        load_config(str(ROOT / config), list(overrides))
 
 
 def test_measurements_have_names_of_their_own():
