@@ -43,8 +43,8 @@ def main() -> None:
     args = parser.parse_args()
     chosen = [] if args.page_only else choose(args.device, args.only)
     if args.list:
-        for measurement in chosen:
-            print(shlex.join(command(measurement, args.device)))
+        lines = [line for m in chosen for line in (*m.before, command(m, args.device))]
+        print("\n".join(dict.fromkeys(map(shlex.join, lines))))
         return
     failed = []
     for measurement in chosen:
@@ -87,10 +87,14 @@ def run(measurement: Measurement, device: str, file: Path, again: bool) -> bool:
     if not again and results.get(measurement.name, {}).get("arguments") == arguments:
         print(f"{measurement.name}: measured already", flush=True)
         return True
-    print(f"{measurement.name}: {shlex.join(command(measurement, device))}", flush=True)
+    for words in (*measurement.before, command(measurement, device)):
+        print(f"{measurement.name}: {shlex.join(words)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "figures.json"
-        if not benchmark(["--json", str(found), *arguments]):
+        if not all(map(program, measurement.before)):
+            return False
+        python, tool, *rest = command(measurement, device)
+        if not program([python, tool, "--json", str(found), *rest]):
             return False
         figures = json.loads(found.read_text(encoding="utf-8"))
     results[measurement.name] = {"name": measurement.name, "arguments": arguments, **figures}
@@ -101,10 +105,9 @@ def run(measurement: Measurement, device: str, file: Path, again: bool) -> bool:
     return True
 
 
-def benchmark(arguments: list[str]) -> bool:
-    """Run tools/benchmark.py in a process of its own; returns whether it succeeded."""
-    program = [sys.executable, str(ROOT / "tools" / "benchmark.py")]
-    return subprocess.run([*program, *arguments], cwd=ROOT, check=False).returncode == 0
+def program(words: Sequence[str]) -> bool:
+    """Run ``python FILE ...`` in a process of its own; returns whether it succeeded."""
+    return subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=False).returncode == 0
 
 
 def write_page(docs: Path) -> None:

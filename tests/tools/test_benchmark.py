@@ -40,7 +40,8 @@ def test_every_figure_of_a_pair_is_there(of_a_pair):
     for spread in of_a_pair["seconds"].values():
         assert len(spread["values"]) == 2
         assert spread["min"] <= spread["median"] <= spread["max"]
-    ratios = {"step_over_plain", "step_over_floor", "step_over_ideal", "peak_over_plain"}
+    ratios = {f"step_over_{name}" for name in ("plain", "floor", "ideal")}
+    ratios |= {"peak_over_plain", "peak_over_bound"}
     assert set(of_a_pair["ratios"]) == ratios
     kinds = {"teacher", "plain_step", "distillation_step"}
     assert set(of_a_pair["operations"]) == set(of_a_pair["memory"]) == kinds
@@ -104,6 +105,19 @@ def test_a_fixed_teacher_leaves_the_cost_of_the_points(tmp_path: Path):
     assert figures["operations"]["distillation_step"] > figures["operations"]["plain_step"]
 
 
+def test_a_teacher_in_half_precision_and_compiled_modules_are_measured(tmp_path: Path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        "benchmarking.subject.compile_detectors", lambda wanted, model: compiled.append(wanted)
+    )
+    file = tmp_path / "figures.json"
+    words = ("--half-teacher", "--only", "steps,operations", "--json", str(file))
+    benchmark("configs/quickstart/distilled.py", *SMALL, *words, "--", "train.compile.student=true")
+    figures = json.loads(file.read_text())
+    assert figures["teacher"] == "HalfPrecision" and figures["operations"]["teacher"] == 0
+    assert compiled == [{"student": True, "teacher": False}]
+
+
 def test_own_images_are_loaded_and_resized(tmp_path: Path):
     name, file = write_dataset(tmp_path / "data"), tmp_path / "figures.json"
     data = [f"dataloader.train.{kind}.names={name}" for kind in ("dataset", "unlabeled")]
@@ -125,7 +139,8 @@ def test_own_images_are_loaded_and_resized(tmp_path: Path):
         (["--only", "step"], "'step' is none of steps, shares"),
         (["--device", "tpu"], "must be auto, cpu or cuda, not 'tpu'"),
         (["--json", "no/such/folder/x.json"], "there is no folder no/such/folder, make it."),
-        (["--fixed-teacher"], "--fixed-teacher needs a config with a teacher"),
+        (["--fixed-teacher"], "--fixed-teacher and --half-teacher need a config with a teacher"),
+        (["--own-images", "--mixed-sizes"], "--mixed-sizes is for random images"),
         (["--own-images", "--", "dataloader=null"], "but the config has no dataloader.train."),
         (
             ["--device", "cpu", "train.amp={enabled:true,dtype:float16}"],

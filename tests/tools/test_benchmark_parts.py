@@ -13,15 +13,23 @@ from detectron2.layers import FrozenBatchNorm2d, ROIAlign
 from torch import nn
 
 from benchmarking.alone import first_and_last, measure_alone
-from benchmarking.batches import random_batch
+from benchmarking.batches import RandomImages, random_batch
 from benchmarking.clock import Clock, Spread
 from benchmarking.fixed_answers import FixedAnswers
-from benchmarking.memory import allocated, kept_for_backward, measure_memory, size_of
+from benchmarking.memory import (
+    allocated,
+    bound,
+    kept_for_backward,
+    measure_memory,
+    memory_ratio,
+    size_of,
+)
 from benchmarking.operations import count_operations, counted
+from benchmarking.sampling import first_call, measure_sampling
 from benchmarking.shares import Timers, shares_of, time_shares, timed_parts
 from benchmarking.steps import run_step, time_steps
 from benchmarking.weights import batch_statistics, is_here, is_recorded, replace_missing, untrained
-from kddetr.detectors.detr.sampling import sample_values
+from kddetr.detectors.detr.sampling import IMPLEMENTATIONS, sample_values
 from kddetr.engine import build, load_config
 from kddetr.errors import UsageError
 from kddetr.points import GeneralSampler
@@ -119,6 +127,55 @@ def test_region_pooling_is_counted(ratio, samples):
     assert counted(lambda: pool(maps, regions).sum().backward()) == 2 * forward
 
 
+def test_operations_of_a_compiled_module_are_counted():
+    model, x = nn.Linear(8, 16), torch.rand(4, 8)
+    model.compile(backend="eager")
+    assert counted(lambda: model(x)) == 2 * 4 * 8 * 16
+
+
+def test_implementations_of_sampling_are_timed_forward_and_backward(monkeypatch):
+    def broken(*_: object) -> None:
+        raise ImportError("there is no such package")
+
+    monkeypatch.setitem(IMPLEMENTATIONS, "library", broken)
+    subject = tiny_pair("dino")
+    values, shapes, locations, weights = first_call(subject, subject.source.next())
+    assert values.shape[1] == sum(height * width for height, width in shapes)
+    assert locations.shape[:-1] == weights.shape and locations.requires_grad
+    before = set(IMPLEMENTATIONS)
+    found = measure_sampling(subject, subject.source.next(), Ticks(), repeats=2, warmup=1)
+    found = found["sampled_layer"]
+    assert found["missing"]["library"] == "there is no such package"
+    assert "need a GPU" in found["missing"]["triton"]
+    assert set(found["seconds"]) == {"gather", "grid_sample"} and set(IMPLEMENTATIONS) == before
+    for seconds in found["seconds"].values():
+        assert {way: spread["values"] for way, spread in seconds.items()} == {
+            "forward": [1.0, 1.0],
+            "backward": [1.0, 1.0],
+        }
+
+
+def test_a_student_without_deformable_attention_samples_nothing():
+    subject = tiny_pair("dab_detr")
+    assert measure_sampling(subject, subject.source.next(), Ticks(), repeats=1, warmup=0) == {}
+
+
+def test_memory_is_compared_with_its_bound():
+    peaks = {"teacher": 10, "plain_step": 100, "distillation_step": 150}
+    memory = {name: {"peak": peak} for name, peak in peaks.items()}
+    assert bound(memory) == pytest.approx(1.15 * 100 + 10)
+    ratios = memory_ratio(memory)
+    assert ratios == pytest.approx({"peak_over_plain": 1.4, "peak_over_bound": 150 / 125})
+
+
+def test_every_second_image_is_smaller_where_sizes_are_mixed():
+    size = {"batch_size": 3, "boxes": 1, "num_classes": 2}
+    source = RandomImages(size=(64, 96), mixed=True, **size)
+    shapes = [tuple(x["image"].shape[1:]) for x in source.next()]
+    assert shapes == [(64, 96), (48, 72), (64, 96)] and "and 48 x 72" in source.name
+    assert all(x["instances"].image_size == s for x, s in zip(source.next(), shapes, strict=True))
+
+
 def test_operations_of_a_distillation_step_grow_with_its_points():
     found = []
     for number in (4, 8, 12):
@@ -183,7 +240,7 @@ def test_recomputed_activations_are_not_kept(family):
     kept = {}
     for recompute in (False, True):
         subject = subject_of(tiny_detector(family, checkpoint_activations=recompute))
-        batch = random_batch(1, (64, 96), 2, subject.student.num_classes)
+        batch = random_batch([(64, 96)], 2, subject.student.num_classes)
         kept[recompute] = kept_for_backward(subject, subject.student, batch)
     assert 0 < kept[True] < 0.8 * kept[False]
 
@@ -291,7 +348,7 @@ def test_timed_methods_keep_their_arguments(name):
 
 
 def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():
-    batch = random_batch(2, (64, 96), 2, 5)
+    batch = random_batch([(64, 96)] * 2, 2, 5)
     teacher = FixedAnswers.around(batch, 5)
     assert isinstance(teacher, QueryableDetector)
     memory = teacher.encode(batch)
@@ -305,7 +362,7 @@ def test_fixed_answers_are_a_queryable_detector_with_boxes_around_the_objects():
     distance = (own.boxes[0, :, None, :2] - centres).abs()
     assert (distance <= 0.2 * sizes + 1e-6).all(-1).any(-1).all()
     with pytest.raises(UsageError, match="--boxes 1 or more"):
-        FixedAnswers.around(random_batch(2, (64, 96), 0, 5), 5)
+        FixedAnswers.around(random_batch([(64, 96)] * 2, 0, 5), 5)
 
 
 def test_statistics_of_frozen_norms_are_those_of_the_batch_inside_the_context_only():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import performance
 from benchmarking import tables
 from benchmarking.arguments import parser
 from benchmarking.plan import MEASUREMENTS, Measurement
+from kddetr.engine import load_config
 from kddetr.errors import UsageError, exit_on_user_error
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,6 +25,7 @@ TINY = Measurement(
     repeats=1,
     flags=("--warmup", "0", "--only", "steps,operations"),
 )
+DERIVED = ("where", "shares", "memory", "student")  # from measurements of other tables
 PAGE = "before\n<!-- measured on cpu: steps -->\nold\n<!-- end -->\nafter\n"
 
 
@@ -50,8 +53,9 @@ def test_the_page_is_what_its_files_say():
 def test_the_page_shows_every_measured_table():
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     shown = {(m[2], m[3]) for m in tables.BLOCK.finditer(page)}
-    assert shown >= {("cpu", name) for name in tables.TABLES}
-    assert ("cuda", "where") in shown
+    measured = {(device, m.table) for m in MEASUREMENTS for device in m.devices}
+    further = {(device, name) for device in performance.DEVICES for name in DERIVED}
+    assert shown == measured | further
 
 
 @pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda m: m.name)
@@ -63,21 +67,26 @@ def test_every_measurement_is_a_command_of_the_benchmark(measurement):
         assert tuple(args.opts) == measurement.overrides
 
 
+def test_configs_of_the_measurements_take_their_overrides():
+    for config, overrides in {(m.config, m.overrides) for m in MEASUREMENTS}:
+        load_config(str(ROOT / config), list(overrides))
+
+
 def test_measurements_have_names_of_their_own():
     names = [m.name for m in MEASUREMENTS]
     assert len(set(names)) == len(names)
     assert not {*names} & {m.table for m in MEASUREMENTS}
-    assert {m.table for m in MEASUREMENTS} <= set(tables.TABLES)
+    assert {m.table for m in MEASUREMENTS} | {*DERIVED} == set(tables.TABLES)
 
 
 def test_a_measurement_is_made_once_and_shown(docs, monkeypatch, capsys):
-    def run_here(arguments: list[str]) -> bool:
+    def run_here(words: list[str]) -> bool:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["benchmark.py", *arguments])
+            patch.setattr(sys, "argv", words[1:])
             benchmark.main()
         return True
 
-    monkeypatch.setattr(performance, "benchmark", run_here)
+    monkeypatch.setattr(performance, "program", run_here)
     program("--docs", str(docs), "--only", "tiny_64")
     file = docs / "performance" / "cpu.jsonl"
     (result,) = map(json.loads, file.read_text().splitlines())
@@ -95,16 +104,66 @@ def test_an_interrupted_series_goes_on_with_what_is_missing(docs, monkeypatch):
     file = docs / "performance" / "cpu.jsonl"
     file.parent.mkdir()
     file.write_text(json.dumps(done) + "\n")
-    monkeypatch.setattr(performance, "benchmark", lambda _: pytest.fail("it ran"))
+    monkeypatch.setattr(performance, "program", lambda _: pytest.fail("it ran"))
     assert performance.run(TINY, "cpu", file, again=False)
 
 
 def test_a_failed_measurement_is_named(docs, monkeypatch, capsys):
-    monkeypatch.setattr(performance, "benchmark", lambda _: False)
+    monkeypatch.setattr(performance, "program", lambda _: False)
     with pytest.raises(SystemExit) as stopped:
         program("--docs", str(docs))
     assert stopped.value.code == 2
     assert "These could not be measured: tiny_64" in capsys.readouterr().err
+
+
+def test_what_a_measurement_needs_is_made_before_it(docs, monkeypatch):
+    needing = replace(TINY, before=(("python", "make.py"), ("python", "record.py")))
+    ran: list[str] = []
+
+    def fails_at(file: str):
+        return lambda words: ran.append(words[1]) or words[1] != file
+
+    monkeypatch.setattr(performance, "program", fails_at("record.py"))
+    assert not performance.run(needing, "cpu", docs / "x.jsonl", again=False)
+    assert ran == ["make.py", "record.py"]
+
+
+def test_tables_of_variants_show_figures(of_a_run):
+    """Those of steps in several ways, of a recorded teacher, of memory and of samplings."""
+    spread = {"median": 2.0, "min": 1.0, "max": 3.0}
+    ways = {"forward": spread, "backward": spread}
+    sizes = {"teacher": 1, "plain_step": 4, "distillation_step": 7}
+    result = {
+        "seconds": dict.fromkeys(("teacher", "plain_step", "distillation_step"), spread),
+        "ratios": {"step_over_plain": spread},
+        "operations": {"plain_step": 4, "distillation_step": 5},
+        "memory": {name: {"peak": size * tables.GIB} for name, size in sizes.items()},
+        "sampled_layer": {"places": 1234, "seconds": {"gather": ways}},
+    }
+    rows = {name: of_a_run(name, result) for name in ("compile", "batching", "recorded")}
+    assert rows["compile"][0].endswith("| 2 (1 to 3) | 2 (1 to 3) | 2 (1 to 3) | 7.00 |")
+    assert rows["recorded"][0].endswith("| 2 | 2 | **2.00** (1.00 to 3.00) | 1.25 |")
+    assert len(rows["batching"]) == 2
+    # 1.15 x 4 + 1 = 5.6, of which 7 is 1.25.
+    memory = of_a_run("steps", result, shown="memory")
+    assert memory[0].endswith("| 1.00 | 4.00 | 5.60 | 7.00 | **1.25** |")
+    assert of_a_run("sampling", result)[0].endswith("gather | 320 x 320 | 1,234 | 2e+03 | 2e+03 |")
+
+
+@pytest.fixture
+def of_a_run():
+    """The rows of a table on a CPU all of whose measurements have the same figures."""
+
+    def rows(name: str, result: dict, shown: str = "") -> list[str]:
+        found = {
+            m.name: result | {"precision": "float32", "arguments": m.arguments("cpu")}
+            for m in MEASUREMENTS
+            if m.table == name
+        }
+        text = tables.TABLES[shown or name](found, "cpu")
+        return text.partition("\n\n")[0].splitlines()[2:]
+
+    return rows
 
 
 def test_commands_are_listed(capsys):

@@ -2,7 +2,8 @@
 
 Pre-processing is what comes before the first layer with weights begins (pixels to the device,
 normalisation, joining images), post-processing what comes after the last one has ended (boxes from
-their offsets, selection or NMS, scaling to the file's size). Reading files is not part of it.
+their offsets, selection or NMS, scaling to the file's size). Reading files is not part of it. The
+student is never compiled here: the moments of its layers could not be seen.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import nn
 
 from .batches import Batch
 from .clock import Clock, Spread
-from .operations import count_detection
+from .operations import count_detection, uncompiled
 from .subject import Subject
 
 BATCH_SIZES = (1, 8)
@@ -34,7 +35,7 @@ def measure_alone(
     images = [{k: v for k, v in x.items() if k != "instances"} for x in batch]
     seconds: dict[int, list[tuple[float, float, float]]] = {size: [] for size in BATCH_SIZES}
     student.eval()
-    with torch.no_grad():
+    with torch.no_grad(), uncompiled():
         operations = count_detection(student, images[:1])
         ends = first_and_last(student, images[:1])
         for _ in range(warmup + repeats):

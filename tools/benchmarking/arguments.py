@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from kddetr.detectors.detr.sampling import IMPLEMENTATIONS
 
-PARTS = ("steps", "shares", "operations", "memory", "student")
+PARTS = ("steps", "shares", "operations", "memory", "sampling", "student")
 BATCH_SIZE = 2  # that of the published measurements of this project
 
 
@@ -24,6 +24,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--own-images", action="store_true", help=own)
     add("--batch-size", type=positive, default=BATCH_SIZE, metavar="N", help="default 2")
     add("--boxes", type=at_least(0), default=10, help="objects in a random image (default 10)")
+    mixed = "every second random image has three quarters of the size"
+    add("--mixed-sizes", action="store_true", help=mixed)
     add("--repeats", type=positive, default=5, help="interleaved repetitions (default 5)")
     add("--warmup", type=at_least(0), default=1, help="repetitions that do not count (default 1)")
     add("--threads", type=positive, help="threads of a CPU (default: those that PyTorch takes)")
@@ -31,6 +33,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--only", type=parts, metavar="PARTS", help=f"measure only some of {names}")
     fixed = "replace the teacher by fixed answers, so that only the student's part is measured"
     add("--fixed-teacher", action="store_true", help=fixed)
+    half = "keep the teacher's large weights in bfloat16 (kddetr.teachers.HalfPrecision)"
+    add("--half-teacher", action="store_true", help=half)
     sampling = "how deformable attention samples; default: the fastest that is there"
     add("--sampling", choices=sorted(IMPLEMENTATIONS), help=sampling)
     add("--json", metavar="FILE", help="also write all figures to this file")

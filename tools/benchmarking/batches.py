@@ -3,7 +3,7 @@
 A source has ``name``, for the report, ``loads``, whether a batch is read from files, and ``next``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,15 +33,31 @@ class Source(Protocol):
 
 
 class RandomImages:
-    """One batch of random pixels with random objects, the same at every repetition."""
+    """One batch of random pixels with random objects, the same at every repetition.
+
+    Args:
+        size: (height, width).
+        mixed: every second image has three quarters of the size.
+        batch_size, boxes, num_classes: of the batch and of each of its images.
+    """
 
     loads = False
 
     def __init__(
-        self, *, size: tuple[int, int], batch_size: int, boxes: int, num_classes: int
+        self,
+        *,
+        size: tuple[int, int],
+        mixed: bool = False,
+        batch_size: int,
+        boxes: int,
+        num_classes: int,
     ) -> None:
-        self.name = f"random images of {size[0]} x {size[1]} with {boxes} objects each"
-        self.batch = random_batch(batch_size, size, boxes, num_classes)
+        height, width = size
+        smaller = (height * 3 // 4, width * 3 // 4) if mixed else size
+        which = f"{height} x {width}" + (f" and {smaller[0]} x {smaller[1]}" if mixed else "")
+        self.name = f"random images of {which} with {boxes} objects each"
+        sizes = [smaller if i % 2 else size for i in range(batch_size)]
+        self.batch = random_batch(sizes, boxes, num_classes)
 
     def next(self) -> Batch:
         """The batch."""
@@ -64,16 +80,15 @@ class OwnImages:
         return next(self.batches)
 
 
-def random_batch(images: int, size: tuple[int, int], boxes: int, classes: int) -> Batch:
-    """Images of random pixels, (height, width) = ``size``, with random boxes and classes."""
-    height, width = size
+def random_batch(sizes: Sequence[tuple[int, int]], boxes: int, classes: int) -> Batch:
+    """Images of random pixels of these sizes, (height, width), with random boxes and classes."""
     batch = []
-    for i in range(images):
+    for i, (height, width) in enumerate(sizes):
         low = torch.rand(boxes, 2) * 0.7
         corners = torch.cat([low, low + 0.05 + 0.25 * torch.rand(boxes, 2)], dim=1)
         scale = torch.tensor([width, height, width, height])
         pixels = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-        objects = Instances(size)
+        objects = Instances((height, width))
         objects.gt_boxes = Boxes(corners * scale)
         objects.gt_classes = torch.randint(0, classes, (boxes,))
         given = {"image_id": i, "height": height, "width": width}

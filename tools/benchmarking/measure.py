@@ -17,6 +17,7 @@ from .clock import Clock, Spread
 from .environment import environment
 from .memory import measure_memory, memory_ratio
 from .operations import count_operations
+from .sampling import measure_sampling
 from .shares import time_shares
 from .steps import kinds, time_steps, yardsticks
 from .subject import Subject, build_subject
@@ -82,6 +83,8 @@ def _measure_parts(subject: Subject, args: Any, figures: dict[str, Any]) -> None
         memory = measure_memory(subject, batch)
         figures["memory"] = memory
         figures.setdefault("ratios", {}).update(memory_ratio(memory))
+    if "sampling" in parts:
+        figures |= measure_sampling(subject, batch, clock, **often)
     if "student" in parts:
         figures["student_alone"] = measure_alone(subject, batch, clock, **often)
 

@@ -28,6 +28,8 @@ from .batches import Batch
 from .steps import fill_cache, kinds
 from .subject import Subject
 
+ALLOWED = 1.15  # of the peak of the plain step
+
 
 def measure_memory(subject: Subject, batch: Batch) -> dict[str, dict[str, int]]:
     """Bytes of each kind: ``peak``, of it ``fixed`` (weights and states of the optimizer), and of a
@@ -63,13 +65,22 @@ def measure_memory(subject: Subject, batch: Batch) -> dict[str, dict[str, int]]:
 
 def memory_ratio(memory: dict[str, dict[str, int]]) -> dict[str, float]:
     """``peak_over_plain``: (peak of a distillation step - peak of the teacher's forward pass, its
-    weights included) / peak of the plain step; empty for a plain detector.
+    weights included) / peak of the plain step. ``peak_over_bound``: peak of a distillation step /
+    :func:`bound`. Empty for a plain detector.
     """
     if "distillation_step" not in memory:
         return {}
     peaks = {name: sizes["peak"] for name, sizes in memory.items()}
     rest = peaks["distillation_step"] - peaks["teacher"]
-    return {"peak_over_plain": rest / peaks["plain_step"]}
+    over_bound = peaks["distillation_step"] / bound(memory)
+    return {"peak_over_plain": rest / peaks["plain_step"], "peak_over_bound": over_bound}
+
+
+def bound(memory: dict[str, dict[str, int]]) -> float:
+    """The bytes that a distillation step should not exceed: ``ALLOWED`` x the peak of the plain
+    step + the teacher's weights and one forward pass.
+    """
+    return ALLOWED * memory["plain_step"]["peak"] + memory["teacher"]["peak"]
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:

@@ -3,10 +3,13 @@
 torch.utils.flop_counter counts matrix products, convolutions and, on a GPU, attention. Added here
 are attention on a CPU and bilinear sampling, which is what deformable attention and RoIAlign do at
 their points. Deformable attention is always counted in its grid_sample form, whichever kernel is
-timed, so that no kernel's operations are hidden; all kinds of steps are counted alike.
+timed, so that no kernel's operations are hidden; all kinds of steps are counted alike. Operations
+of compiled modules are those of the same modules run plainly, because the counter does not see into
+a compiled kernel.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -43,9 +46,14 @@ def count_detection(student: nn.Module, batch: Batch) -> int:
 def counted(run: Callable[[], Any]) -> int:
     """The operations of a call."""
     counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    with sampled_by("grid_sample"), counter:
+    with sampled_by("grid_sample"), uncompiled(), counter:
         run()
     return counter.get_total_flops()
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Inside, compiled modules run plainly."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def _attention(query, key, value, *_, out_shape=None, **__) -> int:

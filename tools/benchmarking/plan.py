@@ -5,13 +5,16 @@ from dataclasses import dataclass
 DISTILL, DETECTORS = "configs/distill", "configs/detectors"
 DAB = "dab_detr_r18_from_dab_detr_r50"
 DINO = "dino_r18_from_dino_r50"
+SHORT = {DAB: "DAB-DETR R18 from R50", DINO: "DINO R18 from R50"}
 PAIRS = {
-    "DAB-DETR R18 from R50": DAB,
+    SHORT[DAB]: DAB,
     "Deformable DETR R18 from R50": "deformable_detr_r18_from_deformable_detr_r50",
-    "DINO R18 from R50": DINO,
+    SHORT[DINO]: DINO,
     "Faster R-CNN R50 from DINO R50": "faster_rcnn_r50_from_dino_r50",
 }
 AMP = "train.amp.enabled=true"
+STEPS = ("--only", "steps,operations,memory")
+ON_CARD = ("cuda",)
 RETINANET = "model.student.name=COCO-Detection/retinanet_R_50_FPN_1x.yaml"
 FCOS = (
     "model.student.name=COCO-Detection/fcos_R_50_FPN_1x.py",
@@ -33,6 +36,7 @@ class Measurement:
         overrides: of the config.
         repeats: interleaved repetitions.
         devices: on which it is measured.
+        before: commands that make what it needs, and nothing where that is there already.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Measurement:
     overrides: tuple[str, ...] = ()
     repeats: int = 5
     devices: tuple[str, ...] = ("cpu", "cuda")
+    before: tuple[tuple[str, ...], ...] = ()
 
     def arguments(self, device: str) -> list[str]:
         """The arguments of tools/benchmark.py. One thread of a CPU: other programs on the machine
@@ -63,15 +68,16 @@ def _steps() -> list[Measurement]:
             name, file = f"{config}_{side}", f"{DISTILL}/{config}.py"
             repeats = 5 if side == 320 else 3
             found.append(Measurement(name, "steps", label, file, (side, side), repeats=repeats))
-    large = Measurement(
-        f"{DINO}_800x1333",
+    large = (f"{DINO}_800x1333", "steps", SHORT[DINO], f"{DISTILL}/{DINO}.py", (800, 1333))
+    recomputed = Measurement(
+        f"{DAB}_320_recomputed",
         "steps",
-        "DINO R18 from R50",
-        f"{DISTILL}/{DINO}.py",
-        (800, 1333),
-        repeats=3,
+        f"{SHORT[DAB]}, activations recomputed",
+        f"{DISTILL}/{DAB}.py",
+        (320, 320),
+        overrides=("model.student.checkpoint_activations=true",),
     )
-    return [*found, large]
+    return [*found, recomputed, Measurement(*large, repeats=3)]
 
 
 def _points() -> list[Measurement]:
@@ -152,27 +158,146 @@ def _memory() -> list[Measurement]:
     ]
 
 
-def _float32() -> list[Measurement]:
-    """The same steps in float32, where a GPU takes bfloat16 by itself."""
+def _recorded() -> list[Measurement]:
+    """A student on the bundled images, with recorded answers and with its teacher in the loop.
+
+    The record is that of a small detector with random weights and 100 queries, as many answers of
+    an image as a record keeps: what a recorded step costs does not depend on who has answered.
+    """
+    folder = "output/performance"
+    data, record = f"{folder}/quickstart", f"{folder}/record"
+    untrained = "model.teacher.detector._target_=benchmarking.weights.untrained"
+    before = (
+        ("python", "tools/make_quickstart_data.py", "--root", data),
+        (
+            *("python", "tools/record_teacher.py", "--output", record),
+            *("--config-file", "configs/quickstart/distilled.py", "--images", f"{data}/train"),
+            *("--categories", f"{data}/train_labeled.json"),
+            *(untrained, "model.teacher.detector.checkpoint="),
+            "model.teacher.detector.model.num_queries=100",
+        ),
+    )
+    images = (
+        "model.student.num_classes=10",
+        f"dataloader.train.dataset.json_file={data}/train_labeled.json",
+        f"dataloader.train.dataset.image_root={data}/train",
+        "dataloader.test=null",
+    )
+    rows = {
+        "recorded": ("custom_recorded", (f"model.teacher.path={record}",), before),
+        "live": ("custom_dino", (), before[:1]),
+    }
     return [
         Measurement(
-            f"{config}_640_float32",
-            "steps",
-            label,
+            f"dino_{name}_320",
+            "recorded",
+            f"DINO R18, {name}",
+            f"{DISTILL}/{config}.py",
+            (320, 320),
+            flags=("--own-images", "--only", "steps,operations"),
+            overrides=(*overrides, *images),
+            before=commands,
+        )
+        for name, (config, overrides, commands) in rows.items()
+    ]
+
+
+def _precision() -> list[Measurement]:
+    """What mixed precision saves, and a teacher whose weights are in half precision too."""
+    bfloat16 = (AMP, "train.amp.dtype=bfloat16")
+    rows: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+        "float32": ("", (), ("train.amp.enabled=false",)),
+        "bfloat16": ("", (), bfloat16),
+        "float16": ("", (), (AMP, "train.amp.dtype=float16")),
+        "half_teacher": (", HalfPrecision teacher", ("--half-teacher",), bfloat16),
+    }
+    return [
+        Measurement(
+            f"{config}_640_{name}",
+            "precision",
+            label + suffix,
             f"{DISTILL}/{config}.py",
             (640, 640),
-            overrides=("train.amp.enabled=false",),
-            devices=("cuda",),
+            (*flags, *STEPS),
+            overrides,
+            devices=ON_CARD,
         )
-        for label, config in PAIRS.items()
+        for config, label in SHORT.items()
+        for name, (suffix, flags, overrides) in rows.items()
+    ]
+
+
+def _compiled() -> list[Measurement]:
+    """What torch.compile saves; on a CPU of the pair that compiles fastest only."""
+    teacher, student = "train.compile.teacher=true", "train.compile.student=true"
+    rows = {
+        "plainly": ("not compiled", ()),
+        "compiled_teacher": ("teacher compiled", (teacher,)),
+        "compiled": ("teacher and student compiled", (teacher, student)),
+    }
+    return [
+        Measurement(
+            f"{config}_{side}_{name}",
+            "compile",
+            f"{label}, {words}",
+            f"{DISTILL}/{config}.py",
+            (side, side),
+            STEPS,
+            overrides,
+            devices=devices,
+        )
+        for config, label, side, devices in (
+            (DAB, SHORT[DAB], 320, ("cpu",)),
+            (DAB, SHORT[DAB], 640, ON_CARD),
+            (DINO, SHORT[DINO], 640, ON_CARD),
+        )
+        for name, (words, overrides) in rows.items()
+    ]
+
+
+def _batching() -> list[Measurement]:
+    """Two images of different sizes, each through the backbone by itself, or padded together."""
+    keys = ("model.student.backbone_batching", "model.teacher.model.backbone_batching")
+    return [
+        Measurement(
+            f"{config}_{side}_{way}",
+            "batching",
+            f"{label}, {way}",
+            f"{DISTILL}/{config}.py",
+            (side, side),
+            ("--mixed-sizes", *STEPS),
+            tuple(f"{key}={way}" for key in keys),
+            devices=devices,
+        )
+        for config, label, side, devices in (
+            (DINO, SHORT[DINO], 320, ("cpu",)),
+            (DAB, SHORT[DAB], 640, ON_CARD),
+            (DINO, SHORT[DINO], 640, ON_CARD),
+        )
+        for way in ("by_size", "padded")
+    ]
+
+
+def _sampling() -> list[Measurement]:
+    """The implementations of deformable attention's sampling, all in one run."""
+    label, config = SHORT[DINO], f"{DISTILL}/{DINO}.py"
+    return [
+        Measurement(
+            f"sampling_{side}", "sampling", label, config, (side, side), ("--only", "sampling")
+        )
+        for side in (320, 640)
     ]
 
 
 MEASUREMENTS = (
     *_steps(),
-    *_float32(),
     *_points(),
     *_adapter(),
     *_objects(),
     *_memory(),
+    *_recorded(),
+    *_precision(),
+    *_compiled(),
+    *_batching(),
+    *_sampling(),
 )

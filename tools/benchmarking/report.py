@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .memory import ALLOWED
+
 GIB = 2**30
 NAMES = {
     "data_loading": "data loading",
@@ -19,7 +21,7 @@ NAMES = {
 
 def report(figures: dict[str, Any]) -> str:
     """What was measured, a line for each figure."""
-    sections = (_head, _times, _operations, _memory, _shares, _student)
+    sections = (_head, _times, _operations, _memory, _shares, _sampling, _student)
     return "\n".join(line for section in sections for line in section(figures))
 
 
@@ -71,9 +73,24 @@ def _memory(figures: dict[str, Any]) -> list[str]:
         kept = "" if kept is None else f"; {kept / GIB:6.3f}"
         peak, fixed = sizes["peak"] / GIB, sizes["fixed"] / GIB
         lines.append(f"  {NAMES[name]:38} {peak:8.3f}, {fixed:6.3f}{kept}")
-    if "peak_over_plain" in figures["ratios"]:
-        ratio = figures["ratios"]["peak_over_plain"]
-        lines.append(f"  {'(distillation - teacher) / plain':38} {ratio:8.3f}")
+    labels = {
+        "peak_over_plain": "(distillation - teacher) / plain",
+        "peak_over_bound": f"distillation / ({ALLOWED} plain + teacher)",
+    }
+    for name, label in labels.items():
+        if name in figures["ratios"]:
+            lines.append(f"  {label:38} {figures['ratios'][name]:8.3f}")
+    return lines
+
+
+def _sampling(figures: dict[str, Any]) -> list[str]:
+    if "sampled_layer" not in figures:
+        return []
+    found = figures["sampled_layer"]
+    lines = [f"seconds of the sampling of one layer of the encoder, {found['places']:,} places"]
+    for name, seconds in found["seconds"].items():
+        for way, spread in seconds.items():
+            lines.append(f"  {name + ', ' + way:38} {_spread(spread)}")
     return lines
 
 

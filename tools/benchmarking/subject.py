@@ -5,16 +5,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 from torch import nn
 
 from kddetr import KDDETR
 from kddetr.checkpoint import Checkpointer
 from kddetr.engine import Trainer, build, require_sections, resolve_device, seed_everything
+from kddetr.engine.compilation import compile_detectors
 from kddetr.engine.config.calls import needs_no_teacher
 from kddetr.engine.precision import amp_dtype, check_precision
 from kddetr.engine.step import StepTrainer
 from kddetr.errors import UsageError
+from kddetr.teachers import HalfPrecision
 
 from .batches import DEFAULT_SIZE, Batch, RandomImages, Source, own_images
 from .fixed_answers import FixedAnswers
@@ -103,8 +106,10 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
     with batch_statistics(*untrained):
         for model in untrained:
             model.encode(batch)
+    whole = student if distiller is None else distiller
+    compile_detectors(cfg.train.compile, whole)
     # A teacher decides too, so both kinds of steps have the precision of the whole.
-    amp = amp_dtype(cfg.train.amp, device, student if distiller is None else distiller)
+    amp = amp_dtype(cfg.train.amp, device, whole)
     given = Given()
     plain = _trainer(cfg, student, given, amp)
     distilling = None if distiller is None else _trainer(cfg, distiller, given, amp)
@@ -116,7 +121,9 @@ def _source(cfg: DictConfig, args: Any, num_classes: int, notes: list[str]) -> S
     size = None if args.image_size is None else (args.image_size[0], args.image_size[-1])
     # A recorded teacher knows the images of its record only.
     needed = args.own_images or (is_recorded(cfg.model) and not args.fixed_teacher)
-    if needed or (size is None and not args.fixed_teacher):
+    if needed and args.mixed_sizes:
+        raise UsageError("--mixed-sizes is for random images: leave it out, or --own-images.")
+    if needed or (size is None and not args.fixed_teacher and not args.mixed_sizes):
         own, reason = own_images(cfg, args.batch_size, size)
         if own is not None:
             return own
@@ -125,6 +132,7 @@ def _source(cfg: DictConfig, args: Any, num_classes: int, notes: list[str]) -> S
         notes.append(f"The images are random, because {reason.rstrip('.')}.")
     return RandomImages(
         size=size or DEFAULT_SIZE,
+        mixed=args.mixed_sizes,
         batch_size=args.batch_size,
         boxes=args.boxes,
         num_classes=num_classes,
@@ -135,13 +143,15 @@ def _distiller(cfg: DictConfig, args: Any, student: nn.Module, batch: Batch) -> 
     """The distiller of the config around the student; None where the config has none."""
     is_pair = "student" in cfg.model and not needs_no_teacher(cfg.model)
     if not is_pair:
-        if args.fixed_teacher:
+        if args.fixed_teacher or args.half_teacher:
             raise UsageError(
-                "--fixed-teacher needs a config with a teacher, whose points and loss it takes:"
-                " name one under configs/distill."
+                "--fixed-teacher and --half-teacher need a config with a teacher: name one under"
+                " configs/distill."
             )
         return None
     parts: dict[str, Any] = {"student": student}
+    if args.half_teacher:
+        cfg.model.teacher = L(HalfPrecision)(detector=cfg.model.teacher)
     if args.fixed_teacher:
         parts["teacher"] = FixedAnswers.around(batch, student.num_classes)
     model = build(cfg.model, **parts)

@@ -3,11 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kddetr.errors import UsageError
 
+from .memory import ALLOWED, bound
 from .plan import MEASUREMENTS
 
 GIB = 2**30
@@ -116,15 +118,54 @@ def _objects(results: Results, device: str) -> str:
 
 
 def _memory(results: Results, device: str) -> str:
-    head = ["pair", "size", "teacher forward, GiB", "plain step, GiB", "distillation step, GiB"]
-    head += ["(distillation - teacher) / plain"]
+    head = ["pair", "size", "teacher forward, GiB", "plain step, GiB"]
+    head += [f"bound: {ALLOWED} x plain + teacher, GiB", "distillation step, GiB"]
+    head += ["distillation / bound"]
     rows = []
     for label, result in _rows(results, device, "steps", "memory"):
         sizes = result["memory"]
-        peaks = (sizes[n]["peak"] / GIB for n in ("teacher", "plain_step", "distillation_step"))
-        ratio = result["ratios"]["peak_over_plain"]
-        rows.append([label, _size(result), *(f"{peak:.2f}" for peak in peaks), f"{ratio:.2f}"])
+        of_step = sizes["distillation_step"]["peak"]
+        peaks = [sizes["teacher"]["peak"], sizes["plain_step"]["peak"], bound(sizes), of_step]
+        ratio = of_step / bound(sizes)
+        cells = [*(f"{peak / GIB:.2f}" for peak in peaks), f"**{ratio:.2f}**"]
+        rows.append([label, _size(result), *cells])
     return _table(head, rows, "steps", device)
+
+
+def _recorded(results: Results, device: str) -> str:
+    """Recorded and live are runs of their own, each with the same plain step beside it."""
+    head = ["student, teacher", "size", "plain, s", "distillation, s", "step / plain"]
+    head += ["operations / plain"]
+    rows = []
+    for label, result in _rows(results, device, "recorded", "seconds"):
+        seconds = (result["seconds"][name] for name in ("plain_step", "distillation_step"))
+        operations = result["operations"]
+        more = operations["distillation_step"] / operations["plain_step"]
+        ratio = _ratio(result["ratios"]["step_over_plain"])
+        rows.append([label, _size(result), *map(_middle, seconds), ratio, f"{more:.2f}"])
+    return _table(head, rows, "recorded", device)
+
+
+def _variants(results: Results, device: str, table: str) -> str:
+    """Steps of the same pair in several ways."""
+    head = ["pair", "size", "teacher, s", "plain, s", "distillation, s", "distillation, GiB"]
+    rows = []
+    for label, result in _rows(results, device, table, "seconds"):
+        seconds = (result["seconds"][n] for n in ("teacher", "plain_step", "distillation_step"))
+        peak = result["memory"]["distillation_step"]["peak"] / GIB
+        rows.append([label, _size(result), *map(_spread, seconds), f"{peak:.2f}"])
+    return _table(head, rows, table, device)
+
+
+def _sampling(results: Results, device: str) -> str:
+    head = ["sampling of one encoder layer", "size", "places", "forward, ms", "backward, ms"]
+    rows = []
+    for label, result in _rows(results, device, "sampling", "sampled_layer"):
+        found = result["sampled_layer"]
+        for name, seconds in found["seconds"].items():
+            times = (f"{1000 * seconds[way]['median']:.3g}" for way in ("forward", "backward"))
+            rows.append([f"{label}, {name}", _size(result), f"{found['places']:,}", *times])
+    return _table(head, rows, "sampling", device)
 
 
 def _activations(results: Results, device: str) -> str:
@@ -169,8 +210,8 @@ def _student(results: Results, device: str) -> str:
     head += ["pre-processing", "post-processing"]
     rows = []
     for label, result in _rows(results, device, "steps", "student_alone"):
-        if "train.amp.enabled=false" in result["overrides"]:
-            continue  # the student is measured in float32 anyway
+        if result["overrides"]:
+            continue  # the same student
         alone = result["student_alone"]
         one, eight = alone["batch_1"], alone["batch_8"]
         rows.append(
@@ -195,6 +236,11 @@ TABLES: dict[str, Callable[[Results, str], str]] = {
     "objects": _objects,
     "memory": _memory,
     "activations": _activations,
+    "recorded": _recorded,
+    "precision": partial(_variants, table="precision"),
+    "compile": partial(_variants, table="compile"),
+    "batching": partial(_variants, table="batching"),
+    "sampling": _sampling,
     "points": _points,
     "adapter": _adapter,
     "student": _student,
@@ -231,6 +277,10 @@ def _size(result: dict[str, Any]) -> str:
 
 def _middle(spread: dict[str, float]) -> str:
     return f"{spread['median']:.3g}"
+
+
+def _spread(spread: dict[str, float]) -> str:
+    return f"{spread['median']:.3g} ({spread['min']:.3g} to {spread['max']:.3g})"
 
 
 def _ratio(spread: dict[str, float]) -> str:

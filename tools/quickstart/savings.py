@@ -8,6 +8,7 @@ run, and a table for each student.
 """
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -33,11 +34,13 @@ from comparison import (
     write_lines,
 )
 from kddetr.engine import Trainer, load_config
+from kddetr.errors import UsageError
 from runs import ROOT, Run, program, run_all, shown
 
 QUICK = "configs/quickstart/"
 COLUMNS = ("way", "seed", "iterations", "cost", *METRICS)
 WARM_UP, TIMED_STEPS = 80, 40
+MARKED = re.compile(r"(<!-- savings: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SPECIFIC = "model.sampler.samplers=[{_target_: kddetr.points.SpecificSampler}]"
 
 
@@ -75,6 +78,7 @@ FEWER = "300 labelled images"
 DETR = "DAB-DETR, 300 labelled and 3,700 unlabelled images"
 RCNN = "Faster R-CNN, 300 labelled and 3,700 unlabelled images"
 CHOICE = "DAB-DETR, the score from which a detection becomes a label"
+TABLES = {"labelled": FEWER, "detr": DETR, "rcnn": RCNN, "threshold": CHOICE}
 
 
 def _with_unlabelled(
@@ -131,9 +135,16 @@ def main() -> None:
     parser.add_argument(
         "--table", type=Path, metavar="FILE", help="only print the tables of this savings.jsonl"
     )
+    pages = "write the tables of --table between the markers of these Markdown files"
+    parser.add_argument("--page", type=Path, nargs="+", default=[], metavar="FILE", help=pages)
     args = parser.parse_args()
+    if args.page and not args.table:
+        parser.error("--page takes the tables of --table FILE")
     if args.table:
-        print(tables(read_lines(args.table, COLUMNS)))
+        lines = read_lines(args.table, COLUMNS)
+        for page in args.page:
+            page.write_text(filled(page.read_text(encoding="utf-8"), lines), encoding="utf-8")
+        print(tables(lines))
         return
     say = begin()
     record_teacher(say)
@@ -240,30 +251,53 @@ def line(name: str, seed: int, run: Run, cost: float) -> dict:
 
 
 def tables(lines: Sequence[dict]) -> str:
-    """The Markdown tables of a savings.jsonl, one for each heading. ``step`` is the CPU time of a
-    step over that of the table's first way."""
-    parts = []
-    for heading in dict.fromkeys(way.table for way in WAYS.values()):
-        rows = [["", "iterations", "step", "seeds", *METRICS, "gain"]]
-        first: list[dict] = []
-        for name, way in WAYS.items():
-            mine = [x for x in lines if x["way"] == name]
-            if way.table != heading or not mine:
-                continue
-            first = first or mine
-            alone = {x["seed"]: x["AP"] for x in first}
-            gains = [x["AP"] - alone[x["seed"]] for x in mine if x["seed"] in alone]
-            cells = [
-                f"{mine[0]['iterations']:,}",
-                f"{mine[0]['cost'] / first[0]['cost']:.2f} x",
-                str(len(mine)),
-                *(spread([x[metric] for x in mine]) for metric in METRICS),
-                "" if mine is first else spread(gains, "+"),
-            ]
-            rows.append([way.title, *cells])
-        if len(rows) > 1:
-            parts.append(f"{heading}:\n\n{markdown(rows)}")
-    return "\n\n".join(parts)
+    """The Markdown tables of a savings.jsonl, each below its heading."""
+    found = {heading: table(heading, lines) for heading in TABLES.values()}
+    return "\n\n".join(f"{heading}:\n\n{text}" for heading, text in found.items() if text)
+
+
+def table(heading: str, lines: Sequence[dict]) -> str:
+    """The Markdown table with this heading; empty where none of its ways has a line.
+
+    ``step`` is the CPU time of a step over that of the first way, and ``gain`` the mean difference
+    from the first way's AP with the same seed.
+    """
+    rows = [["", "iterations", "step", "seeds", *METRICS, "gain"]]
+    first: list[dict] = []
+    for name, way in WAYS.items():
+        mine = [x for x in lines if x["way"] == name]
+        if way.table != heading or not mine:
+            continue
+        first = first or mine
+        before = {x["seed"]: x["AP"] for x in first}
+        gains = [x["AP"] - before[x["seed"]] for x in mine if x["seed"] in before]
+        cells = [
+            f"{mine[0]['iterations']:,}",
+            f"{mine[0]['cost'] / first[0]['cost']:.2f} x",
+            str(len(mine)),
+            *(spread([x[metric] for x in mine]) for metric in METRICS),
+            "" if mine is first or not gains else spread(gains, "+"),
+        ]
+        rows.append([way.title, *cells])
+    return markdown(rows) if len(rows) > 1 else ""
+
+
+def filled(page: str, lines: Sequence[dict]) -> str:
+    """The page with these tables between its markers, ``<!-- savings: NAME -->`` and
+    ``<!-- end -->``; NAME is a key of ``TABLES``.
+
+    Raises:
+        UsageError: a marker has another name.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        start, name, end = match.groups()
+        if name not in TABLES:
+            raise UsageError(f"The page has a table {name!r}; known are {', '.join(TABLES)}.")
+        text = table(TABLES[name], lines)
+        return f"{start}\n{text}\n\n{end}" if text else start + end
+
+    return MARKED.sub(fill, page)
 
 
 if __name__ == "__main__":
