@@ -28,7 +28,7 @@ help:
 	@echo "make performance         measure what docs/performance.md shows (ARGS='--device cuda' on a GPU)"
 	@echo "make test                lint and all tests; ARGS='-m \"not slow\"' leaves out the slow ones"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
-	@echo "make test-live           full-size models against those of the transformers package, which it installs"
+	@echo "make test-live           full-size models against those of transformers, and every family as ONNX"
 	@echo "make fuzz                thousands of odd data sets, configs and checkpoints (FUZZ=2000; ARGS='--fuzz-seed 1')"
 	@echo "make setup               only the environment (PYTHON=, VENV=, TORCH_SPEC= choose)"
 	@echo "make lint                check the style (ruff) and the static types (mypy)"

@@ -2,13 +2,17 @@
 each detector, however small it is.
 """
 
+import json
+import re
+
 import pytest
 import torch
 
-from kddetr.detectors import dab_detr, timm_backbone
-from kddetr.export import DetectionGraph, compare, export_file, open_file
+from kddetr.detectors import dab_detr, swin, timm_backbone
+from kddetr.export import ENDINGS, DetectionGraph, compare, export_file, open_file
 from tests.export.graphs import CARD, assert_same_detections, graph_of, padded_batch
 from tests.tiny import FAMILIES
+from tests.tools.export_runs import NAMES, exported, leave_run
 
 pytestmark = pytest.mark.live
 
@@ -26,8 +30,6 @@ def test_torch_export(family, tmp_path):
 @pytest.mark.parametrize("sampling", ["gather", "grid_sample"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_onnx(family, sampling, tmp_path):
-    pytest.importorskip("onnxruntime", reason="the extra export is not installed")
-    pytest.importorskip("onnxscript", reason="the extra export is not installed")
     graph = graph_of(family)
     file = tmp_path / "model.onnx"
     export_file(graph, file, "onnx", padded_batch(), CARD, sampling=sampling)
@@ -38,12 +40,24 @@ def test_onnx(family, sampling, tmp_path):
     assert (b"GridSample" in file.read_bytes()) == samples
 
 
-def test_a_backbone_of_timm_takes_sides_that_are_multiples_of_what_it_pads_to(tmp_path):
-    pytest.importorskip("timm")
-    backbone = timm_backbone(name="resnet10t", out_features=["res2", "res3"])
+def small_swin(out_features: list[str]) -> torch.nn.Module:
+    return swin(size="tiny", out_features=out_features)
+
+
+def small_resnet(out_features: list[str]) -> torch.nn.Module:
+    return timm_backbone(name="resnet10t", out_features=out_features)
+
+
+@pytest.mark.parametrize(
+    "make, step, form",
+    [(small_resnet, 32, "torch"), (small_resnet, 32, "onnx"), (small_swin, 4, "onnx")],
+)
+def test_a_backbone_of_timm_takes_sides_that_are_multiples_of_what_it_pads_to(
+    make, step, form, tmp_path
+):
     torch.manual_seed(0)
     detector = dab_detr(
-        backbone=backbone,
+        backbone=make(["res2", "res3"]),
         num_classes=3,
         in_feature="res3",
         embed_dim=16,
@@ -54,10 +68,28 @@ def test_a_backbone_of_timm_takes_sides_that_are_multiples_of_what_it_pads_to(tm
         num_queries=6,
     )
     graph = DetectionGraph(detector.eval().requires_grad_(False)).eval()
-    assert graph.size_divisor == 32
+    assert graph.size_divisor == step
+    file = tmp_path / "model"
     inputs = torch.rand(2, 3, 64, 96) * 255, torch.tensor([[64, 70], [50, 96]])
-    export_file(graph, tmp_path / "model.pt2", "torch", inputs, CARD, sampling="gather")
-    run, _ = open_file(tmp_path / "model.pt2", "torch")
-    other = torch.rand(1, 3, 96, 64) * 255, torch.tensor([[96, 64]])
+    export_file(graph, file.with_suffix(ENDINGS[form]), form, inputs, CARD, sampling="gather")
+    run, _ = open_file(file.with_suffix(ENDINGS[form]), form)
+    sides = (96 + step, 64 + step)
+    other = torch.rand(1, 3, *sides) * 255, torch.tensor([sides])
     for given in (inputs, other):
-        assert compare(run(*given), graph(*given), 96).apart == 0
+        assert compare(run(*given), graph(*given), 128).apart == 0
+
+
+@pytest.mark.parametrize("form", ["torch", "onnx"])
+def test_the_tool_writes_raw_outputs_and_the_card(form, tmp_path, capsys):
+    weights = str(leave_run(tmp_path, "dino") / "model_final.pth")
+    file = tmp_path / f"model{ENDINGS[form]}"
+    code, text = exported(
+        *(capsys, "--weights", weights, "--format", form, "--output", str(file), "--raw"),
+        *("--image-size", "64", "80", "--repetitions", "1"),
+    )
+    assert code == 0, text
+    found = re.findall(r"at the same proposals: (?:logits )?(\S+?),?\s", text)
+    assert len(found) == 4 and max(map(float, found)) <= 1e-4, text
+    run, card = open_file(file, form)
+    assert json.loads(card["classes"]) == NAMES and json.loads(card["image_size"]) == [64, 80]
+    assert len(run(torch.rand(1, 3, 70, 90) * 255, torch.tensor([[70, 90]]))) == 6

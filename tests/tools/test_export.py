@@ -10,18 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig
-from omegaconf import OmegaConf
 
 import export
-from kddetr.checkpoint import Checkpointer
 from kddetr.engine import build
 from kddetr.export import open_file
-from tests.tiny import tiny_detector
+from tests.tools.export_runs import NAMES, exported, leave_run
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["cat", "dog", "bird"]
 # A finder that refuses what the example must not need; it is put in front of the example.
 REFUSES = """
 import runpy, sys
@@ -35,30 +30,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def leave_run(folder: Path, family: str) -> Path:
-    """Make a folder what a run leaves: config.yaml, and weights with class names."""
-    model = L(tiny_detector)(family=family, decoder_layers=1)
-    cfg = OmegaConf.create({"model": model}, flags={"allow_objects": True})
-    LazyConfig.save(cfg, str(folder / "config.yaml"))
-    Checkpointer(build(cfg.model), str(folder), classes=NAMES).save_weights("model_final")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
     """A run of the detector that PyTorch exports fastest; tests/live exports all families."""
     return leave_run(tmp_path_factory.mktemp("run"), "dab_detr")
-
-
-def exported(capsys, *arguments: str) -> tuple[int, str]:
-    """Exit code and output of the tool."""
-    code = 0
-    try:
-        export.main([*arguments])
-    except SystemExit as stopped:
-        code = stopped.code
-    out = capsys.readouterr()
-    return code, out.out + out.err
 
 
 def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys):

@@ -72,7 +72,26 @@ def swin(
         if type(block).__name__ == "SwinTransformerBlock":
             block._attn = partial(_attend_padded, block)
             block.get_attn_mask = partial(_window_mask, block.window_size, block.shift_size)
+        elif type(block).__name__ == "PatchMerging":
+            block.forward = partial(_merge_padded, block)
     return backbone
+
+
+def _padded_to(x: Tensor, rows: int, columns: int) -> Tensor:
+    """A map (B, H, W, C) that is padded with zeros to multiples of rows and columns.
+
+    The padding is not written as ``-height % rows``, so that an exporter sees for any size that the
+    result is a multiple.
+    """
+    height, width = x.shape[1:3]
+    below = (height + rows - 1) // rows * rows - height
+    right = (width + columns - 1) // columns * columns - width
+    return F.pad(x, (0, 0, 0, right, 0, below))
+
+
+def _merge_padded(merging: nn.Module, x: Tensor) -> Tensor:
+    """timm's merging of 2 x 2 tokens on a map that is padded already."""
+    return type(merging).forward(merging, _padded_to(x, 2, 2))
 
 
 def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
@@ -83,12 +102,7 @@ def _attend_padded(block: nn.Module, x: Tensor) -> Tensor:
     other.
     """
     height, width = x.shape[1:3]
-    rows, columns = block.window_size
-    # An exporter sees that these are whole windows for any size, of which -height % rows says
-    # nothing.
-    below = (height + rows - 1) // rows * rows - height
-    right = (width + columns - 1) // columns * columns - width
-    x = F.pad(x, (0, 0, 0, right, 0, below))
+    x = _padded_to(x, *block.window_size)
     return type(block)._attn(block, x)[:, :height, :width]
 
 
