@@ -102,6 +102,27 @@ def test_only_the_chosen_student_layers_are_compared(chosen, indices):
     assert total(loss, already, teacher, points) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_forward_of_ones_own_gets_all_layers_of_the_teacher_unless_its_class_says_which():
+    class Forward:
+        def forward(self, student, teacher, points):
+            return {}
+
+    class Mixed(Forward, WeightedMeanLoss): ...
+
+    class Own(PublishedLoss):
+        forward = Forward.forward
+
+    class Derived(Own): ...
+
+    class Says(Own):
+        teacher_layers = (0,)
+
+    class Other(PublishedLoss): ...
+
+    found = [kind().teacher_layers for kind in (Mixed, Own, Derived, Says, Other)]
+    assert found == [None, None, None, (0,), (-1,)]
+
+
 def test_all_student_layers_are_compared_by_default():
     assert WeightedMeanLoss().student_layers is PublishedLoss(student_layers="all").student_layers
 
