@@ -42,6 +42,8 @@ def main() -> None:
     for option, file in (("--json", args.json), ("--profile", args.profile)):
         if file and not Path(file).absolute().parent.is_dir():
             raise UsageError(f"{option} {file}: there is no folder {Path(file).parent}, make it.")
+        if file and Path(file).is_dir():
+            raise UsageError(f"{option} {file} is a folder: name a file in it.")
     figures = measure(load_config(args.config_file, args.opts), args)
     print(report(figures))
     if args.json:

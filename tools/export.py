@@ -100,6 +100,8 @@ def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockG
     if isinstance(detector, DetectionTransformer):
         return DetectionGraph(detector, raw=raw).eval()
     if isinstance(detector, StockDetector):
+        if raw:
+            raise UsageError("--raw is for detection transformers: leave it out for other models.")
         return StockGraph(detector).eval()
     raise UsageError(
         f"A {type(detector).__name__} cannot be exported: take a detection transformer of"

@@ -8,7 +8,8 @@ import torch
 from kddetr.errors import UsageError
 from kddetr.predictions import LAST
 from kddetr.structures import EncodedDetector, QueryableDetector
-from kddetr.teachers import CachedEncoder, HalfPrecision
+from kddetr.teachers import CachedEncoder, HalfPrecision, RecordedTeacher
+from tests.records import image_files, random_record
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -70,3 +71,10 @@ def test_only_the_wanted_layers_are_computed():
         memory = teacher.encode(tiny_batch())
         EncodedDetector(teacher, memory).decode(teacher.queries(memory), layers=LAST)
     assert ran == [len(detector.decoder.layers) - 1]
+
+
+def test_a_teacher_without_weights_is_refused(tmp_path):
+    images = image_files(tmp_path / "images")
+    teacher = RecordedTeacher(path=random_record(tmp_path / "record", images, (1, 0, 2)))
+    with pytest.raises(UsageError, match="with weights, and a RecordedTeacher has none"):
+        HalfPrecision(teacher)

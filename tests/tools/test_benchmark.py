@@ -139,6 +139,7 @@ def test_own_images_are_loaded_and_resized(tmp_path: Path):
         (["--only", "step"], "'step' is none of steps, shares"),
         (["--device", "tpu"], "must be auto, cpu or cuda, not 'tpu'"),
         (["--json", "no/such/folder/x.json"], "there is no folder no/such/folder, make it."),
+        (["--profile", "configs"], "--profile configs is a folder: name a file in it."),
         (["--fixed-teacher"], "--fixed-teacher and --half-teacher need a config with a teacher"),
         (["--own-images", "--mixed-sizes"], "--mixed-sizes is for random images"),
         (["--own-images", "--", "dataloader=null"], "but the config has no dataloader.train."),

@@ -52,6 +52,8 @@ def at_least(low: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text} is not a whole number")
         if int(text) < low:
             raise argparse.ArgumentTypeError(f"{text} is less than {low}")
+        if int(text) >= 2**31:
+            raise argparse.ArgumentTypeError(f"{text} is too large")
         return int(text)
 
     return parse

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from ..errors import UsageError
 from ..parallel import mean_over_processes
 from ..predictions import LAST
-from ..ranges import one_of
 from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
 from .terms import GIoULoss, KLDivergence, L1Loss, PointTerm
@@ -177,10 +176,12 @@ class PublishedLoss(WeightedMeanLoss):
 
 def _indices(student_layers: object) -> tuple[int, ...] | None:
     """The indices of the layers that ``student_layers`` says; None for all."""
-    if isinstance(student_layers, str):
-        one_of(("all", "last"), student_layers=student_layers)
-        return None if student_layers == "all" else LAST
-    listed = isinstance(student_layers, Sequence) and list(student_layers)
+    if student_layers == "all":
+        return None
+    if student_layers == "last":
+        return LAST
+    text = isinstance(student_layers, str)
+    listed = isinstance(student_layers, Sequence) and not text and list(student_layers)
     if not listed or any(type(i) is not int for i in listed) or len(set(listed)) < len(listed):
         raise ValueError(
             'student_layers must be "all", "last" or a list of different whole numbers, the indices'

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UsageError
 from ..ranges import one_of
 from ..structures import Predictions, Queries, QueryableDetector
 from .wrapper import TeacherWrapper
@@ -27,12 +28,18 @@ class HalfPrecision(TeacherWrapper):
 
     Raises:
         ValueError: another dtype.
+        UsageError: the detector has no weights, as a recorded teacher.
     """
 
     def __init__(self, detector: QueryableDetector, *, dtype: str = "bfloat16") -> None:
         super().__init__(detector)
         one_of(("bfloat16", "float16"), dtype=dtype)
         self.dtype: torch.dtype = getattr(torch, dtype)
+        if next(self.parameters(), None) is None:
+            raise UsageError(
+                f"HalfPrecision is for a detector with weights, and a {type(detector).__name__} has"
+                " none: leave it out."
+            )
         for module in self.modules():
             if isinstance(module, CAST):
                 for parameter in module.parameters(recurse=False):
