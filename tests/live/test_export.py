@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kddetr.detectors import dab_detr, swin, timm_backbone
+from kddetr.errors import UsageError
 from kddetr.export import ENDINGS, DetectionGraph, compare, export_file, open_file
 from tests.export.graphs import CARD, assert_same_detections, graph_of, padded_batch
 from tests.tiny import FAMILIES
@@ -77,6 +78,13 @@ def test_a_backbone_of_timm_takes_sides_that_are_multiples_of_what_it_pads_to(
     other = torch.rand(1, 3, *sides) * 255, torch.tensor([sides])
     for given in (inputs, other):
         assert compare(run(*given), graph(*given), 128).apart == 0
+
+
+def test_a_swin_as_file_of_torch_export_is_refused_in_one_sentence(tmp_path):
+    detector = dab_detr(backbone=small_swin(["res2"]), num_classes=3, in_feature="res2")
+    graph = DetectionGraph(detector.eval()).eval()
+    with pytest.raises(UsageError, match="take --format onnx"):
+        export_file(graph, tmp_path / "x.pt2", "torch", padded_batch(), CARD, sampling="gather")
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])

@@ -51,6 +51,11 @@ def export_file(
             f"The format {form} holds detection transformers, and this is a model of Detectron2,"
             " whose code decides by the values of tensors: take --format torchscript."
         )
+    if form == "torch" and any(type(m).__name__ == "SwinTransformerBlock" for m in graph.modules()):
+        raise UsageError(
+            "The format torch cannot hold a Swin, because PyTorch takes minutes or more to load it"
+            " and refuses a batch of one image: take --format onnx."
+        )
     with sampled_by(sampling), torch.no_grad(), _quietly():
         FORMATS[form](graph, file, inputs, card)
 
@@ -99,7 +104,7 @@ def _write_torch(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], ca
 def _open_torch(file: Path) -> tuple[Run, dict[str, str]]:
     extra = {_CARD: ""}
     program = torch.export.load(str(file), extra_files=extra)
-    return program.module(check_guards=False), json.loads(extra[_CARD])
+    return program.module(), json.loads(extra[_CARD])
 
 
 def _write_torchscript(graph: Graph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
