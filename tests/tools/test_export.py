@@ -123,6 +123,9 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
         capsys, *arguments, "--format", "onnx", "--output", str(tmp_path / "x.onnx")
     )
     assert code == 2 and "take --format torchscript" in text, text
+    raw = ("--format", "torchscript", "--raw", "--output", str(file))
+    code, text = exported(capsys, *arguments, *raw)
+    assert code == 2 and "--raw is for detection transformers" in text, text
 
 
 def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
