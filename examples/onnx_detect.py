@@ -1,11 +1,10 @@
 """Detect objects in an image with an exported detector; needs onnxruntime and numpy.
 
-An (H, W, 3) array of RGB values from 0 to 255 in a .npy file is used at its own size. Any other
-image is read, and resized as the detector expects, by Pillow.
+A .npy file is an (H, W, 3) array of RGB values; other images are read and resized by Pillow.
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
 import onnxruntime
@@ -20,20 +19,22 @@ def read(path, resize):
     image, scale = Image.open(path).convert("RGB"), 1.0
     if resize:
         scale = min(resize["shortest_edge"] / min(image.size), resize["max_size"] / max(image.size))
-        size = [max(1, round(side * scale)) for side in image.size]
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = image.resize([round(side * scale) or 1 for side in image.size], Image.BILINEAR)
     return np.array(image), scale
 
 
-if len(sys.argv) not in (3, 4):
-    sys.exit(f"usage: {sys.argv[0]} MODEL.onnx IMAGE [LEAST_SCORE]")
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("model")
+parser.add_argument("image")
+parser.add_argument("--least-score", type=float, default=0.3)
+args = parser.parse_args()
+session = onnxruntime.InferenceSession(args.model, providers=["CPUExecutionProvider"])
 card = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
-image, scale = read(sys.argv[2], card["resize"])
+image, scale = read(args.image, card["resize"])
 (height, width), step = image.shape[:2], card["size_divisor"]
 padded = np.pad(image, ((0, -height % step), (0, -width % step), (0, 0))).astype(np.float32)
 given = {"images": padded.transpose(2, 0, 1)[None], "sizes": np.array([[height, width]])}
 boxes, scores, classes = session.run(["boxes", "scores", "classes"], given)
 for box, score, label in zip(boxes[0] / scale, scores[0], classes[0]):
-    if score >= float(sys.argv[3] if len(sys.argv) > 3 else 0.3):
+    if score >= args.least_score:
         print(card["classes"][label], f"{score:.3f}", *(f"{number:.1f}" for number in box))

@@ -85,6 +85,9 @@ def test_a_swin_as_file_of_torch_export_is_refused_in_one_sentence(tmp_path):
     graph = DetectionGraph(detector.eval()).eval()
     with pytest.raises(UsageError, match="take --format onnx"):
         export_file(graph, tmp_path / "x.pt2", "torch", padded_batch(), CARD, sampling="gather")
+    with pytest.raises(UsageError, match="at least 29 pixels"):
+        small = torch.rand(2, 3, 28, 96), torch.tensor([[28, 96], [28, 90]])
+        export_file(graph, tmp_path / "x.onnx", "onnx", small, CARD, sampling="gather")
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])

@@ -67,7 +67,7 @@ def test_onnx_and_the_example_without_this_project(run_folder, tmp_path, capsys)
     command = [sys.executable, "-c", REFUSES, str(ROOT / "examples" / "onnx_detect.py")]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run(
-        [*command, str(file), "image.npy", "0"],
+        [*command, str(file), "image.npy", "--least-score", "0"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

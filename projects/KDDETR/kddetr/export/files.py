@@ -51,11 +51,7 @@ def export_file(
             f"The format {form} holds detection transformers, and this is a model of Detectron2,"
             " whose code decides by the values of tensors: take --format torchscript."
         )
-    if form == "torch" and any(type(m).__name__ == "SwinTransformerBlock" for m in graph.modules()):
-        raise UsageError(
-            "The format torch cannot hold a Swin, because PyTorch takes minutes or more to load it"
-            " and refuses a batch of one image: take --format onnx."
-        )
+    _check_swin(graph, form, inputs)
     with sampled_by(sampling), torch.no_grad(), _quietly():
         FORMATS[form](graph, file, inputs, card)
 
@@ -146,6 +142,28 @@ def _require_torch(form: str) -> None:
         raise UsageError(
             f"The format {form} needs PyTorch {least} or newer, and this is {torch.__version__}:"
             " take --format torchscript, or update PyTorch."
+        )
+
+
+def _check_swin(graph: Graph, form: str, inputs: Sequence[Tensor]) -> None:
+    """Refuse what PyTorch's exporter writes and cannot run.
+
+    A Swin must be traced with more than one window in each direction of its coarsest map: PyTorch
+    takes a number that is 1 for one that is always 1.
+    """
+    blocks = [m for m in graph.modules() if type(m).__name__ == "SwinTransformerBlock"]
+    if not blocks or form == "torchscript":
+        return
+    if form == "torch":
+        raise UsageError(
+            "The format torch cannot hold a Swin, because PyTorch takes minutes or more to load it"
+            " and refuses a batch of one image: take --format onnx."
+        )
+    stride = max(shape.stride for shape in graph.detector.backbone.output_shape().values())
+    least = stride * max(*blocks[0].window_size) + 1
+    if min(inputs[0].shape[-2:]) < least:
+        raise UsageError(
+            f"A Swin is exported with images of at least {least} pixels: set --image-size."
         )
 
 
