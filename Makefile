@@ -61,8 +61,9 @@ heterogeneous: $(READY)
 performance: $(READY)
 	$(RUN) tools/performance.py $(ARGS)
 
+# Tests of one file stay in one process, because they share what is slow to make.
 test: lint
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-golden: $(READY)
 	@test -d "$(GOLDEN_DIR)" || { echo "GOLDEN_DIR: there is no folder '$(GOLDEN_DIR)'" >&2; exit 1; }
