@@ -148,7 +148,7 @@ def main() -> None:
         return
     say = begin()
     record_teacher(say)
-    costs = measured_costs(args.output / "costs.json", args.ways, say)
+    costs = measured_costs(args.output / "costs.json", say)
     runs = {
         (name, seed): _run(name, seed, args.iterations, costs, args.output)
         for seed in range(args.seed, args.seed + args.seeds)
@@ -177,20 +177,19 @@ def record_teacher(say: Callable[[str], None]) -> None:
             subprocess.run([*tool, *chosen], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
-def measured_costs(file: Path, ways: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+def measured_costs(file: Path, say: Callable[[str], None]) -> dict[str, float]:
     """CPU seconds of a training step of each way, the medians of steps that take turns.
 
-    They are kept in ``file``, so that a program that is started again trains for the same number of
-    iterations. A way of equal time costs a step what its way of equal iterations costs.
+    All ways are measured at once, so that their ratios hold, and kept in ``file``, so that a
+    program that is started again trains for the same number of iterations. A way of equal time
+    costs a step what its way of equal iterations costs.
     """
-    costs = json.loads(file.read_text()) if file.is_file() else {}
-    needed = dict.fromkeys(_timed(name) for name in ways)
-    needed |= dict.fromkeys(way.same_time_as for way in WAYS.values() if way.same_time_as)
-    if not needed.keys() <= costs.keys():
-        say(f"measuring the step of {len(needed)} ways, which take turns")
-        costs = step_seconds({name: _config(name, "output/savings/timing") for name in needed})
-        write(file, costs)
-    return {name: costs[_timed(name)] for name in ways} | costs
+    if not file.is_file():
+        timed = dict.fromkeys(map(_timed, WAYS))
+        say(f"measuring the step of {len(timed)} ways, which take turns")
+        write(file, step_seconds({n: _config(n, "output/savings/timing") for n in timed}))
+    costs = json.loads(file.read_text())
+    return {name: costs[_timed(name)] for name in WAYS}
 
 
 def _timed(name: str) -> str:
