@@ -235,6 +235,12 @@ def test_peak_memory_holds_weights_states_and_what_is_kept():
         assert sizes["peak"] >= sizes["fixed"] + sizes["kept_for_backward"] > sizes["fixed"]
 
 
+def test_a_sparse_tensor_has_the_bytes_of_its_indices_and_values():
+    entries = torch.tensor([[0, 2, 2], [1, 0, 3]])
+    sparse = torch.sparse_coo_tensor(entries, torch.ones(3), (4, 5), check_invariants=True)
+    assert size_of([sparse]) == 6 * 8 + 3 * 4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_recomputed_activations_are_not_kept(family):
     kept = {}

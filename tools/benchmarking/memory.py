@@ -85,8 +85,15 @@ def bound(memory: dict[str, dict[str, int]]) -> float:
 
 def size_of(tensors: Iterable[Tensor]) -> int:
     """The bytes of the storages of tensors; a shared one counts once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
+    return sum(storages_of(tensors).values())
+
+
+def storages_of(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """The bytes of each storage of tensors, by its address; a sparse one (COO) has two tensors."""
+    dense = [
+        part for t in tensors for part in ([t._indices(), t._values()] if t.is_sparse else [t])
+    ]
+    return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
 
 
 def allocated(run: Callable[[], Any], device_type: str = "cpu") -> int:
@@ -121,12 +128,10 @@ def kept_for_backward(subject: Subject, model: nn.Module, batch: Batch) -> int:
     The backward pass itself may compute and keep activations again.
     """
     storages: dict[int, int] = {}
-    own = {t.untyped_storage().data_ptr() for t in _tensors(model)}
+    own = storages_of(_tensors(model))
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
+        storages.update(storages_of([tensor]))
         return tensor
 
     with (
@@ -136,7 +141,7 @@ def kept_for_backward(subject: Subject, model: nn.Module, batch: Batch) -> int:
     ):
         losses = model(batch)
     del losses
-    return sum(storages.values())
+    return sum(size for address, size in storages.items() if address not in own)
 
 
 def _tensors(model: Any) -> list[Tensor]:
