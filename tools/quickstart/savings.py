@@ -40,6 +40,8 @@ from runs import ROOT, Run, program, run_all, shown
 QUICK = "configs/quickstart/"
 COLUMNS = ("way", "seed", "iterations", "cost", *METRICS)
 WARM_UP, TIMED_STEPS = 80, 40
+THRESHOLDS = (0.3, 0.5, 0.7)
+THRESHOLD = 0.5  # the best of them on the validation images, with the transformer and seed 0
 MARKED = re.compile(r"(<!-- savings: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SPECIFIC = "model.sampler.samplers=[{_target_: kddetr.points.SpecificSampler}]"
 
@@ -74,6 +76,11 @@ def pseudo_labels(threshold: float) -> str:
     return f"output/quickstart/pseudo_labels_{threshold}.json"
 
 
+def labels_from(threshold: float) -> tuple[str, ...]:
+    """The override that trains on these pseudo-labels."""
+    return (f"dataloader.train.unlabeled.json_file={pseudo_labels(threshold)}",)
+
+
 FEWER = "300 labelled images"
 DETR = "DAB-DETR, 300 labelled and 3,700 unlabelled images"
 RCNN = "Faster R-CNN, 300 labelled and 3,700 unlabelled images"
@@ -87,8 +94,8 @@ def _with_unlabelled(
     """The ways to use the images without labels, for one student."""
 
     def way(title: str, config: str, as_long_as: str = "") -> Way:
-        file = f"{QUICK}{prefix}{config}.py"
-        return Way(table, title, file, same_time_as=as_long_as, iterations=iterations)
+        changes = labels_from(THRESHOLD) if config == pseudo else ()
+        return Way(table, title, f"{QUICK}{prefix}{config}.py", changes, as_long_as, iterations)
 
     both = f"{kind}_live"
     specific, recorded, pseudo = f"{detr}specific", f"{detr}recorded", "pseudo_labels"
@@ -104,8 +111,6 @@ def _with_unlabelled(
 
 
 _DISTILLED = QUICK + "distilled.py"
-THRESHOLDS = (0.3, 0.5, 0.7)
-THRESHOLD = 0.5  # the best of them on the validation images
 WAYS = {
     "alone": Way(FEWER, "alone", QUICK + "alone.py"),
     "distilled": Way(FEWER, "50 general and 50 specific points, all layers", _DISTILLED),
@@ -121,7 +126,7 @@ WAYS = {
             CHOICE,
             f"pseudo-labels from a score of {threshold}",
             QUICK + "pseudo_labels.py",
-            (f"dataloader.train.unlabeled.json_file={pseudo_labels(threshold)}",),
+            labels_from(threshold),
         )
         for threshold in THRESHOLDS
     },
@@ -154,8 +159,9 @@ def main() -> None:
         for seed in range(args.seed, args.seed + args.seeds)
         for name in args.ways
     }
-    say(f"training {len(runs)} students")
-    run_all(list(runs.values()), say=say)
+    different = {run.output: run for run in runs.values()}
+    say(f"training {len(different)} students")
+    run_all(list(different.values()), say=say)
     lines = [line(name, seed, run, costs[name]) for (name, seed), run in runs.items()]
     file = args.output / "savings.jsonl"
     write_lines(file, lines)
@@ -165,13 +171,13 @@ def main() -> None:
 
 def record_teacher(say: Callable[[str], None]) -> None:
     """Makes the record of the bundled teacher and the files of pseudo-labels, where they lack."""
-    record, best = ROOT / "output/quickstart/record", ROOT / "output/quickstart/pseudo_labels.json"
+    record = ROOT / "output/quickstart/record"
     tool = [sys.executable, str(ROOT / "tools/record_teacher.py"), "--output", str(record)]
     say("recording the teacher's answers about 4,000 images")
     config = ["--config-file", str(ROOT / QUICK / "distilled.py")]
     subprocess.run([*tool, *config], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    files = {threshold: ROOT / pseudo_labels(threshold) for threshold in THRESHOLDS}
-    for threshold, file in [*files.items(), (THRESHOLD, best)]:
+    for threshold in THRESHOLDS:
+        file = ROOT / pseudo_labels(threshold)
         if not file.is_file():
             chosen = ["--pseudo-labels", str(file), "--threshold", str(threshold)]
             subprocess.run([*tool, *chosen], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -193,16 +199,18 @@ def measured_costs(file: Path, say: Callable[[str], None]) -> dict[str, float]:
 
 
 def _timed(name: str) -> str:
-    """The way whose step is measured: the same config and changes for the usual iterations."""
+    """The way whose step is measured: the first one with the same config and changes."""
     way = WAYS[name]
-    if not way.same_time_as:
-        return name
-    alike = (way.table, way.config, way.changes, "")
-    return next(
-        other
-        for other, w in WAYS.items()
-        if (w.table, w.config, w.changes, w.same_time_as) == alike
-    )
+    return next(n for n, w in WAYS.items() if (w.config, w.changes) == (way.config, way.changes))
+
+
+def _trained(name: str) -> str:
+    """The way whose run this is: the first one that is trained alike."""
+
+    def training(way: Way) -> tuple:
+        return way.config, way.changes, way.same_time_as, way.iterations
+
+    return next(n for n, w in WAYS.items() if training(w) == training(WAYS[name]))
 
 
 def _config(name: str, folder: str) -> DictConfig:
@@ -236,7 +244,7 @@ def _run(
     iterations = iterations or way.iterations
     if way.same_time_as:
         iterations = round(iterations * costs[way.same_time_as] / costs[name])
-    folder = output / f"seed{seed}" / name
+    folder = output / f"seed{seed}" / _trained(name)
     return seeded_run(name, way.config, folder, seed, iterations, way.changes)
 
 
