@@ -174,15 +174,16 @@ class KDDETR(nn.Module):
         if self.projection is not None:
             asked = self.projection(asked)
         converted = self.student.convert_queries(memory, asked)
-        student, layers = EncodedDetector(self.student, memory), _layers("student", self.loss)
-        predictions = student.decode(converted, layers=layers)
+        student = EncodedDetector(self.student, memory, inputs)
+        predictions = student.decode(converted, layers=_layers("student", self.loss))
+        predictions = replace(predictions, encoded=student)
         return self._add(losses, self.loss(predictions, answers, points))
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
         """The distillation points of this step, and the teacher's predictions there.
 
-        Ground truth is not used: distillation points need no annotation.
+        Ground truth is not needed; a sampler that uses it finds it in ``inputs``.
 
         Args:
             inputs: the images.
@@ -191,10 +192,11 @@ class KDDETR(nn.Module):
         Raises:
             UsageError: the sampler returned no points of these images in named groups.
         """
-        teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs))
-        points = self.sampler(teacher, EncodedDetector(self.student, memory))
+        teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs), inputs)
+        points = self.sampler(teacher, EncodedDetector(self.student, memory, inputs))
         points = named_points(points, self.sampler, len(inputs))
-        return points, teacher.decode(points, layers=_layers("teacher", self.loss))
+        answers = teacher.decode(points, layers=_layers("teacher", self.loss))
+        return points, replace(answers, encoded=teacher)
 
     def _add(self, losses: object, distilled: object) -> dict[str, Tensor]:
         """The student's losses together with the weighted distillation losses.

@@ -4,7 +4,7 @@ Shape letters: B images, N queries, L decoder layers, K foreground classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class Predictions:
         answered: (L, B, N) whether a query counts in a loss; None: all do, as of every live
             detector. A recorded teacher has queries that do not where an image has fewer answers
             than others.
+        encoded: the :class:`~kddetr.structures.EncodedDetector` that predicts, with the images, for
+            losses that need more than predictions; the distiller sets it, elsewhere it is None.
     """
 
     logits: Tensor
@@ -39,6 +41,7 @@ class Predictions:
     class_boxes: Tensor | None = None
     layers: tuple[int, ...] | None = None
     answered: Tensor | None = None
+    encoded: Any = field(default=None, repr=False, compare=False)
 
     @property
     def num_layers(self) -> int:

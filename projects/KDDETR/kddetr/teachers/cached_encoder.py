@@ -123,7 +123,8 @@ class CachedEncoder(TeacherWrapper):
         kept = [to_device(image.tokens, like.device).to(like.dtype) for image in images]
         tokens = torch.stack(kept)
         layout = vars(memory.select([0] * len(inputs)))
-        return CachedMemory(**layout | {"tokens": tokens, "_cache": {}, "images": images})
+        own = {"tokens": tokens, "neck": (), "_cache": {}, "images": images}
+        return CachedMemory(**layout | own)
 
     def queries(self, memory: CachedMemory) -> Queries:
         """The detector's own queries, from the cache where they are known."""

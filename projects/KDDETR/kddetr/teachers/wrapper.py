@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from ..returned import described
-from ..structures import EncodedDetector, Predictions, Queries, QueryableDetector
+from ..structures import (
+    EncodedDetector,
+    HasFeatureMaps,
+    Predictions,
+    Queries,
+    QueryableDetector,
+)
 
 
 class TeacherWrapper(nn.Module):
@@ -46,6 +52,11 @@ class TeacherWrapper(nn.Module):
     def encode(self, inputs: list[dict[str, Any]]) -> Any:
         """See :meth:`~kddetr.structures.QueryableDetector.encode`."""
         return self.detector.encode(inputs)
+
+    def feature_maps(self, memory: Any) -> Mapping[str, Sequence[Tensor]]:
+        """See :meth:`~kddetr.structures.EncodedDetector.feature_maps`."""
+        inside = self.detector
+        return inside.feature_maps(memory) if isinstance(inside, HasFeatureMaps) else {}
 
     def queries(self, memory: Any) -> Queries:
         """See :meth:`~kddetr.structures.QueryableDetector.queries`."""

@@ -132,6 +132,7 @@ class Encoder(nn.Module):
             shapes=levels.shapes,
             valid_ratios=valid_ratios,
             image_sizes=tuple(image_sizes),
+            neck=tuple(levels.features),
         )
 
 

@@ -30,6 +30,8 @@ class Memory(BatchMemory):
         valid_ratios: (B, M, 2), the part of each level's width and height that lies inside the
             image, in (0, 1].
         image_sizes: (h, w) in pixels of every unpadded network input.
+        neck: (B, C, H, W) of every level, the maps that entered the encoder; empty where they are
+            not kept.
     """
 
     tokens: Tensor
@@ -38,6 +40,7 @@ class Memory(BatchMemory):
     shapes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
     image_sizes: tuple[tuple[int, int], ...] = ()
+    neck: tuple[Tensor, ...] = ()
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -55,6 +58,13 @@ class Memory(BatchMemory):
             self._cache[key] = make()
         return self._cache[key]
 
+    def maps(self) -> dict[str, Sequence[Tensor]]:
+        """The maps of every level, (B, C, H, W): "neck", where it is kept, and "encoder"."""
+        cells = [height * width for height, width in self.shapes]
+        levels = zip(self.tokens.split(cells, dim=1), self.shapes, strict=True)
+        encoded = [x.transpose(1, 2).unflatten(2, shape) for x, shape in levels]
+        return {"neck": self.neck, "encoder": encoded} if self.neck else {"encoder": encoded}
+
     def _select(self, images: list[int]) -> "Memory":
         return replace(
             self,
@@ -63,6 +73,7 @@ class Memory(BatchMemory):
             padding=rows(self.padding, images),
             valid_ratios=rows(self.valid_ratios, images),
             image_sizes=tuple(self.image_sizes[i] for i in images) if self.image_sizes else (),
+            neck=tuple(rows(level, images) for level in self.neck),
             _cache={},
         )
 

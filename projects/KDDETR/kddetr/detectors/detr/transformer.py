@@ -182,6 +182,10 @@ class DetectionTransformer(nn.Module):
         """
         return self.encoder(FeatureLevels(self.neck(features), paddings), image_sizes)
 
+    def feature_maps(self, memory: Memory) -> Mapping[str, Sequence[Tensor]]:
+        """See :meth:`kddetr.structures.EncodedDetector.feature_maps`."""
+        return memory.maps()
+
     def queries(self, memory: Memory) -> Queries:
         """The detector's own queries as a single group."""
         return self.query_source(memory)

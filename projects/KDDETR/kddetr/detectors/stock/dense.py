@@ -7,7 +7,7 @@ the query's box.
 Shape letters: B images, N queries, L levels, H x W cells, A anchors per cell, K classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,10 @@ class DenseQueryDetector(StockDetector):
         return DenseMemory(images, features, self.stock.head(features))
 
     @torch.no_grad()
+    def feature_maps(self, memory: DenseMemory) -> Mapping[str, Sequence[Tensor]]:
+        """See :meth:`kddetr.structures.EncodedDetector.feature_maps`."""
+        return {"neck": memory.features}
+
     def queries(self, memory: DenseMemory) -> Queries:
         """The boxes with the highest scores, clipped to the image; empty ones are left out.
 

@@ -117,6 +117,10 @@ class RegionDetector(StockDetector):
             memory.proposals = self._given_proposals(inputs)
         return memory
 
+    def feature_maps(self, memory: RegionMemory) -> Mapping[str, Sequence[Tensor]]:
+        """See :meth:`kddetr.structures.EncodedDetector.feature_maps`."""
+        return {"neck": list(memory.features.values())}
+
     def queries(self, memory: RegionMemory) -> Queries:
         """The best proposals as (B, N, 4) boxes, in training as in evaluation mode."""
         if memory.proposals is None:
