@@ -1,0 +1,146 @@
+"""The pages of docs/: their tables, plots and single figures, made from the files of results."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kddetr.errors import UsageError, did_you_mean
+
+from .plan import EXPERIMENTS
+from .results import Results
+from .scales import CPU, Scale
+from .tables import cell, difference, main_metric, rows_of, table, with_interval
+
+BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = re.compile(r"(<!-- (\w+): (\w+) (\w+) (\w+) -->)[^<]*(<!-- -->)")
+SCALES: tuple[Scale, ...] = (CPU,)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What has been measured at one scale.
+
+    Attributes:
+        scale: the scale.
+        results: of the runs.
+        costs: CPU seconds of a step, by experiment and line.
+    """
+
+    scale: Scale
+    results: Results
+    costs: Mapping[str, Mapping[str, float]]
+
+    def table(self, name: str) -> str:
+        """The table of an experiment, or of its absence; ``where`` is a sentence about the machine.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        if name == "where":
+            return where(self.results, self.scale)
+        experiment = _experiment(name)
+        text = table(experiment, self.results, self.costs, self.scale)
+        command = f"```bash\npython tools/evidence.py --only {name}\n```"
+        return f"{text}\n\n{command}" if text else f"Not measured yet:\n\n{command}"
+
+    def figure(self, name: str, line: str, column: str) -> str:
+        """One cell of a table. ``gain`` is the difference to the first baseline.
+
+        Raises:
+            UsageError: there is no such table, line or figure.
+        """
+        experiment = _experiment(name)
+        rows = rows_of(experiment, self.results, self.scale)
+        if line not in rows:
+            raise UsageError(f"{name} has no result of {line!r}; {did_you_mean(line, rows)}")
+        if column == "gain":
+            metric, baseline = main_metric(experiment), experiment.baselines[0]
+            return with_interval(difference(rows[line], rows.get(baseline, {}), metric))
+        mine = list(rows[line].values())
+        one = experiment.line(line)
+        return cell(column, experiment, one, mine, self.results, self.costs, self.scale)
+
+
+def evidence_of(docs: Path, scale: Scale = CPU) -> Evidence:
+    """What the files of a folder of documents say about a scale."""
+    costs = steps_file(docs, scale)
+    found: dict[str, Any] = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    return Evidence(scale, Results(results_file(docs, scale)), found)
+
+
+def results_file(docs: Path, scale: Scale) -> Path:
+    """The file with a line for each run."""
+    return docs / "evidence" / f"{scale.name}.jsonl"
+
+
+def steps_file(docs: Path, scale: Scale) -> Path:
+    """The file with the time of the steps."""
+    return docs / "evidence" / f"{scale.name}_steps.json"
+
+
+def write_pages(docs: Path) -> None:
+    """Write the tables and figures of all pages that have a place for them."""
+    for page, text in current(docs).items():
+        page.write_text(text, encoding="utf-8")
+
+
+def current(docs: Path) -> dict[Path, str]:
+    """The text that each page with a place for a table or a figure should have."""
+    evidence = {scale.name: evidence_of(docs, scale) for scale in SCALES}
+    pages = [*sorted(docs.glob("*.md")), *docs.parent.glob("README.md")]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    return {
+        page: updated(text, evidence)
+        for page, text in texts.items()
+        if BLOCK.search(text) or FIGURE.search(text)
+    }
+
+
+def updated(page: str, evidence: Mapping[str, Evidence]) -> str:
+    """The page with new tables between its markers, ``<!-- evidence on SCALE: TABLE -->`` and
+    ``<!-- end -->``, and new figures between ``<!-- SCALE: TABLE LINE COLUMN -->`` and
+    ``<!-- -->``; the text around them stays.
+
+    Raises:
+        UsageError: a marker names an unknown table, line or column.
+    """
+
+    def fill_block(match: re.Match[str]) -> str:
+        start, scale, name, end = match.groups()
+        return f"{start}\n{evidence[scale].table(name)}\n\n{end}"
+
+    def fill_figure(match: re.Match[str]) -> str:
+        start, scale, name, line, column, end = match.groups()
+        if scale not in evidence:
+            return match[0]
+        return f"{start}{evidence[scale].figure(name, line, column)}{end}"
+
+    return FIGURE.sub(fill_figure, BLOCK.sub(fill_block, page))
+
+
+def where(results: Results, scale: Scale) -> str:
+    """A sentence about the machine, the versions and the commits of the runs."""
+    runs = results.all()
+    if not runs:
+        return "Nothing has been measured yet."
+
+    def all_of(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(run[key]) for run in runs if run.get(key)))
+
+    earlier = sum(bool(run.get("config_changed")) for run in runs)
+    return (
+        f"{len(runs):,} runs on {all_of('processor')}, one thread each, with PyTorch"
+        f" {all_of('torch')} and Detectron2 {all_of('detectron2')}, at the commits"
+        f" {all_of('commit')}. {earlier} of them were made before their config, or a default of it,"
+        " changed."
+    )
+
+
+def _experiment(name: str):
+    found = {experiment.name: experiment for experiment in EXPERIMENTS}
+    if name not in found:
+        raise UsageError(f"There is no experiment {name!r}; {did_you_mean(name, found)}")
+    return found[name]
