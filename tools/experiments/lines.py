@@ -42,7 +42,7 @@ class Line:
         same_time_as: the line for whose time it is trained; empty: for its iterations.
         costs_like: the line whose step costs as much, where this one's is not measured.
         needs: what is made before it, see :mod:`.prepare`.
-        after: the line whose trained detector it needs, in the same experiment.
+        after: the line, with a folder of its own, whose trained detector is the teacher.
         folder: where it is trained; empty: in a folder of the program's choice.
         seeds: how many; 0: as many as the experiment has.
     """
@@ -56,7 +56,7 @@ class Line:
     same_time_as: str = ""
     costs_like: str = ""
     needs: tuple[str, ...] = ()
-    after: str = ""
+    after: "Line | None" = None
     folder: str = ""
     seeds: int = 0
 

@@ -4,10 +4,15 @@ from collections.abc import Iterable, Sequence
 
 from kddetr.errors import UsageError, did_you_mean
 
-from . import paper
+from . import choices, families, labels, paper
 from .lines import Experiment
 
-EXPERIMENTS: tuple[Experiment, ...] = (*paper.EXPERIMENTS,)
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *paper.EXPERIMENTS,
+    *choices.EXPERIMENTS,
+    *labels.EXPERIMENTS,
+    *families.EXPERIMENTS,
+)
 
 
 def named(names: Iterable[str] | None) -> Sequence[Experiment]:

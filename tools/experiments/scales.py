@@ -1,5 +1,6 @@
 """How large the experiments are: as docs/evidence.md shows them, or tiny, to see that they run."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,17 @@ class Scale:
     def values(self, tuning: Tuning) -> Sequence[float]:
         """The values of a tuning that are tried."""
         return tuning.values[: self.most]
+
+    def fitting(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides for data of this scale: at most half of its training images are labelled
+        by number.
+        """
+        most = self.spec.images[0] // 2 if self.spec else math.inf
+        key, found = "dataloader.train.dataset.count=", list(overrides)
+        for override in overrides:
+            if override.startswith(key) and int(override.removeprefix(key)) > most:
+                found.append(f"{key}{most}")
+        return found
 
     def use_data(self) -> None:
         """Make the data of this scale, and let the registered data sets read it."""

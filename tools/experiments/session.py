@@ -145,10 +145,9 @@ class Session:
         that choose its value, or else its own training.
         """
         if line.after:
-            before = experiment.line(line.after)
             # The result alone is not enough: the detector may have been trained elsewhere.
-            if not (self._folder(before) / "model_final.pth").is_file():
-                return [(before, self._job(experiment, before, 0))]
+            if not self._trained(line.after).is_file():
+                return [(line.after, self._job(experiment, line.after, 0))]
         tried = trials(experiment, line, self.scale).values()
         jobs = [job for job in tried if self._lacks(job)]
         if not jobs:
@@ -184,7 +183,13 @@ class Session:
         return run
 
     def _overrides(self, line: Line, job: Job) -> list[str]:
-        return [*job.overrides, *self.scale.overrides, *overrides_of(line, self.scale)]
+        found = [*self.scale.fitting(job.overrides), *self.scale.overrides]
+        if line.after and self.scale is not CPU:
+            found.append(f"model.teacher.detector.checkpoint={self._trained(line.after)}")
+        return [*found, *overrides_of(line, self.scale)]
+
+    def _trained(self, line: Line) -> Path:
+        return self._folder(line) / "model_final.pth"
 
     def _folder(self, line: Line) -> Path:
         """The folder of a line that has one of its own, as the configs name it."""

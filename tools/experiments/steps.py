@@ -43,7 +43,7 @@ def measured_costs(
     for name in names:
         line = experiment.line(name)
         prepare(line, scale, say)
-        changes = [*line.overrides, *scale.overrides, *overrides_of(line, scale)]
+        changes = [*scale.fitting(line.overrides), *scale.overrides, *overrides_of(line, scale)]
         changes.append(f"train.output_dir={scale.output}/timing/{experiment.name}/{name}")
         configs[name] = load_config(str(ROOT / line.config), changes)
     steps = (2, 1) if scale.longest < WARM_UP else (WARM_UP, TIMED_STEPS)
