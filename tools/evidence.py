@@ -18,13 +18,15 @@ import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 from experiments import ROOT, pages, plan
 from experiments.lines import Experiment
 from experiments.results import Results
-from experiments.scales import CPU, Scale, quick
+from experiments.scales import Scale, quick
 from experiments.session import Session
 from kddetr.errors import UsageError
 
 # isort: split
 from comparison import begin, positive
 from runs import program, run_all
+
+SCALES = {scale.name: scale for scale in pages.SCALES}
 
 
 def main() -> None:
@@ -37,6 +39,7 @@ def main() -> None:
     add("--lines", nargs="+", metavar="NAME", help="only lines with these names")
     add("--seeds", type=positive, default=None, help="at most this many seeds of a line")
     add("--again", action="store_true", help="also repeat runs whose config has changed since")
+    add("--scale", choices=SCALES, default="cpu", help="gpu: a larger pair (default cpu)")
     add("--quick", action="store_true", help="every line once, tiny, in a temporary folder")
     add("--list", action="store_true", help="print the runs that are missing, and train nothing")
     add("--page-only", action="store_true", help="write tables and plots, and train nothing")
@@ -47,7 +50,7 @@ def main() -> None:
     if args.page_only:
         pages.write_pages(args.docs)
         return
-    with scale_of(args.quick) as (scale, docs):
+    with scale_of(args) as (scale, docs):
         docs = docs or args.docs
         session = session_of(chosen, scale, docs, args)
         if args.list:
@@ -61,10 +64,10 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def scale_of(tiny: bool) -> Iterator[tuple[Scale, Path | None]]:
+def scale_of(args: argparse.Namespace) -> Iterator[tuple[Scale, Path | None]]:
     """The scale, and a folder for its results where they are not kept."""
-    if not tiny:
-        yield CPU, None
+    if not args.quick:
+        yield SCALES[args.scale], None
         return
     with tempfile.TemporaryDirectory() as folder:
         yield quick(Path(folder)), Path(folder) / "docs"

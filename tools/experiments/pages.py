@@ -10,13 +10,14 @@ from typing import Any
 from kddetr.errors import UsageError, did_you_mean
 
 from .plan import EXPERIMENTS
+from .plots import PLOTS, draw_all, file_name
 from .results import Results
-from .scales import CPU, Scale
+from .scales import CPU, GPU, Scale
 from .tables import cell, difference, main_metric, rows_of, table, with_interval
 
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- (\w+): (\w+) (\w+) (\w+) -->)[^<]*(<!-- -->)")
-SCALES: tuple[Scale, ...] = (CPU,)
+SCALES = (CPU, GPU)
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,34 @@ class Evidence:
     costs: Mapping[str, Mapping[str, float]]
 
     def table(self, name: str) -> str:
-        """The table of an experiment, or of its absence; ``where`` is a sentence about the machine.
+        """The table of an experiment, or a sentence that there is none yet; the link to a plot; of
+        ``where`` a sentence about the machine.
 
         Raises:
             UsageError: there is no such table.
         """
         if name == "where":
             return where(self.results, self.scale)
+        if name.startswith("plot_"):
+            return self.plot(name.removeprefix("plot_"))
         experiment = _experiment(name)
         text = table(experiment, self.results, self.costs, self.scale)
-        command = f"```bash\npython tools/evidence.py --only {name}\n```"
+        if not text and self.scale is not CPU:
+            return ""  # one sentence for the whole scale is enough
+        at = "" if self.scale is CPU else f" --scale {self.scale.name}"
+        command = f"```bash\npython tools/evidence.py{at} --only {name}\n```"
         return f"{text}\n\n{command}" if text else f"Not measured yet:\n\n{command}"
+
+    def plot(self, name: str) -> str:
+        """The link to a plot; empty where it has not been drawn.
+
+        Raises:
+            UsageError: there is no such plot.
+        """
+        if name not in PLOTS:
+            raise UsageError(f"There is no plot {name!r}; {did_you_mean(name, PLOTS)}")
+        file = self.results.file.parent / file_name(name, self.scale)
+        return f"![{PLOTS[name][1]}]({file.parent.name}/{file.name})" if file.is_file() else ""
 
     def figure(self, name: str, line: str, column: str) -> str:
         """One cell of a table. ``gain`` is the difference to the first baseline.
@@ -82,7 +100,9 @@ def steps_file(docs: Path, scale: Scale) -> Path:
 
 
 def write_pages(docs: Path) -> None:
-    """Write the tables and figures of all pages that have a place for them."""
+    """Write the tables and figures of all pages that have a place for them, and the plots."""
+    for scale in SCALES:
+        draw_all(docs / "evidence", evidence_of(docs, scale).results, scale)
     for page, text in current(docs).items():
         page.write_text(text, encoding="utf-8")
 
@@ -110,7 +130,8 @@ def updated(page: str, evidence: Mapping[str, Evidence]) -> str:
 
     def fill_block(match: re.Match[str]) -> str:
         start, scale, name, end = match.groups()
-        return f"{start}\n{evidence[scale].table(name)}\n\n{end}"
+        text = evidence[scale].table(name)
+        return f"{start}\n{text}\n\n{end}" if text else start + end
 
     def fill_figure(match: re.Match[str]) -> str:
         start, scale, name, line, column, end = match.groups()
@@ -124,6 +145,11 @@ def updated(page: str, evidence: Mapping[str, Evidence]) -> str:
 def where(results: Results, scale: Scale) -> str:
     """A sentence about the machine, the versions and the commits of the runs."""
     runs = results.all()
+    if not runs and scale is GPU:
+        return (
+            "Nothing has been measured on a GPU: none was at hand. One command trains all of it,"
+            " and writes the tables here:\n\n```bash\npython tools/evidence.py --scale gpu\n```"
+        )
     if not runs:
         return "Nothing has been measured yet."
 
@@ -132,7 +158,7 @@ def where(results: Results, scale: Scale) -> str:
 
     earlier = sum(bool(run.get("config_changed")) for run in runs)
     return (
-        f"{len(runs):,} runs on {all_of('processor')}, one thread each, with PyTorch"
+        f"{len(runs):,} runs on {all_of('processor')}, with PyTorch"
         f" {all_of('torch')} and Detectron2 {all_of('detectron2')}, at the commits"
         f" {all_of('commit')}. {earlier} of them were made before their config, or a default of it,"
         " changed."

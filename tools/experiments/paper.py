@@ -27,7 +27,7 @@ _WAYS = {
 }
 SAMPLING = Experiment(
     "sampling",
-    "sampling",
+    "points",
     (ALONE, *(Line(n, title, DISTILLED, o) for n, (title, o) in _WAYS.items()), BOTH_FRW),
     baselines=("alone", "both_frw"),
     iterations=FULL,
@@ -36,7 +36,7 @@ SAMPLING = Experiment(
 )
 TUNED = Experiment(
     "sampling_tuned",
-    "sampling",
+    "points",
     (
         ALONE,
         *(Line(n, title, DISTILLED, o, WEIGHT) for n, (title, o) in _WAYS.items()),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from kddetr.errors import UsageError, did_you_mean
 
-from . import choices, families, labels, paper
+from . import choices, families, forms, labels, paper, savings
 from .lines import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -12,6 +12,8 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *choices.EXPERIMENTS,
     *labels.EXPERIMENTS,
     *families.EXPERIMENTS,
+    *savings.EXPERIMENTS,
+    *forms.EXPERIMENTS,
 )
 
 

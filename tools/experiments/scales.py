@@ -1,12 +1,14 @@
-"""How large the experiments are: as docs/evidence.md shows them, or tiny, to see that they run."""
+"""How large the experiments are: as docs/evidence.md shows them, on a GPU, or tiny."""
 
-import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from detectron2.config import LazyConfig
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from omegaconf import DictConfig, OmegaConf
 
 from kddetr.quickstart import (
     QuickstartSpec,
@@ -28,20 +30,29 @@ class Scale:
         output: the folder of the runs.
         spec: of the bundled data; None: as the quickstart has it, and where it has it.
         overrides: of every config.
+        student, teacher: values of the detectors, where they have such a key.
+        teacher_line: trains the teacher, which the quickstart has for its own size only.
+        longer: factor of the iterations.
         longest: the most iterations of a training.
         most: the most seeds of a line, and values of a tuning.
+        without: parts that this scale does not have.
     """
 
     name: str
     output: Path
     spec: QuickstartSpec | None = None
     overrides: tuple[str, ...] = ()
+    student: Mapping[str, str] = field(default_factory=dict)
+    teacher: Mapping[str, str] = field(default_factory=dict)
+    teacher_line: Line | None = None
+    longer: int = 1
     longest: int = 1_000_000
     most: int = 100
+    without: tuple[str, ...] = ()
 
     def iterations(self, experiment: Experiment, line: Line) -> int:
         """Iterations of a line of an experiment."""
-        return min(line.iterations or experiment.iterations, self.longest)
+        return min((line.iterations or experiment.iterations) * self.longer, self.longest)
 
     def seeds(self, experiment: Experiment, line: Line) -> range:
         """Seeds of a line of an experiment."""
@@ -51,16 +62,35 @@ class Scale:
         """The values of a tuning that are tried."""
         return tuning.values[: self.most]
 
-    def fitting(self, overrides: Sequence[str]) -> list[str]:
-        """The overrides for data of this scale: at most half of its training images are labelled
-        by number.
+    def fitting(self, config: str, overrides: Sequence[str]) -> list[str]:
+        """The overrides of a line, and those of this scale that its config has a place for. At
+        most half of the training images are labelled by number.
         """
-        most = self.spec.images[0] // 2 if self.spec else math.inf
-        key, found = "dataloader.train.dataset.count=", list(overrides)
+        found = [*overrides, *self.overrides]
+        if self.spec is None:
+            return found
+        model = _model(config)
+        if "student" in model:
+            found += _existing("model.student", model.student, self.student)
+            if detector := OmegaConf.select(model, "teacher.detector.model"):
+                found += _existing("model.teacher.detector.model", detector, self.teacher)
+        elif self.teacher_line and config == self.teacher_line.config:
+            found += _existing("model", model, self.teacher)
+        else:
+            found += _existing("model", model, self.student)
+        most = self.spec.images[0] // 2
+        key = "dataloader.train.dataset.count="
         for override in overrides:
             if override.startswith(key) and int(override.removeprefix(key)) > most:
                 found.append(f"{key}{most}")
         return found
+
+    def needs_teacher(self, config: str) -> bool:
+        """Whether the teacher of a config is the bundled one, which this scale has to train."""
+        if self.teacher_line is None:
+            return False
+        checkpoint = OmegaConf.select(_model(config), "teacher.detector.checkpoint", default="")
+        return checkpoint.startswith("kddetr://")
 
     def use_data(self) -> None:
         """Make the data of this scale, and let the registered data sets read it."""
@@ -74,7 +104,52 @@ class Scale:
         register_quickstart(folder)
 
 
+@cache
+def _model(config: str) -> DictConfig:
+    return LazyConfig.load(str(ROOT / config)).model
+
+
+def _existing(prefix: str, node: DictConfig, values: Mapping[str, str]) -> list[str]:
+    """The overrides for the keys that the detector has."""
+    there = [key for key in values if OmegaConf.select(node, key) is not None]
+    return [f"{prefix}.{key}={values[key]}" for key in there]
+
+
 CPU = Scale("cpu", ROOT / "output" / "evidence" / "cpu")
+
+# A pair that is four times as large, on images with four times the pixels.
+_TEACHER = {
+    "backbone.channels": "[48,96,192]",
+    "embed_dim": "192",
+    "num_heads": "8",
+    "feedforward_dim": "768",
+    "num_queries": "100",
+}
+_STUDENT = {
+    "backbone.channels": "[32,64,128]",
+    "embed_dim": "128",
+    "num_heads": "8",
+    "feedforward_dim": "512",
+    "num_queries": "100",
+}
+GPU = Scale(
+    "gpu",
+    ROOT / "output" / "evidence" / "gpu",
+    QuickstartSpec(image_size=256, images=(20000, 1000, 1000), labeled=1500, per_image=(1, 16)),
+    overrides=("dataloader.train.num_workers=2", "optimizer.lr=1e-3"),
+    student=_STUDENT,
+    teacher=_TEACHER,
+    teacher_line=Line(
+        "teacher",
+        "teacher",
+        "configs/quickstart/teacher.py",
+        iterations=3000,
+        folder="teacher",
+        seeds=1,
+    ),
+    longer=4,
+    without=("savings", "forms"),  # they are about the time on a CPU, and about a tiny R-CNN
+)
 
 
 def quick(folder: Path) -> Scale:

@@ -62,6 +62,7 @@ class Session:
         found = [
             ((not experiment.claim, seed), (experiment, line, seed))
             for experiment in self.experiments
+            if experiment.part not in self.scale.without
             for line in experiment.lines
             if self.lines is None or line.name in self.lines
             for seed in self.scale.seeds(experiment, line)[: self.seeds]
@@ -87,7 +88,7 @@ class Session:
             if job and result:
                 alike = (job.config, job.overrides)
                 if alike not in now:
-                    now[alike] = settings(job, self._overrides(line, job))
+                    now[alike] = settings(job, self._overrides(line, job.overrides))
                 result["config_changed"] = now[alike] != result["settings"]
         if before != [result.get("config_changed", False) for result in self.results.all()]:
             self.results.write()
@@ -115,7 +116,7 @@ class Session:
     def finished(self, run: Run) -> None:
         """Evaluate the student of a finished run on the test images, and write the result."""
         job, line = self._jobs.pop(run.name)
-        self.results.add(result_of(job, run, settings(job, self._overrides(line, job))))
+        self.results.add(result_of(job, run, settings(job, self._overrides(line, job.overrides))))
         left = len(list(self.missing()))
         self.say(f"{run.name}: written; {left} runs are left, {self.left()}")
 
@@ -144,10 +145,10 @@ class Session:
         """What is missing for one seed of a line: the detector that it needs, or else the trials
         that choose its value, or else its own training.
         """
-        if line.after:
-            # The result alone is not enough: the detector may have been trained elsewhere.
-            if not self._trained(line.after).is_file():
-                return [(line.after, self._job(experiment, line.after, 0))]
+        before = self._before(line)
+        # A result is not enough: the detector may have been trained on another machine.
+        if before and not self._trained(before).is_file():
+            return [(before, self._job(experiment, before, 0))]
         tried = trials(experiment, line, self.scale).values()
         jobs = [job for job in tried if self._lacks(job)]
         if not jobs:
@@ -160,14 +161,15 @@ class Session:
         return result is None or (self.again and bool(result.get("config_changed")))
 
     def _job(self, experiment: Experiment, line: Line, seed: int, measure: bool = False) -> Job:
-        find = measured_costs if measure else read_costs
-        costs = find(self.steps, experiment, self.scale, self.say)
+        costs = read_costs(self.steps, experiment)
+        if measure and not costs:
+            costs = measured_costs(self.steps, experiment, self.scale, self.say, self._overrides)
         job = job_of_line(experiment, line, seed, self.scale, self.results, costs)
         assert job is not None, "its trials have ended"
         return job
 
     def _run(self, experiment: Experiment, line: Line, job: Job) -> Run:
-        overrides = [f"train.seed={job.seed}", *self._overrides(line, job)]
+        overrides = [f"train.seed={job.seed}", *self._overrides(line, job.overrides)]
         name = f"{experiment.name}/{line.name} {' '.join(job.overrides[len(line.overrides) :])}"
         run = Run(
             f"{name.strip()} seed {job.seed}",
@@ -182,10 +184,18 @@ class Session:
             run.output = self.scale.output / f"{stem}_{run.settings()[:12]}"
         return run
 
-    def _overrides(self, line: Line, job: Job) -> list[str]:
-        found = [*self.scale.fitting(job.overrides), *self.scale.overrides]
-        if line.after and self.scale is not CPU:
-            found.append(f"model.teacher.detector.checkpoint={self._trained(line.after)}")
+    def _before(self, line: Line) -> Line | None:
+        """The line whose detector is the teacher of this one."""
+        if self.scale.needs_teacher(line.config):
+            return self.scale.teacher_line
+        return line.after
+
+    def _overrides(self, line: Line, overrides: Sequence[str] | None = None) -> list[str]:
+        """All overrides of a run: those of the line or of a job of it, and those of the scale."""
+        found = self.scale.fitting(line.config, line.overrides if overrides is None else overrides)
+        before = self._before(line)
+        if before and self.scale is not CPU:
+            found.append(f"model.teacher.detector.checkpoint={self._trained(before)}")
         return [*found, *overrides_of(line, self.scale)]
 
     def _trained(self, line: Line) -> Path:
@@ -220,7 +230,7 @@ def result_of(job: Job, run: Run, fingerprint: str) -> Result:
         "seconds": round(run.evaluations()[-1][1][0], 1),
         "step_seconds": round(statistics.median(steps), 4) if steps else None,
         "settings": fingerprint,
-        **environment(torch.device("cpu")),
+        **environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
     }
 
 

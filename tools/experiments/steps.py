@@ -3,9 +3,10 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
 from detectron2.utils.events import EventStorage
 from omegaconf import DictConfig
 
@@ -13,14 +14,14 @@ from kddetr.engine import Trainer, load_config
 
 from . import ROOT
 from .jobs import timed_line
-from .lines import Experiment
-from .prepare import overrides_of, prepare
+from .lines import Experiment, Line
+from .prepare import prepare
 from .scales import Scale
 
 WARM_UP, TIMED_STEPS = 80, 40
 
 
-def read_costs(file: Path, experiment: Experiment, *_: object) -> dict[str, float] | None:
+def read_costs(file: Path, experiment: Experiment) -> dict[str, float] | None:
     """CPU seconds of a step of each line that was measured; None where none was."""
     if not file.is_file():
         return None
@@ -28,12 +29,19 @@ def read_costs(file: Path, experiment: Experiment, *_: object) -> dict[str, floa
 
 
 def measured_costs(
-    file: Path, experiment: Experiment, scale: Scale, say: Callable[[str], None]
+    file: Path,
+    experiment: Experiment,
+    scale: Scale,
+    say: Callable[[str], None],
+    overrides: Callable[[Line], Sequence[str]],
 ) -> dict[str, float]:
-    """CPU seconds of a training step of each line, the medians of steps that take turns.
+    """Seconds of a training step of each line, the medians of steps that take turns.
 
     All lines of an experiment are measured at once, so that their ratios hold, and kept in
     ``file``, so that a program that is started again trains for the same number of iterations.
+
+    Args:
+        overrides: all overrides of a line at this scale.
     """
     if costs := read_costs(file, experiment):
         return costs
@@ -43,9 +51,8 @@ def measured_costs(
     for name in names:
         line = experiment.line(name)
         prepare(line, scale, say)
-        changes = [*scale.fitting(line.overrides), *scale.overrides, *overrides_of(line, scale)]
-        changes.append(f"train.output_dir={scale.output}/timing/{experiment.name}/{name}")
-        configs[name] = load_config(str(ROOT / line.config), changes)
+        folder = f"train.output_dir={scale.output}/timing/{experiment.name}/{name}"
+        configs[name] = load_config(str(ROOT / line.config), [*overrides(line), folder])
     steps = (2, 1) if scale.longest < WARM_UP else (WARM_UP, TIMED_STEPS)
     costs = step_seconds(configs, *steps)
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -58,11 +65,12 @@ def measured_costs(
 def step_seconds(
     configs: Mapping[str, DictConfig], warm_up: int = WARM_UP, timed: int = TIMED_STEPS
 ) -> dict[str, float]:
-    """The median CPU seconds of a step of each config, on one thread of this process.
+    """The median seconds of a step of each config, on one thread of this process.
 
-    CPU time does not count what other programs do. The first steps do not count either: in them a
-    teacher that keeps what it has computed meets the labelled images.
+    Without a GPU it is CPU time, which does not count what other programs do. The first steps do
+    not count either: in them a teacher that keeps what it has computed meets the labelled images.
     """
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     trainers = {name: Trainer(cfg) for name, cfg in configs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     with EventStorage() as storage:
@@ -70,7 +78,7 @@ def step_seconds(
             for name, trainer in trainers.items():
                 trainer.iter = storage.iter = step
                 trainer.model.train()
-                started = time.process_time()
+                started = clock()
                 trainer.run_step()
-                seconds[name].append(time.process_time() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(found[warm_up:]) for name, found in seconds.items()}
