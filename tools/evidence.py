@@ -56,9 +56,11 @@ def main() -> None:
         if args.list:
             print(listing(session))
             return
-        train(session)
-        if not args.quick:
-            pages.write_pages(docs)
+        try:
+            train(session)
+        finally:  # also where it is stopped
+            if not args.quick:
+                pages.write_pages(docs)
     if session.failed:
         raise UsageError(f"These runs failed: {', '.join(session.failed)}; see above.")
 

@@ -63,27 +63,23 @@ class Scale:
         return tuning.values[: self.most]
 
     def fitting(self, config: str, overrides: Sequence[str]) -> list[str]:
-        """The overrides of a line, and those of this scale that its config has a place for. At
-        most half of the training images are labelled by number.
+        """The overrides of this scale that a config has a place for, and those of a line. At most
+        half of the training images are labelled by number.
         """
-        found = [*overrides, *self.overrides]
         if self.spec is None:
-            return found
-        model = _model(config)
+            return [*self.overrides, *overrides]
+        model, found = _model(config), list(self.overrides)
         if "student" in model:
             found += _existing("model.student", model.student, self.student)
             if detector := OmegaConf.select(model, "teacher.detector.model"):
                 found += _existing("model.teacher.detector.model", detector, self.teacher)
-        elif self.teacher_line and config == self.teacher_line.config:
-            found += _existing("model", model, self.teacher)
         else:
-            found += _existing("model", model, self.student)
-        most = self.spec.images[0] // 2
-        key = "dataloader.train.dataset.count="
-        for override in overrides:
-            if override.startswith(key) and int(override.removeprefix(key)) > most:
-                found.append(f"{key}{most}")
-        return found
+            is_teacher = self.teacher_line is not None and config == self.teacher_line.config
+            found += _existing("model", model, self.teacher if is_teacher else self.student)
+        found += overrides
+        key, most = "dataloader.train.dataset.count=", self.spec.images[0] // 2
+        numbers = [int(x.removeprefix(key)) for x in overrides if x.startswith(key)]
+        return [*found, *(f"{key}{most}" for number in numbers if number > most)]
 
     def needs_teacher(self, config: str) -> bool:
         """Whether the teacher of a config is the bundled one, which this scale has to train."""
@@ -123,14 +119,12 @@ _TEACHER = {
     "embed_dim": "192",
     "num_heads": "8",
     "feedforward_dim": "768",
-    "num_queries": "100",
 }
 _STUDENT = {
     "backbone.channels": "[32,64,128]",
     "embed_dim": "128",
     "num_heads": "8",
     "feedforward_dim": "512",
-    "num_queries": "100",
 }
 GPU = Scale(
     "gpu",
