@@ -196,9 +196,7 @@ class Session:
         before = self._before(line)
         if before and self.scale is not CPU:
             found.append(f"model.teacher.detector.checkpoint={self._trained(before)}")
-        found += overrides_of(line, self.scale)
-        # Of a key that is set twice the later value counts.
-        return list({override.partition("=")[0]: override for override in found}.values())
+        return [*found, *overrides_of(line, self.scale)]
 
     def _trained(self, line: Line) -> Path:
         return self._folder(line) / "model_final.pth"
