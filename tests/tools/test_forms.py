@@ -8,12 +8,12 @@ from detectron2.config import LazyConfig
 from omegaconf import DictConfig
 
 from experiments import ROOT
-from experiments.forms import FORMS
+from experiments.forms import DISTILLED, FORMS
 from kddetr.engine import apply_overrides, build
 from kddetr.losses import BinaryCrossEntropy, KLDivergence, KLWithBackground
 from kddetr.points import AtAnswers, NearbySampler, SpecificSampler, StudentSampler
 
-DISTILLED = [line for line in FORMS.lines if line.name != "alone"]
+LINES = [line for line in FORMS.lines if line.config == DISTILLED]
 
 
 @cache
@@ -21,7 +21,7 @@ def config(file: str) -> DictConfig:
     return LazyConfig.load(str(ROOT / file))
 
 
-@pytest.mark.parametrize("line", DISTILLED, ids=lambda line: line.name)
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.name)
 def test_description_of_a_form_agrees_with_its_config(line):
     cfg = deepcopy(config(line.config))
     apply_overrides(cfg, list(line.overrides))

@@ -5,7 +5,7 @@ weights of the box terms.
 """
 
 from .lines import Experiment, Line
-from .paper import QUICK, points
+from .paper import EVIDENCE, QUICK, points
 
 ALONE, DISTILLED = f"{QUICK}/faster_rcnn_alone.py", f"{QUICK}/faster_rcnn_distilled.py"
 AT_POINTS = ("model.query_placement=null",)
@@ -88,6 +88,11 @@ FORMS = Experiment(
         _form("light_boxes", *boxes(1.0, 0.5), weights="1, 0.5"),
         _form("heavy_boxes", *boxes(10.0, 4.0), weights="10, 4", seeds=1),
         _form("exact_no_boxes", *EXACT, *boxes(0.0, 0.0), weights="0, 0", **_EXACT),
+        Line(
+            "two_places",
+            ("general, specific", "classes at the answers, boxes moved", "KL, T 10", "5, 2"),
+            f"{EVIDENCE}/faster_rcnn_two_places.py",
+        ),
     ),
     baselines=("alone", "chosen"),
     iterations=900,

@@ -4,11 +4,13 @@ Each is a sampler, a query placement, a weighting or a loss for the same distill
 but the method differs between two experiments. Nothing but configs/evidence uses them.
 """
 
+from .moved_boxes import AtMovedBoxes
 from .pairing import HungarianPairing, IndexPairing, NoPoints
 from .places import OtherPlaces
 from .shuffled import ShuffledAnswers
 
 __all__ = [
+    "AtMovedBoxes",
     "HungarianPairing",
     "IndexPairing",
     "NoPoints",
