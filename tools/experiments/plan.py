@@ -4,13 +4,14 @@ from collections.abc import Iterable, Sequence
 
 from kddetr.errors import UsageError, did_you_mean
 
-from . import choices, families, forms, labels, paper, savings
+from . import choices, families, forms, labels, paper, rivals, savings
 from .lines import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     *paper.EXPERIMENTS,
     *choices.EXPERIMENTS,
     *labels.EXPERIMENTS,
+    *rivals.EXPERIMENTS,
     *families.EXPERIMENTS,
     *savings.EXPERIMENTS,
     *forms.EXPERIMENTS,

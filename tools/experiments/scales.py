@@ -71,8 +71,9 @@ class Scale:
         model, found = _model(config), list(self.overrides)
         if "student" in model:
             found += _existing("model.student", model.student, self.student)
-            if detector := OmegaConf.select(model, "teacher.detector.model"):
-                found += _existing("model.teacher.detector.model", detector, self.teacher)
+            if key := teacher_key(config):
+                detector = OmegaConf.select(model, f"{key}.model")
+                found += _existing(f"model.{key}.model", detector, self.teacher)
         else:
             is_teacher = self.teacher_line is not None and config == self.teacher_line.config
             found += _existing("model", model, self.teacher if is_teacher else self.student)
@@ -85,8 +86,10 @@ class Scale:
         """Whether the teacher of a config is the bundled one, which this scale has to train."""
         if self.teacher_line is None:
             return False
-        checkpoint = OmegaConf.select(_model(config), "teacher.detector.checkpoint", default="")
-        return checkpoint.startswith("kddetr://")
+        key = teacher_key(config)
+        return bool(key) and OmegaConf.select(_model(config), key).checkpoint.startswith(
+            "kddetr://"
+        )
 
     def use_data(self) -> None:
         """Make the data of this scale, and let the registered data sets read it."""
@@ -103,6 +106,16 @@ class Scale:
 @cache
 def _model(config: str) -> DictConfig:
     return LazyConfig.load(str(ROOT / config)).model
+
+
+def teacher_key(config: str) -> str:
+    """Where a config's model has the detector and the file of its teacher: in a wrapper or not;
+    empty where there is no such teacher.
+    """
+    for key in ("teacher.detector", "teacher"):
+        if OmegaConf.select(_model(config), f"{key}.checkpoint"):
+            return key
+    return ""
 
 
 def _existing(prefix: str, node: DictConfig, values: Mapping[str, str]) -> list[str]:

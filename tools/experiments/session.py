@@ -18,7 +18,7 @@ from .jobs import job_of_line, trials
 from .lines import Experiment, Line
 from .prepare import overrides_of, prepare
 from .results import Job, Result, Results
-from .scales import CPU, Scale
+from .scales import CPU, Scale, teacher_key
 from .steps import measured_costs, read_costs
 
 USUAL, AROUND = 0.12, 30  # seconds of a step, and of the start and the evaluations of a run
@@ -195,7 +195,8 @@ class Session:
         found = self.scale.fitting(line.config, line.overrides if overrides is None else overrides)
         before = self._before(line)
         if before and self.scale is not CPU:
-            found.append(f"model.teacher.detector.checkpoint={self._trained(before)}")
+            key = teacher_key(line.config)
+            found.append(f"model.{key}.checkpoint={self._trained(before)}")
         return [*found, *overrides_of(line, self.scale)]
 
     def _trained(self, line: Line) -> Path:
