@@ -14,7 +14,7 @@ from kddetr.engine.metrics import read_metrics
 from runs import Run
 
 from . import ROOT
-from .jobs import job_of_line, trials
+from .jobs import chosen_value, job_of_line, trials
 from .lines import Experiment, Line
 from .prepare import overrides_of, prepare
 from .results import Job, Result, Results
@@ -135,10 +135,17 @@ class Session:
                 known.setdefault(result["config"], []).append(each)
         all_known = [each for found in known.values() for each in found]
         usual = statistics.median(all_known or [USUAL])
-        total = 0.0
-        for _, _, job in self.missing():
-            each = statistics.median(known[job.config]) if job.config in known else usual
-            total += each * job.iterations + AROUND
+        jobs = [(job.config, job.iterations) for _, _, job in self.missing()]
+        # Tuned lines whose value is not known yet.
+        jobs += [
+            (line.config, self.scale.iterations(experiment, line))
+            for experiment, line, _ in self.wanted()
+            if line.tuning and chosen_value(experiment, line, self.scale, self.results) is None
+        ]
+        total = sum(
+            AROUND + iterations * statistics.median(known.get(config, [usual]))
+            for config, iterations in jobs
+        )
         return f"about {total / self.processes / 60:.0f} minutes"
 
     def _to_do(self, experiment: Experiment, line: Line, seed: int) -> list[tuple[Line, Job]]:
