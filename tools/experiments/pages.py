@@ -157,12 +157,22 @@ def where(results: Results, scale: Scale) -> str:
         return ", ".join(dict.fromkeys(str(run[key]) for run in runs if run.get(key)))
 
     earlier = sum(bool(run.get("config_changed")) for run in runs)
-    return (
-        f"{len(runs):,} runs on {all_of('processor')}, with PyTorch"
-        f" {all_of('torch')} and Detectron2 {all_of('detectron2')}, at the commits"
-        f" {all_of('commit')}. {earlier} of them were made before their config, or a default of it,"
-        " changed."
-    )
+    unknown = sum(not run.get("commit") for run in runs)
+    sentences = [f"{len(runs):,} runs."]
+    if unknown < len(runs):
+        sentences.append(
+            f"They were trained on {all_of('processor')}, with PyTorch {all_of('torch')} and"
+            f" Detectron2 {all_of('detectron2')}, at the commits {all_of('commit')}."
+        )
+    if earlier:
+        sentences.append(
+            f"{earlier} of them were made before their config, or a default of it, changed."
+        )
+    if unknown:
+        sentences.append(
+            f"Of {unknown} an earlier program has noted neither the machine nor the commit."
+        )
+    return " ".join(sentences)
 
 
 def _experiment(name: str):
