@@ -39,7 +39,10 @@ TUNED = Experiment(
     "points",
     (
         ALONE,
-        *(Line(n, title, DISTILLED, o, WEIGHT) for n, (title, o) in _WAYS.items()),
+        *(
+            Line(n, _WAYS[n][0], DISTILLED, _WAYS[n][1], WEIGHT)
+            for n in ("general", "specific", "both")
+        ),
         Line(BOTH_FRW.name, BOTH_FRW.title, DISTILLED, tuning=WEIGHT),
     ),
     baselines=("alone", "both_frw"),

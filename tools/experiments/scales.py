@@ -36,6 +36,7 @@ class Scale:
         longest: the most iterations of a training.
         most: the most seeds of a line, and values of a tuning.
         without: parts that this scale does not have.
+        around: seconds of a run before and after its steps, on an idle machine.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Scale:
     longest: int = 1_000_000
     most: int = 100
     without: tuple[str, ...] = ()
+    around: float = 30.0
 
     def iterations(self, experiment: Experiment, line: Line) -> int:
         """Iterations of a line of an experiment."""
@@ -126,7 +128,7 @@ def _existing(prefix: str, node: DictConfig, values: Mapping[str, str]) -> list[
 
 CPU = Scale("cpu", ROOT / "output" / "evidence" / "cpu")
 
-# A pair that is four times as large, on images with four times the pixels.
+# A pair with about five times the parameters, on images with four times the pixels.
 _TEACHER = {
     "backbone.channels": "[48,96,192]",
     "embed_dim": "192",
@@ -163,4 +165,4 @@ def quick(folder: Path) -> Scale:
     """Every line once, for a few iterations on a few images, below this folder."""
     spec = QuickstartSpec(images=(24, 8, 8), labeled=12)
     short = ("train.eval_period=0", "lr_multiplier.warmup_iters=0")
-    return Scale("quick", folder, spec, short, longest=2, most=1)
+    return Scale("quick", folder, spec, short, longest=2, most=1, around=8.0)

@@ -14,14 +14,14 @@ from kddetr.engine.metrics import read_metrics
 from runs import Run
 
 from . import ROOT
-from .jobs import chosen_value, job_of_line, trials
+from .jobs import job_of_line, trials
 from .lines import Experiment, Line
 from .prepare import overrides_of, prepare
 from .results import Job, Result, Results
 from .scales import CPU, Scale, teacher_key
 from .steps import measured_costs, read_costs
 
-USUAL, AROUND = 0.12, 30  # seconds of a step, and of the start and the evaluations of a run
+USUAL = 0.12  # seconds of a step, where none has been measured
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -135,16 +135,16 @@ class Session:
                 known.setdefault(result["config"], []).append(each)
         all_known = [each for found in known.values() for each in found]
         usual = statistics.median(all_known or [USUAL])
-        jobs = [(job.config, job.iterations) for _, _, job in self.missing()]
-        # Tuned lines whose value is not known yet.
-        jobs += [
-            (line.config, self.scale.iterations(experiment, line))
-            for experiment, line, _ in self.wanted()
-            if line.tuning and chosen_value(experiment, line, self.scale, self.results) is None
-        ]
+        jobs = {job.key: (job.config, job.iterations) for _, _, job in self.missing()}
+        # And what waits for these: for a teacher, or for the trials of a value.
+        for experiment, line, seed in self.wanted():
+            job = job_of_line(experiment, line, seed, self.scale, self.results)
+            if job is None or self._lacks(job):
+                key = job.key if job else (experiment.name, line.name, seed)
+                jobs.setdefault(key, (line.config, self.scale.iterations(experiment, line)))
         total = sum(
-            AROUND + iterations * statistics.median(known.get(config, [usual]))
-            for config, iterations in jobs
+            self.scale.around + iterations * statistics.median(known.get(config, [usual]))
+            for config, iterations in jobs.values()
         )
         return f"about {total / self.processes / 60:.0f} minutes"
 
