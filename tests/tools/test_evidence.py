@@ -168,6 +168,25 @@ def test_a_failed_run_is_named_and_the_others_go_on(toy, monkeypatch):
     assert len(toy.results.all()) == 3 * 2 + 2
 
 
+def test_what_cannot_be_prepared_is_named_and_the_others_go_on(toy, monkeypatch):
+    def fails(line: Line, *_) -> None:
+        if line.name == "alone":
+            raise UsageError("no record")
+
+    monkeypatch.setattr(session, "prepare", fails)
+    train(toy)
+    assert toy.failed == {f"toy/alone seed {seed}": "no record" for seed in (0, 1)}
+    assert len(list(toy.missing())) == 2
+
+
+def test_the_time_that_is_left_counts_what_waits_for_trials(toy):
+    # Six trainings of 100 iterations, three trials of 50, and two of equal time.
+    seconds = (8 * 100 + 3 * 50) * session.USUAL + 11 * toy.scale.around
+    assert toy.left() == f"about {seconds / 2 / 60:.0f} minutes"
+    train(toy)
+    assert toy.left() == "about 0 minutes"
+
+
 def test_claims_come_first():
     claim = replace(TOY, name="claim", claim=True)
     one = Session([TOY, claim], CPU, Results(Path("none.jsonl")), Path("none.json"), print)

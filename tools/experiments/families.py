@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .lines import Experiment, Line
+from .lines import EVERY, Experiment, Line
 from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE, ONLY_GENERAL, ONLY_SPECIFIC, QUICK
 
 DAB, DINO, RCNN = "DAB-DETR", "DINO", "Faster R-CNN"
@@ -39,7 +39,8 @@ def _taught(student: str, teacher: str, config: str, points: Iterable[str] = POI
 
 def _experiment(name: str, *lines: Line) -> Experiment:
     heads = ("student", "teacher", "points")
-    return Experiment(name, "families", (DINO_TEACHER, *lines), heads=heads)
+    columns = ("iterations", *EVERY)
+    return Experiment(name, "families", (DINO_TEACHER, *lines), heads=heads, columns=columns)
 
 
 EXPERIMENTS = (

@@ -1,6 +1,6 @@
 """Where distillation pays: how many labels there are, and how large the student is."""
 
-from .lines import Experiment, Line
+from .lines import EVERY, Experiment, Line
 from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE
 
 LABELS = (100, 300, 1000, 4000)
@@ -32,7 +32,7 @@ def _of_labels(count: int) -> Experiment:
         lines[:3] if count == LABELS[-1] else lines,  # no image is left without a label
         iterations=LONG,
         heads=(f"{count:,} labelled images",),
-        columns=("iterations", "seeds", "AP", "AP50", "AP75"),
+        columns=("iterations", *EVERY),
     )
 
 
@@ -67,5 +67,6 @@ SMALL_STUDENT = Experiment(
     ),
     iterations=LONG,
     heads=("a student of 96,000 parameters",),
+    columns=("iterations", *EVERY),
 )
 EXPERIMENTS = (*map(_of_labels, LABELS), SMALL_STUDENT)

@@ -1,6 +1,6 @@
 """The experiments of the paper: where the points come from, and whether they are consistent."""
 
-from .lines import FULL, Experiment, Line, Tuning
+from .lines import EVERY, FULL, Experiment, Line, Tuning
 
 QUICK, EVIDENCE = "configs/quickstart", "configs/evidence"
 ALONE_CONFIG, DISTILLED = f"{QUICK}/alone.py", f"{QUICK}/distilled.py"
@@ -47,7 +47,7 @@ TUNED = Experiment(
     ),
     baselines=("alone", "both_frw"),
     iterations=FULL,
-    columns=("tuned", "seeds", "AP", "AP50", "AP75"),
+    columns=("tuned", *EVERY),
 )
 
 OTHER_PLACES = f"{EVIDENCE}/other_places.py"

@@ -1,8 +1,11 @@
 """What some lines need before they are trained: a recorded teacher, and pseudo-labels."""
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+
+from kddetr.errors import UsageError
 
 from . import ROOT
 from .lines import Line
@@ -31,7 +34,11 @@ def overrides_of(line: Line, scale: Scale) -> tuple[str, ...]:
 
 
 def prepare(line: Line, scale: Scale, say: Callable[[str], None]) -> None:
-    """Make the record of the teacher and the pseudo-labels that the line needs, if they lack."""
+    """Make the record of the teacher and the pseudo-labels that the line needs, if they lack.
+
+    Raises:
+        UsageError: the program that makes them failed.
+    """
     for name in line.needs:
         kind, _, threshold = name.partition(" ")
         file = ROOT / _file(kind, threshold, scale)
@@ -41,10 +48,15 @@ def prepare(line: Line, scale: Scale, say: Callable[[str], None]) -> None:
         words = [sys.executable, str(ROOT / "tools" / "record_teacher.py")]
         words += ["--output", str(ROOT / _file("record", "", scale))]
         config = ["--config-file", str(ROOT / "configs/quickstart/distilled.py")]
-        subprocess.run([*words, *config], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+        _run([*words, *config])
         if kind != "record":
-            labels = ["--pseudo-labels", str(file), "--threshold", threshold]
-            subprocess.run([*words, *labels], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+            _run([*words, "--pseudo-labels", str(file), "--threshold", threshold])
+
+
+def _run(words: list[str]) -> None:
+    done = subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise UsageError(f"{shlex.join(words)} ended with exit code {done.returncode}; see above.")
 
 
 def _file(kind: str, threshold: str, scale: Scale) -> str:

@@ -1,6 +1,6 @@
 """Other methods in the same frame, each tuned with as many trials, alone and added to KD-DETR."""
 
-from .lines import Experiment, Line, Tuning
+from .lines import EVERY, Experiment, Line, Tuning
 from .paper import ALONE, DISTILLED, EVIDENCE
 
 FACTORS = (0.3, 1.0, 3.0)
@@ -49,6 +49,6 @@ EXPERIMENTS = (
             ),
         ),
         baselines=("alone", "kd_detr"),
-        columns=("tuned", "seeds", "AP", "AP50", "AP75"),
+        columns=("tuned", *EVERY),
     ),
 )

@@ -11,6 +11,7 @@ import torch
 from benchmarking.environment import environment
 from comparison import scores, student
 from kddetr.engine.metrics import read_metrics
+from kddetr.errors import UserError
 from runs import Run
 
 from . import ROOT
@@ -106,10 +107,16 @@ class Session:
                 continue
             experiment, line, job = todo[0]
             self._given.add(job.key)
-            prepare(line, self.scale, self.say)
-            if not job.iterations:  # it is of equal time, and the time is not known yet
-                job = self._job(experiment, line, job.seed, measure=True)
-            run = self._run(experiment, line, job)
+            try:
+                prepare(line, self.scale, self.say)
+                if not job.iterations:  # it is of equal time, and the time is not known yet
+                    job = self._job(experiment, line, job.seed, measure=True)
+                run = self._run(experiment, line, job)
+            except UserError as error:
+                name = f"{experiment.name}/{line.name} seed {job.seed}"
+                self.failed[name] = str(error)
+                self.say(f"{name} cannot be trained: {error}")
+                continue
             self._jobs[run.name] = job, line
             yield run
 
