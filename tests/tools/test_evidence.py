@@ -180,8 +180,8 @@ def test_what_cannot_be_prepared_is_named_and_the_others_go_on(toy, monkeypatch)
 
 
 def test_the_time_that_is_left_counts_what_waits_for_trials(toy):
-    # Six trainings of 100 iterations, three trials of 50, and two of equal time.
-    seconds = (8 * 100 + 3 * 50) * session.USUAL + 11 * toy.scale.around
+    # Six trainings of 100 iterations, two of equal time, and three trials.
+    seconds = (6 * 100 + 2 * 200 + 3 * 50) * session.USUAL + 11 * toy.scale.around
     assert toy.left() == f"about {seconds / 2 / 60:.0f} minutes"
     train(toy)
     assert toy.left() == "about 0 minutes"
