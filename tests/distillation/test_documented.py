@@ -1,5 +1,5 @@
-"""docs/your_own.md, followed word for word: its files in a folder outside of the repository, and its
-commands with fewer images and iterations.
+"""docs/your_own.md, followed word for word: its files in a folder outside of the repository, and
+its commands with fewer images and iterations.
 """
 
 import importlib.util
@@ -21,6 +21,7 @@ from kddetr.quickstart import QuickstartSpec, make_quickstart_data, register_qui
 from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "projects" / "KDDETR" / "kddetr"
 PAGE = (ROOT / "docs" / "your_own.md").read_text(encoding="utf-8")
 FILES = {  # by the name in the first line
     name: f"# {name}\n{code}"
@@ -116,13 +117,23 @@ def _file(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["near_objects", "encoder_imitation"])
 def test_a_stopped_run_ends_like_one_that_was_not(train_net, name):
-    """After the test above, and also where the loss has weights, which are no part of the student."""
+    """After the test above; also where the loss has weights, which are no part of the student."""
     train_net(COMMANDS[0].replace("near_objects", name).replace("first_try", f"first_{name}"))
     stopped, whole = (weights(f"output/{folder}") for folder in (name, f"first_{name}"))
     assert_same_tensors(stopped["model"], whole["model"])
     assert_same_tensors(stopped.get("wrapper", {}), whole.get("wrapper", {}))
     assert not any("project" in key for key in whole["model"])
     assert any("project" in key for key in whole.get("wrapper", {})) == (name != "near_objects")
+
+
+def test_the_errors_say_what_the_page_says():
+    modules = ("returned", "distiller", "structures", "losses/point_loss", "engine/config/files")
+    texts = [(PACKAGE / f"{name}.py").read_text(encoding="utf-8") for name in modules]
+    source = re.sub(r"[\"']\s*\n\s*f?[\"']", "", "".join(texts))  # literals over several lines
+    table = PAGE.split("## What is checked")[1].split("\n## ")[0]
+    quoted = re.findall(r'\| "([^"]+)"', table)
+    assert len(quoted) > 8
+    assert [text for text in quoted if text not in source] == []
 
 
 def part(my_project: Path, name: str, *overrides: str):
@@ -143,7 +154,9 @@ def distillation_losses(**parts) -> dict[str, float]:
 
 @pytest.mark.parametrize("count", [3, 100])
 def test_the_sampler_also_takes_a_teacher_with_fewer_queries(my_project, count):
-    near = build(part(my_project, "near_objects", f"model.sampler.samplers.2.count={count}").sampler)
+    near = build(
+        part(my_project, "near_objects", f"model.sampler.samplers.2.count={count}").sampler
+    )
     losses = distillation_losses(sampler=JointSampler([near.samplers[2], SpecificSampler()]))
     assert {"kd_near/class", "kd_specific/giou"} <= losses.keys()
 
