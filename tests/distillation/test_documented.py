@@ -111,7 +111,7 @@ def test_the_complete_example_trains_stops_resumes_and_is_evaluated(train_net):
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "near_objects"])
 def test_every_other_example_trains_and_is_evaluated(train_net, name):
-    """One of them has weights of its own, which are saved for a resume, but not as the student's."""
+    """One has weights of its own, which are saved for a resume, but not as the student's."""
     _, whole, resume, _ = (line.replace("near_objects", name) for line in COMMANDS)
     if name == "encoder_imitation":
         stopped_after_an_iteration(train_net, whole)
