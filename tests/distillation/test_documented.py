@@ -18,6 +18,7 @@ from kddetr.engine import Trainer, build, load_config
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.quickstart import QuickstartSpec, make_quickstart_data, register_quickstart
+from tests.distillation.runs import final_checkpoint, interrupt, trained
 from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 
 ROOT = Path(__file__).parents[2]
@@ -110,17 +111,18 @@ def test_the_complete_example_trains_stops_resumes_and_is_evaluated(train_net):
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "near_objects"])
-def test_every_other_example_trains_and_is_evaluated(train_net, name):
+def test_every_other_example_trains_and_is_evaluated(my_project, monkeypatch, name):
     """One has weights of its own, which are saved for a resume, but not as the student's."""
-    _, whole, resume, _ = (line.replace("near_objects", name) for line in COMMANDS)
+    monkeypatch.chdir(my_project.parent / "repository")
+    cfg = load_config(str(my_project / f"{name}.py"), SMALL)
     if name == "encoder_imitation":
-        stopped_after_an_iteration(train_net, whole)
-        train_net(resume)
-        saved = torch.load(f"output/{name}/model_final.pth")
+        interrupt(cfg, at=1)
+        trained(cfg, resume=True)
+        saved = final_checkpoint(cfg)
         in_student, beside = ("project" in " ".join(saved[p]) for p in ("model", "wrapper"))
         assert beside and not in_student
     else:
-        train_net(whole)
+        trained(cfg)
     found = metrics(f"output/{name}")
     assert "bbox/AP" in found and any(key.startswith("kd_") for key in found)
     logged = re.findall(r'put_scalar\(f?"(my/\w+)', FILES[f"my_project/{name}.py"])
