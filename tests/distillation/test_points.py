@@ -148,6 +148,8 @@ def test_unknown_distributions_and_clashing_groups_are_refused():
         GeneralSampler(distribution="gauss")
     with pytest.raises(ValueError, match="at least one sampler"):
         JointSampler([])
+    with pytest.raises(ValueError, match="has the class SpecificSampler itself: make an object"):
+        JointSampler([SpecificSampler])
     teacher = teacher_of()
     with pytest.raises(ValueError, match="groups with names of its own"):
         JointSampler([SpecificSampler(), SpecificSampler()])(teacher, teacher)

@@ -14,13 +14,18 @@ class JointSampler:
         samplers: their groups must have different names.
 
     Raises:
-        ValueError: there is no sampler, or one cannot be called.
+        ValueError: there is no sampler, or one cannot be called or is a class.
     """
 
     def __init__(self, samplers: Sequence[PointSampler]) -> None:
         if not isinstance(samplers, Sequence) or not samplers:
             raise ValueError(f"samplers must be a list of at least one sampler, not {samplers!r}.")
         for sampler in samplers:
+            if isinstance(sampler, type):
+                raise ValueError(
+                    f"samplers has the class {sampler.__name__} itself: make an object of it, in a"
+                    f" config with L({sampler.__name__})(...)."
+                )
             if not callable(sampler):
                 raise ValueError(f"samplers has {described(sampler)}, which cannot be called.")
         self.samplers = list(samplers)
