@@ -89,7 +89,7 @@ def gap_means(sums: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, dict[s
     for group, rows in sums.items():
         for ending, (*summed, weight) in zip(("", FOREGROUND), rows, strict=True):
             if weight:
-                values = (value / weight for value in summed)
+                values = (float(value / weight) for value in summed)
                 named = zip((name + ending for name in FIGURES), values, strict=True)
                 means.setdefault(group, {}).update(named)
     return means

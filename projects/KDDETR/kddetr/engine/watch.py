@@ -7,7 +7,7 @@ gradients and statistics alone.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -89,14 +89,14 @@ class WatchHook(HookBase):
         if not self._due():
             return
         self._model.observer = None
-        gathered = comm.gather(_read(self._seen))
+        gathered = comm.gather(read_sums(self._seen))
         self._seen = {}
         if not comm.is_main_process():
             return
         ratios = [sums.pop(RATIO) for sums in gathered if RATIO in sums]
         finite = [float(ratio) for ratio in ratios if np.isfinite(ratio)]
         found = {RATIO: float(np.mean(finite))} if finite else {}
-        for group, figures in gap_means(_added(gathered)).items():
+        for group, figures in gap_means(added_sums(gathered)).items():
             found |= {f"gap_{group}/{name}": value for name, value in figures.items()}
         found = {name: value for name, value in found.items() if math.isfinite(value)}
         self.trainer.storage.put_scalars(**found, smoothing_hint=False)
@@ -135,7 +135,7 @@ def _gradient_norm(
     return nn.utils.get_total_norm([g for g in gradients if g is not None])
 
 
-def _read(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+def read_sums(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Small tensors as float64 arrays, read from the device all at once."""
     if not tensors:
         return {}
@@ -147,7 +147,7 @@ def _read(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     }
 
 
-def _added(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def added_sums(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The sums of several batches or processes, added up by group."""
     total: dict[str, np.ndarray] = {}
     for sums in parts:
@@ -191,32 +191,39 @@ def with_gap(trainer: "Trainer", results: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
-@torch.no_grad()
 def gap_on_images(
     model: Watchable, loader: Iterable[list[dict]], count: int, *, seed: int
 ) -> dict[str, dict[str, float]]:
-    """The gap on the first images of a loader, at points that are the same at every call.
+    """The gap on the first images of a loader, see :func:`compared`.
+
+    Returns:
+        see :func:`~kddetr.gap.gap_means`; empty on all processes but the main one.
+    """
+    parts = [read_sums(gap_sums(*found)) for _, *found in compared(model, loader, count, seed=seed)]
+    gathered = comm.gather(added_sums(parts))
+    return gap_means(added_sums(gathered)) if comm.is_main_process() else {}
+
+
+@torch.no_grad()
+def compared(
+    model: Watchable, loader: Iterable[list[dict]], count: int, *, seed: int
+) -> Iterator[tuple[list[dict], Predictions, Predictions, Queries]]:
+    """The first images of a loader, the predictions of student and teacher at points that are the
+    same at every call, and these points, batch by batch.
 
     Args:
         model: the distiller; the student is asked in evaluation mode.
         loader: batches of this process's share of the images.
         count: the number of images, over all processes; fewer where there are fewer.
         seed: of the points.
-
-    Returns:
-        see :func:`~kddetr.gap.gap_means`; empty on all processes but the main one.
     """
     rank, world = comm.get_rank(), comm.get_world_size()
     left = count // world + (rank < count % world)
     seed_everything(seed, rank, _STREAM)
-    parts = []
     with inference_context(model.student):
         for batch in loader if left else ():
             inputs = batch[:left]
-            memory = model.student.encode(inputs)
-            parts.append(_read(gap_sums(*model.predict_at_points(inputs, memory))))
+            yield inputs, *model.predict_at_points(inputs, model.student.encode(inputs))
             left -= len(inputs)
             if not left:
                 break
-    gathered = comm.gather(_added(parts))
-    return gap_means(_added(gathered)) if comm.is_main_process() else {}
