@@ -89,7 +89,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("a", metavar="A", help='checkpoint that is asked, or "teacher"')
     add("b", metavar="B", help="checkpoint that is compared with it")
     add("overrides", nargs="*", help="key=value of --config-file")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # overrides may follow the options
     if args.images < 1:
         parser.error(f"--images {args.images} is not a whole number of at least 1")
     return args
