@@ -44,7 +44,7 @@ from kddetr.visualization import detections_side_by_side
 
 SHOWN_IMAGES, SHOWN_POINTS = 4, 5
 COLOURS = 10  # of a picture's palette, after which they repeat
-COLUMNS = ("the points, and how much A and B differ", "A", "B")
+COLUMNS = ("points (number, difference)", "A (number: class, score)", "B (number: class, score)")
 
 
 def main(argv: list[str] | None = None) -> None:
