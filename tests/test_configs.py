@@ -13,6 +13,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from engine_toy import write_dataset
+from omegaconf import OmegaConf
 
 from kddetr import KDDETR
 from kddetr.detectors import model_zoo_detector, zoo_config
@@ -45,6 +46,8 @@ def build(path: str):
         pytest.importorskip("timm", reason="its backbone needs the extra timm")
     cfg = load_config(str(ROOT / path))
     node = cfg.model
+    if "loss" in node:
+        OmegaConf.resolve(node.loss)  # it may name the width of the teacher that is replaced below
     if "teacher" in node:
         if node.teacher["_target_"] is RecordedTeacher:
             del node.teacher

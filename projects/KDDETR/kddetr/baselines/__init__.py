@@ -4,14 +4,24 @@ Each is a sampler, a query placement, a weighting or a loss for the same distill
 but the method differs between two experiments. Nothing but configs/evidence uses them.
 """
 
+from .decoupled import DecoupledKL
+from .features import FeatureImitation
+from .giou_weight import GIoUWeight
 from .pairing import HungarianPairing, IndexPairing, NoPoints
 from .places import OtherPlaces
+from .refined import RefinedTargets
 from .shuffled import ShuffledAnswers
+from .target_queries import TargetSampler
 
 __all__ = [
+    "DecoupledKL",
+    "FeatureImitation",
+    "GIoUWeight",
     "HungarianPairing",
     "IndexPairing",
     "NoPoints",
     "OtherPlaces",
+    "RefinedTargets",
     "ShuffledAnswers",
+    "TargetSampler",
 ]
