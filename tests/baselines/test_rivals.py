@@ -73,7 +73,7 @@ def test_imitation_is_one_minus_the_mean_correlation_of_the_channels():
 
 
 def test_every_object_and_the_background_weigh_the_same():
-    boxes = torch.tensor([[0.25, 0.5, 0.3, 0.6], [0.8, 0.25, 0.01, 0.01]])
+    boxes = torch.tensor([[0.25, 0.5, 0.3, 0.6], [0.85, 0.25, 0.01, 0.01]])
     weights = object_weights(boxes, 10, 10)
     torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
     assert weights[2, 8] == weights.max()  # the second object has a single cell
