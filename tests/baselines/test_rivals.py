@@ -16,6 +16,7 @@ from kddetr.baselines import (
 from kddetr.baselines.features import object_weights
 from kddetr.baselines.refined import refined
 from kddetr.detectors.detr.matcher import Target, target_of
+from kddetr.engine import parameter_groups
 from kddetr.errors import UsageError
 from kddetr.losses import ForegroundWeight, KLDivergence, WeightedMeanLoss
 from kddetr.predictions import Predictions
@@ -92,8 +93,9 @@ def test_the_projection_is_trained_with_the_student_and_is_no_part_of_it(name):
     before = set(student.state_dict())
     losses = model(BATCH)
     losses[f"kd_features/{name}"].backward()
-    trained = dict(model.named_parameters())
-    assert trained["loss.projection.weight"].grad.any()
+    assert loss.projection.weight.grad.any()
+    grouped = [p for group in parameter_groups(model, base_lr=1.0) for p in group["params"]]
+    assert any(p is loss.projection.weight for p in grouped)
     assert any(p.grad is not None and p.grad.any() for p in student.backbone.parameters())
     assert set(model.deployable.state_dict()) == before
 
