@@ -103,6 +103,26 @@ class Predictions:
             start += size
         return parts
 
+    def of_images(self, images: Sequence[int]) -> "Predictions":
+        """The predictions about the images with these indices, in this order."""
+        return self._map(lambda t: torch.stack([t[:, i] for i in images], dim=1))
+
+    def of_queries(self, queries: Tensor) -> "Predictions":
+        """The predictions at some queries of each image.
+
+        Args:
+            queries: (B, P) indices in [0, N).
+
+        Returns:
+            (L, B, P, ...) predictions, in this order.
+        """
+
+        def gathered(values: Tensor) -> Tensor:
+            index = queries.view(1, *queries.shape, *[1] * (values.dim() - 3))
+            return values.gather(2, index.expand(len(values), -1, -1, *values.shape[3:]))
+
+        return self._map(gathered)
+
     def of_classes(self, classes: Tensor) -> "Predictions":
         """The same predictions with the boxes of the given classes, where there is one per class.
 

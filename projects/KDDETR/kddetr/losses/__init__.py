@@ -6,7 +6,8 @@ put together from a class loss, box losses and a weighting of the points.
 
 from ..renamed import explain_old_names
 from ..structures import DistillationLoss
-from .point_loss import PublishedLoss, WeightedMeanLoss
+from .combined import ByGroup, LayerByLayer, SumOfLosses
+from .point_loss import PerImageLoss, PublishedLoss, WeightedMeanLoss
 from .terms import (
     BinaryCrossEntropy,
     GIoULoss,
@@ -19,6 +20,7 @@ from .weighting import EqualWeight, ForegroundWeight
 
 __all__ = [
     "BinaryCrossEntropy",
+    "ByGroup",
     "DistillationLoss",
     "EqualWeight",
     "ForegroundWeight",
@@ -26,8 +28,11 @@ __all__ = [
     "KLDivergence",
     "KLWithBackground",
     "L1Loss",
+    "LayerByLayer",
+    "PerImageLoss",
     "PointTerm",
     "PublishedLoss",
+    "SumOfLosses",
     "WeightedMeanLoss",
 ]
 

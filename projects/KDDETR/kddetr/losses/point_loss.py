@@ -133,6 +133,7 @@ class WeightedMeanLoss(nn.Module):
         weights = _of_shape(self.weighting(teacher), teacher.logits.shape[1:3], self.weighting)
         if teacher.answered is not None:
             weights = weights * teacher.answered[-1]  # in the sums and in the divisors
+        weights = self.balanced(weights)
         class_divisor, box_divisor = self.divisors(weights)
         losses = {}
         for term in (self.class_loss, *self.box_losses):
@@ -141,6 +142,10 @@ class WeightedMeanLoss(nn.Module):
             divisor = class_divisor if term is self.class_loss else box_divisor
             losses[term.name] = term.weight * (sums / divisor).sum()
         return losses
+
+    def balanced(self, weights: Tensor) -> Tensor:
+        """The (B, N) weights as they enter the sums and the divisors: here as they are."""
+        return weights
 
     def divisors(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """What the weighted sums of the class loss and of the box losses are divided by.
@@ -172,6 +177,19 @@ class PublishedLoss(WeightedMeanLoss):
         total = weights.sum().clamp(min=SMALLEST_SUM)
         averaged = isinstance(self.weighting, EqualWeight)
         return total if averaged else torch.ones_like(total), total
+
+
+class PerImageLoss(WeightedMeanLoss):
+    """The weighted mean of each term over the points of an image, averaged over the images.
+
+    Every image counts the same. In :class:`WeightedMeanLoss` an image with more foreground counts
+    more. The public code of TPRD (2026) reduces in this way; there the KL is summed over the
+    classes and the L1 distance over the coordinates, which are factors K and 4 of the weights here.
+    """
+
+    def balanced(self, weights: Tensor) -> Tensor:
+        """The (B, N) weights divided by their sum in each image."""
+        return weights / weights.sum(1, keepdim=True).clamp(min=SMALLEST_SUM)
 
 
 def _indices(student_layers: object) -> tuple[int, ...] | None:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from detectron2.structures import Instances
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from ...boxes import IOU_EPS, box_giou
+from ...boxes import IOU_EPS, box_giou, xyxy_to_cxcywh
 from ...ranges import fraction, not_negative
 from ...structures import Predictions
-from ...transfer import to_device
+from ...transfer import numbers, to_device
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Target:
 
     labels: Tensor
     boxes: Tensor
+
+
+def target_of(instances: Instances, device: torch.device) -> Target:
+    """The ground truth of an image, ``gt_boxes`` in pixels and ``gt_classes``, on a device."""
+    height, width = instances.image_size
+    boxes = to_device(instances.gt_boxes.tensor, device).float()
+    scale = numbers([width, height, width, height], device, boxes.dtype)
+    return Target(to_device(instances.gt_classes, device), xyxy_to_cxcywh(boxes / scale))
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,17 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ...boxes import xyxy_to_cxcywh
 from ...errors import DivergedError
 from ...predictions import LAST
 from ...ranges import one_of, positive, whole
 from ...structures import EncodedDetector, Predictions, Queries
-from ...transfer import numbers, to_device
+from ...transfer import to_device
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
 from .batching import BACKBONE_BATCHING
 from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising
-from .matcher import Target
+from .matcher import Target, target_of
 from .memory import FeatureLevels, Memory
 from .postprocess import select_detections
 from .queries import QuerySource
@@ -220,7 +219,8 @@ class DetectionTransformer(nn.Module):
         def of_labelled(memory: Memory, labelled: list[dict[str, Any]]) -> dict[str, Tensor]:
             for x in labelled:
                 check_truth(x, self.num_classes)  # on the CPU, where reading a class does not wait
-            return self.target_losses(memory, [self._target(x["instances"]) for x in labelled])
+            targets = [target_of(x["instances"], self.device) for x in labelled]
+            return self.target_losses(memory, targets)
 
         return losses_of_labelled_images(memory, inputs, of_labelled)
 
@@ -256,10 +256,3 @@ class DetectionTransformer(nn.Module):
     def _features(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised images to (B, C, H_i, W_i) for every level."""
         return self.neck(self.backbone(images))
-
-    def _target(self, instances: Instances) -> Target:
-        height, width = instances.image_size
-        boxes = to_device(instances.gt_boxes.tensor, self.device).float()
-        scale = numbers([width, height, width, height], self.device, boxes.dtype)
-        labels = to_device(instances.gt_classes, self.device)
-        return Target(labels, xyxy_to_cxcywh(boxes / scale))

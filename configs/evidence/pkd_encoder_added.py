@@ -1,0 +1,11 @@
+"""Rival: feature imitation (PKD) of the encoder's maps, added to KD-DETR."""
+
+from detectron2.config import LazyCall as L
+
+from kddetr.losses import SumOfLosses
+
+from ..quickstart.distilled import dataloader, lr_multiplier, model, optimizer, train
+from .pkd_encoder import model as _imitation
+
+model.loss = L(SumOfLosses)(losses=[model.loss, _imitation.loss])
+train.output_dir = "output/evidence/pkd_encoder_added"

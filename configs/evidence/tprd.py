@@ -1,0 +1,13 @@
+"""Rival: specific points with TPRD's refined targets and its class term."""
+
+from detectron2.config import LazyCall as L
+
+from kddetr.baselines import DecoupledKL, RefinedTargets
+from kddetr.points import SpecificSampler
+
+from ..quickstart.distilled import dataloader, lr_multiplier, model, optimizer, train
+
+model.sampler = L(SpecificSampler)()
+model.loss.class_loss = L(DecoupledKL)(weight=1.0)
+model.loss = L(RefinedTargets)(loss=model.loss)
+train.output_dir = "output/evidence/tprd"
