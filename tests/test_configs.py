@@ -13,6 +13,7 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from engine_toy import write_dataset
+from omegaconf import OmegaConf
 
 from kddetr import KDDETR
 from kddetr.detectors import model_zoo_detector, zoo_config
@@ -26,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("common.py", "models.py")  # ends of the names of files that other configs import
 RECIPES = sorted(
     str(path.relative_to(ROOT))
-    for folder in ("detectors", "distill", "quickstart")
+    for folder in ("detectors", "distill", "evidence", "quickstart")
     for path in (ROOT / "configs" / folder).glob("*.py")
     if not path.name.endswith(PARTS)
 )
@@ -47,6 +48,8 @@ def build(path: str):
         pytest.importorskip("timm", reason="its backbone needs the extra timm")
     cfg = load_config(str(ROOT / path))
     node = cfg.model
+    if "loss" in node:
+        OmegaConf.resolve(node.loss)  # it may name the width of the teacher that is replaced below
     if "teacher" in node:
         if node.teacher["_target_"] is RecordedTeacher:
             del node.teacher

@@ -50,7 +50,11 @@ def positive(text: str) -> int:
     return value
 
 
-def begin() -> Callable[[str], None]:
+def _quickstart_data() -> None:
+    make_quickstart_data(quickstart_root(), progress=False)
+
+
+def begin(make_data: Callable[[], object] = _quickstart_data) -> Callable[[str], None]:
     """Sets PyTorch to one thread and makes the data; returns a function that prints a line of
     progress after the seconds since the start."""
     torch.set_num_threads(1)
@@ -60,7 +64,7 @@ def begin() -> Callable[[str], None]:
         print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
 
     say("making the data: handwritten digits on photographs")
-    make_quickstart_data(quickstart_root(), progress=False)
+    make_data()
     return say
 
 
@@ -132,17 +136,17 @@ def shipped_teacher() -> torch.nn.Module:
 
 def student(run: Run) -> torch.nn.Module:
     """The student of a finished run, loaded as a plain detector."""
-    detector = Trainer.build_detector(load_config(str(ROOT / run.config)))
+    detector = Trainer.build_detector(load_config(str(ROOT / run.config), run.overrides))
     return load_pretrained(detector, str(run.checkpoint))
 
 
-def scores(detector: torch.nn.Module) -> dict[str, float]:
-    """AP, AP50 and AP75 in percent on the test images."""
+def scores(detector: torch.nn.Module, metrics: Sequence[str] = METRICS) -> dict[str, float]:
+    """These metrics of COCO, in percent, on the test images."""
     cfg = load_config(str(ROOT / "configs/quickstart/alone.py"))
     cfg.dataloader.test.dataset.names = "quickstart_test"
     with contextlib.redirect_stdout(io.StringIO()):
         found = Trainer.test(cfg, detector.eval())["bbox"]
-    return {name: found[name] for name in METRICS}
+    return {name: found[name] for name in metrics}
 
 
 def outcome(run: Run, detector: torch.nn.Module) -> dict:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from kddetr.checkpoint import asset
 from kddetr.engine import load_config
 from kddetr.engine.metrics import read_metrics
 from kddetr.errors import UserError, exit_on_user_error
+from kddetr.quickstart import quickstart_root
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +68,7 @@ class Run:
         for key in ("watch_period", "watch_images"):  # which do not change the training
             del cfg.train[key]
         text = OmegaConf.to_yaml(cfg)
+        text = text.replace(str(quickstart_root()), "quickstart")  # a path of this machine
         digest = hashlib.sha256(text.encode())
         if "kddetr://" in text:
             for file in sorted(asset("kddetr://").glob("*.pth")):
@@ -145,48 +147,49 @@ class Run:
 
 
 def run_all(
-    runs: Sequence[Run],
+    runs: Iterable[Run | None],
     *,
     processes: int = 2,
     say: Callable[[str], None] = print,
     every: float = 10.0,
+    finished: Callable[[Run], None] = lambda run: None,
+    failed: Callable[[Run, str], None] | None = None,
 ) -> None:
     """Runs all trainings to their end, in the order given.
 
     Args:
-        runs: finished ones are skipped.
+        runs: finished ones are skipped. The next one is taken when a process is free; None says
+            that it depends on a training that has not ended yet.
         processes: how many train at the same time.
         say: prints a line of progress.
         every: seconds between two lines about unfinished runs, at least.
+        finished: is called with each finished run, after the next one has been started.
+        failed: is called with a run that failed, and the reason; None: the first failure stops all.
 
     Raises:
         RunFailed: a training ended with an error. The others are stopped; their last checkpoints
             remain.
     """
-    waiting = [run for run in runs if not run.finished]
-    for run in runs:
-        if run not in waiting:
-            say(f"{run.name}: found finished in {shown(run.output)} (remove it to train anew)")
+    waiting = iter(runs)
     active: dict[int, tuple[Run, subprocess.Popen]] = {}
-    last, shown_line = time.monotonic(), ""
+    last, shown_line, more = time.monotonic(), "", True
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     try:
-        while waiting or active:
-            while waiting and len(active) < processes:
-                run = waiting.pop(0)
-                active[id(run)] = (run, run.start())
-            time.sleep(0.5)
-            for key, (run, process) in list(active.items()):
-                if process.poll() is None:
-                    continue
-                del active[key]
-                if process.returncode or not run.finished:
-                    raise RunFailed(
-                        f"{run.name} stopped with exit code {process.returncode}: the reason is at"
-                        f" the end of {shown(run.output / 'console.txt')}. Start this program again"
-                        " to go on from the last checkpoint."
-                    )
-                say(run.status() + " - done")
+        while more or active:
+            ended = _ended(active, say, failed)
+            while more and len(active) < processes:
+                try:
+                    run = next(waiting)
+                except StopIteration:
+                    more = False
+                    break
+                if run is None:
+                    break
+                ended += _started(run, active, say, failed)
+            for run in ended:
+                finished(run)
+            if not ended and (more or active):
+                time.sleep(0.5)
             line = "   ".join(run.status() for run, _ in active.values())
             if line != shown_line and time.monotonic() - last > every:
                 say(line)
@@ -197,6 +200,42 @@ def run_all(
             process.terminate()
         for _, process in active.values():
             process.wait()
+
+
+def _started(run: Run, active: dict, say: Callable, failed: Callable | None) -> list[Run]:
+    """Start a run; returns it if it was finished before."""
+    try:
+        if run.finished:
+            say(f"{run.name}: found finished in {shown(run.output)} (remove it to train anew)")
+            return [run]
+        active[id(run)] = (run, run.start())
+    except RunFailed as error:
+        if failed is None:
+            raise
+        failed(run, str(error))
+    return []
+
+
+def _ended(active: dict, say: Callable, failed: Callable | None) -> list[Run]:
+    """The runs that have ended as they should since the last call; they leave ``active``."""
+    found = []
+    for key, (run, process) in list(active.items()):
+        if process.poll() is None:
+            continue
+        del active[key]
+        if process.returncode or not run.finished:
+            reason = (
+                f"{run.name} stopped with exit code {process.returncode}: the reason is at the end"
+                f" of {shown(run.output / 'console.txt')}. Start this program again to go on from"
+                " the last checkpoint."
+            )
+            if failed is None:
+                raise RunFailed(reason)
+            failed(run, reason)
+            continue
+        say(run.status() + " - done")
+        found.append(run)
+    return found
 
 
 def shown(path: Path) -> str:

@@ -7,6 +7,7 @@ but the method differs between two experiments. Nothing but configs/evidence use
 from .decoupled import DecoupledKL
 from .features import FeatureImitation
 from .giou_weight import GIoUWeight
+from .moved_boxes import AtMovedBoxes
 from .pairing import HungarianPairing, IndexPairing, NoPoints
 from .places import OtherPlaces
 from .refined import RefinedTargets
@@ -14,6 +15,7 @@ from .shuffled import ShuffledAnswers
 from .target_queries import TargetSampler
 
 __all__ = [
+    "AtMovedBoxes",
     "DecoupledKL",
     "FeatureImitation",
     "GIoUWeight",

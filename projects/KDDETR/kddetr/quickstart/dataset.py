@@ -52,6 +52,19 @@ def register_quickstart(root: str | os.PathLike | None = None) -> None:
         )
 
 
+def first_images(count: int) -> list[dict]:
+    """Dataset dicts of the first ``count`` training images, with their annotations.
+
+    The first 300 are those of ``quickstart_train_labeled``.
+    """
+    return DatasetCatalog.get("quickstart_train")[:count]
+
+
+def other_images(after: int) -> list[dict]:
+    """Dataset dicts of the training images after the first ``after``, without annotations."""
+    return without_annotations(DatasetCatalog.get("quickstart_train")[after:])
+
+
 def _load(name: str, json_file: str, image_root: str) -> list[dict]:
     records = load_registered(name, json_file, image_root)
     return without_annotations(records) if name.endswith("_unlabeled") else records

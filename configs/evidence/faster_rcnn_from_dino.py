@@ -1,0 +1,7 @@
+"""The small Faster R-CNN distilled from the larger DINO instead of the bundled teacher."""
+
+from ..quickstart.dino_distilled import model as _dino
+from ..quickstart.faster_rcnn_distilled import dataloader, lr_multiplier, model, optimizer, train
+
+model.teacher = _dino.teacher
+train.output_dir = "output/evidence/faster_rcnn_from_dino"

@@ -1,0 +1,100 @@
+"""Experiments about the choices that the paper leaves open: how many points, which loss."""
+
+from .lines import Experiment, Line
+from .paper import ALONE, BOTH_FRW, DISTILLED, EVIDENCE
+
+COUNTS = (10, 25, 100, 300, 900)  # and the quickstart's 50
+WEIGHTS = (0.1, 0.3, 3.0, 10.0)  # and 1
+TEMPERATURES = (1.0, 3.0, 30.0)  # and 10
+OURS = ("both_frw",)
+
+
+def _changed(name: str, title: str, *overrides: str) -> Line:
+    return Line(name, title, DISTILLED, overrides)
+
+
+def _default(title: str) -> Line:
+    return Line(BOTH_FRW.name, title, DISTILLED)
+
+
+GENERAL_POINTS = Experiment(
+    "general_points",
+    "choices",
+    (
+        ALONE,
+        *(
+            _changed(f"general_{n}", str(n), f"model.sampler.samplers.0.count={n}")
+            for n in COUNTS[:2]
+        ),
+        _default("50, as the quickstart"),
+        *(
+            _changed(f"general_{n}", str(n), f"model.sampler.samplers.0.count={n}")
+            for n in COUNTS[2:]
+        ),
+    ),
+    baselines=OURS,
+    heads=("general points",),
+)
+TEMPERATURE = Experiment(
+    "temperature",
+    "choices",
+    (
+        *(
+            _changed(f"temperature_{t:g}", f"{t:g}", f"model.loss.class_loss.temperature={t:g}")
+            for t in TEMPERATURES[:2]
+        ),
+        _default("10, as published"),
+        _changed("temperature_30", "30", "model.loss.class_loss.temperature=30"),
+    ),
+    baselines=OURS,
+    heads=("temperature",),
+)
+REDUCTION = Experiment(
+    "reduction",
+    "choices",
+    (
+        _default("weighted mean, as the quickstart"),
+        Line("published", "published for DAB-DETR", f"{EVIDENCE}/published.py"),
+        Line("per_image", "per image, KL summed over classes", f"{EVIDENCE}/per_image.py"),
+    ),
+    baselines=OURS,
+    heads=("reduction",),
+)
+BOXES = Experiment(
+    "boxes",
+    "choices",
+    (
+        _default("uniform, as the quickstart"),
+        _changed(
+            "normal_logit",
+            "logits from N(0, 1), as published",
+            "model.sampler.samplers.0.distribution=normal_logit",
+        ),
+    ),
+    baselines=OURS,
+    heads=("general boxes",),
+)
+LAYERS = Experiment(
+    "layers",
+    "choices",
+    (
+        _default("all against the teacher's last, as published"),
+        _changed("last_layer", "the last against the last", "model.loss.student_layers=last"),
+        Line("layer_by_layer", "each against the teacher's same", f"{EVIDENCE}/layer_by_layer.py"),
+    ),
+    baselines=OURS,
+    heads=("student's layers",),
+)
+WEIGHT = Experiment(
+    "weight",
+    "choices",
+    (
+        ALONE,
+        *(_changed(f"weight_{w:g}", f"{w:g}", f"model.weight={w:g}") for w in WEIGHTS[:2]),
+        _default("1, as the quickstart"),
+        *(_changed(f"weight_{w:g}", f"{w:g}", f"model.weight={w:g}") for w in WEIGHTS[2:]),
+    ),
+    baselines=OURS,
+    heads=("weight of the distillation",),
+)
+EXPERIMENTS = (GENERAL_POINTS, TEMPERATURE, REDUCTION, BOXES, LAYERS, WEIGHT)

@@ -1,0 +1,64 @@
+"""Teachers and students of different families."""
+
+from collections.abc import Iterable
+
+from .lines import EVERY, Experiment, Line
+from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE, ONLY_GENERAL, ONLY_SPECIFIC, QUICK
+
+DAB, DINO, RCNN = "DAB-DETR", "DINO", "Faster R-CNN"
+DINO_TEACHER = Line(
+    "dino_teacher",
+    (f"{DINO}, the teacher", "", ""),
+    f"{QUICK}/dino_teacher.py",
+    iterations=3000,
+    folder="output/quickstart_dino/teacher",
+    seeds=1,
+)
+POINTS = {
+    "both": ("general and specific", ()),
+    "general": ("general", ONLY_GENERAL),
+    "specific": ("specific", ONLY_SPECIFIC),
+}
+
+
+def _taught(student: str, teacher: str, config: str, points: Iterable[str] = POINTS) -> list[Line]:
+    """A student and its teacher, a line for each kind of points."""
+    before = DINO_TEACHER if teacher == DINO else None
+    short = "dino" if before else "dab"
+    return [
+        Line(
+            f"from_{short}_{name}",
+            (student, teacher, POINTS[name][0]),
+            config,
+            POINTS[name][1],
+            after=before,
+        )
+        for name in points
+    ]
+
+
+def _experiment(name: str, *lines: Line) -> Experiment:
+    heads = ("student", "teacher", "points")
+    columns = ("iterations", *EVERY)
+    return Experiment(name, "families", (DINO_TEACHER, *lines), heads=heads, columns=columns)
+
+
+EXPERIMENTS = (
+    _experiment(
+        "to_dab",
+        Line("alone", (DAB, "", ""), ALONE_CONFIG),
+        *_taught(DAB, DAB, DISTILLED),
+        *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py"),
+    ),
+    _experiment(
+        "to_dino",
+        Line("alone", (DINO, "", ""), f"{QUICK}/dino_alone.py"),
+        *_taught(DINO, DINO, f"{QUICK}/dino_distilled.py", ["both"]),
+    ),
+    _experiment(
+        "to_rcnn",
+        Line("alone", (RCNN, "", ""), f"{QUICK}/faster_rcnn_alone.py"),
+        *_taught(RCNN, DAB, f"{QUICK}/faster_rcnn_distilled.py", ["both"]),
+        *_taught(RCNN, DINO, f"{EVIDENCE}/faster_rcnn_from_dino.py", ["both"]),
+    ),
+)

@@ -1,0 +1,182 @@
+"""The pages of docs/: their tables, plots and single figures, made from the files of results."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kddetr.errors import UsageError, did_you_mean
+
+from .plan import EXPERIMENTS
+from .plots import PLOTS, draw_all, file_name
+from .results import Results
+from .scales import CPU, GPU, Scale
+from .tables import cell, difference, main_metric, rows_of, table, with_interval
+
+BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = re.compile(r"(<!-- (\w+): (\w+) (\w+) (\w+) -->)[^<]*(<!-- -->)")
+SCALES = (CPU, GPU)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What has been measured at one scale.
+
+    Attributes:
+        scale: the scale.
+        results: of the runs.
+        costs: CPU seconds of a step, by experiment and line.
+    """
+
+    scale: Scale
+    results: Results
+    costs: Mapping[str, Mapping[str, float]]
+
+    def table(self, name: str) -> str:
+        """The table of an experiment, or a sentence that there is none yet; the link to a plot; of
+        ``where`` a sentence about the machine.
+
+        Raises:
+            UsageError: there is no such table.
+        """
+        if name == "where":
+            return where(self.results, self.scale)
+        if name.startswith("plot_"):
+            return self.plot(name.removeprefix("plot_"))
+        experiment = _experiment(name)
+        text = table(experiment, self.results, self.costs, self.scale)
+        if not text and self.scale is not CPU:
+            return ""  # one sentence for the whole scale is enough
+        at = "" if self.scale is CPU else f" --scale {self.scale.name}"
+        command = f"```bash\npython tools/evidence.py{at} --only {name}\n```"
+        return f"{text}\n\n{command}" if text else f"Not measured yet:\n\n{command}"
+
+    def plot(self, name: str) -> str:
+        """The link to a plot; empty where it has not been drawn.
+
+        Raises:
+            UsageError: there is no such plot.
+        """
+        if name not in PLOTS:
+            raise UsageError(f"There is no plot {name!r}; {did_you_mean(name, PLOTS)}")
+        file = self.results.file.parent / file_name(name, self.scale)
+        return f"![{PLOTS[name][1]}]({file.parent.name}/{file.name})" if file.is_file() else ""
+
+    def figure(self, name: str, line: str, column: str) -> str:
+        """One cell of a table. ``gain`` is the difference to the first baseline.
+
+        Raises:
+            UsageError: there is no such table, line or figure.
+        """
+        experiment = _experiment(name)
+        rows = rows_of(experiment, self.results, self.scale)
+        if line not in rows:
+            raise UsageError(f"{name} has no result of {line!r}; {did_you_mean(line, rows)}")
+        if column == "gain":
+            metric, baseline = main_metric(experiment), experiment.baselines[0]
+            return with_interval(difference(rows[line], rows.get(baseline, {}), metric))
+        mine = list(rows[line].values())
+        one = experiment.line(line)
+        return cell(column, experiment, one, mine, self.results, self.costs, self.scale)
+
+
+def evidence_of(docs: Path, scale: Scale = CPU) -> Evidence:
+    """What the files of a folder of documents say about a scale."""
+    costs = steps_file(docs, scale)
+    found: dict[str, Any] = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    return Evidence(scale, Results(results_file(docs, scale)), found)
+
+
+def results_file(docs: Path, scale: Scale) -> Path:
+    """The file with a line for each run."""
+    return docs / "evidence" / f"{scale.name}.jsonl"
+
+
+def steps_file(docs: Path, scale: Scale) -> Path:
+    """The file with the time of the steps."""
+    return docs / "evidence" / f"{scale.name}_steps.json"
+
+
+def write_pages(docs: Path) -> None:
+    """Write the tables and figures of all pages that have a place for them, and the plots."""
+    for scale in SCALES:
+        draw_all(docs / "evidence", evidence_of(docs, scale).results, scale)
+    for page, text in current(docs).items():
+        page.write_text(text, encoding="utf-8")
+
+
+def current(docs: Path) -> dict[Path, str]:
+    """The text that each page with a place for a table or a figure should have."""
+    evidence = {scale.name: evidence_of(docs, scale) for scale in SCALES}
+    pages = [*sorted(docs.glob("*.md")), *docs.parent.glob("README.md")]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    return {
+        page: updated(text, evidence)
+        for page, text in texts.items()
+        if BLOCK.search(text) or FIGURE.search(text)
+    }
+
+
+def updated(page: str, evidence: Mapping[str, Evidence]) -> str:
+    """The page with new tables between its markers, ``<!-- evidence on SCALE: TABLE -->`` and
+    ``<!-- end -->``, and new figures between ``<!-- SCALE: TABLE LINE COLUMN -->`` and
+    ``<!-- -->``; the text around them stays.
+
+    Raises:
+        UsageError: a marker names an unknown table, line or column.
+    """
+
+    def fill_block(match: re.Match[str]) -> str:
+        start, scale, name, end = match.groups()
+        text = evidence[scale].table(name)
+        return f"{start}\n{text}\n\n{end}" if text else start + end
+
+    def fill_figure(match: re.Match[str]) -> str:
+        start, scale, name, line, column, end = match.groups()
+        if scale not in evidence:
+            return match[0]
+        return f"{start}{evidence[scale].figure(name, line, column)}{end}"
+
+    return FIGURE.sub(fill_figure, BLOCK.sub(fill_block, page))
+
+
+def where(results: Results, scale: Scale) -> str:
+    """A sentence about the machine, the versions and the commits of the runs."""
+    runs = results.all()
+    if not runs and scale is GPU:
+        return (
+            "Nothing has been measured on a GPU: none was at hand. One command trains all of it,"
+            " and writes the tables here:\n\n```bash\npython tools/evidence.py --scale gpu\n```"
+        )
+    if not runs:
+        return "Nothing has been measured yet."
+
+    def all_of(key: str) -> str:
+        return ", ".join(dict.fromkeys(str(run[key]) for run in runs if run.get(key)))
+
+    earlier = sum(bool(run.get("config_changed")) for run in runs)
+    unknown = sum(not run.get("commit") for run in runs)
+    sentences = [f"{len(runs):,} runs."]
+    if unknown < len(runs):
+        sentences.append(
+            f"They were trained on {all_of('processor')}, with PyTorch {all_of('torch')} and"
+            f" Detectron2 {all_of('detectron2')}, at the commits {all_of('commit')}."
+        )
+    if earlier:
+        sentences.append(
+            f"{earlier} of them were made before their config, or a default of it, changed."
+        )
+    if unknown:
+        sentences.append(
+            f"Of {unknown} an earlier program has noted neither the machine nor the commit."
+        )
+    return " ".join(sentences)
+
+
+def _experiment(name: str):
+    found = {experiment.name: experiment for experiment in EXPERIMENTS}
+    if name not in found:
+        raise UsageError(f"There is no experiment {name!r}; {did_you_mean(name, found)}")
+    return found[name]

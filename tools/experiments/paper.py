@@ -1,0 +1,86 @@
+"""The experiments of the paper: where the points come from, and whether they are consistent."""
+
+from .lines import EVERY, FULL, Experiment, Line, Tuning
+
+QUICK, EVIDENCE = "configs/quickstart", "configs/evidence"
+ALONE_CONFIG, DISTILLED = f"{QUICK}/alone.py", f"{QUICK}/distilled.py"
+EQUAL = "model.loss.weighting._target_=kddetr.losses.EqualWeight"
+GENERAL = "{_target_: kddetr.points.GeneralSampler, count: 50}"
+SPECIFIC = "{_target_: kddetr.points.SpecificSampler}"
+WEIGHT = Tuning("model.weight", (0.3, 1.0, 3.0, 10.0), default=1.0)
+
+
+def points(*samplers: str) -> str:
+    """The override that selects these samplers of points."""
+    return f"model.sampler.samplers=[{', '.join(samplers)}]"
+
+
+ALONE = Line("alone", "student alone", ALONE_CONFIG)
+BOTH_FRW = Line("both_frw", "general and specific points, FRW", DISTILLED)
+ONLY_GENERAL, ONLY_SPECIFIC = (points(GENERAL),), (points(SPECIFIC),)
+_WAYS = {
+    "general": ("general points", (*ONLY_GENERAL, EQUAL)),
+    "general_frw": ("general points, FRW", ONLY_GENERAL),
+    "specific": ("specific points", (*ONLY_SPECIFIC, EQUAL)),
+    "specific_frw": ("specific points, FRW", ONLY_SPECIFIC),
+    "both": ("general and specific points", (EQUAL,)),
+}
+SAMPLING = Experiment(
+    "sampling",
+    "points",
+    (ALONE, *(Line(n, title, DISTILLED, o) for n, (title, o) in _WAYS.items()), BOTH_FRW),
+    baselines=("alone", "both_frw"),
+    iterations=FULL,
+    seeds=5,
+    claim=True,
+)
+TUNED = Experiment(
+    "sampling_tuned",
+    "points",
+    (
+        ALONE,
+        *(
+            Line(n, _WAYS[n][0], DISTILLED, _WAYS[n][1], WEIGHT)
+            for n in ("general", "specific", "both")
+        ),
+        Line(BOTH_FRW.name, BOTH_FRW.title, DISTILLED, tuning=WEIGHT),
+    ),
+    baselines=("alone", "both_frw"),
+    iterations=FULL,
+    columns=("tuned", *EVERY),
+)
+
+OTHER_PLACES = f"{EVIDENCE}/other_places.py"
+SHARES = (0, 25, 50, 75)  # percent; at 100 it is BOTH_FRW
+_SHARED = "points of which {} % are shared"
+CONSISTENCY = Experiment(
+    "consistency",
+    "consistency",
+    (
+        ALONE,
+        *(
+            Line(
+                f"share_{share}",
+                _SHARED.format(share),
+                OTHER_PLACES,
+                (f"model.query_placement.share={share / 100}",),
+            )
+            for share in SHARES
+        ),
+        BOTH_FRW,
+        Line("index", "own queries, paired by index", f"{EVIDENCE}/index_pairing.py"),
+        Line("hungarian", "own queries, Hungarian pairs", f"{EVIDENCE}/hungarian_pairing.py"),
+        Line(
+            "queries_100",
+            "100 queries instead of 50, no teacher",
+            ALONE_CONFIG,
+            ("model.num_queries=100",),
+        ),
+        Line("shuffled", "answers about another image", f"{EVIDENCE}/shuffled_answers.py"),
+    ),
+    baselines=("alone", "both_frw"),
+    iterations=FULL,
+    seeds=5,
+    claim=True,
+)
+EXPERIMENTS = (SAMPLING, TUNED, CONSISTENCY)

@@ -1,0 +1,33 @@
+"""All experiments, in the order of docs/evidence.md."""
+
+from collections.abc import Iterable, Sequence
+
+from kddetr.errors import UsageError, did_you_mean
+
+from . import choices, families, forms, labels, paper, rivals, savings
+from .lines import Experiment
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    *paper.EXPERIMENTS,
+    *choices.EXPERIMENTS,
+    *labels.EXPERIMENTS,
+    *rivals.EXPERIMENTS,
+    *families.EXPERIMENTS,
+    *savings.EXPERIMENTS,
+    *forms.EXPERIMENTS,
+)
+
+
+def named(names: Iterable[str] | None) -> Sequence[Experiment]:
+    """The experiments with these names, or of the parts with these names; None: all.
+
+    Raises:
+        UsageError: there is none with a name.
+    """
+    if names is None:
+        return EXPERIMENTS
+    known = {e.name for e in EXPERIMENTS} | {e.part for e in EXPERIMENTS}
+    for name in names:
+        if name not in known:
+            raise UsageError(f"There is no experiment {name!r}; {did_you_mean(name, known)}")
+    return [e for e in EXPERIMENTS if {e.name, e.part} & set(names)]

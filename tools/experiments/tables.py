@@ -1,0 +1,122 @@
+"""The tables of the experiments, made from the file of results."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
+from scipy import stats
+
+from comparison import markdown, spread
+
+from .jobs import chosen_value, job_of_line, timed_line
+from .lines import Experiment, Line
+from .results import Result, Results
+from .scales import CPU, Scale
+
+MOST_SEEDS = 20
+HEADS = {"step": "CPU time of a step", "tuned": "weight"}
+Rows = dict[str, dict[int, Result]]  # the results of each line by the seed
+Costs = Mapping[str, Mapping[str, float]]  # CPU seconds of a step by experiment and line
+
+
+def rows_of(experiment: Experiment, results: Results, scale: Scale = CPU) -> Rows:
+    """The results of the lines that have any, by name and seed."""
+    found: Rows = {}
+    for line in experiment.lines:
+        for seed in range(MOST_SEEDS):
+            job = job_of_line(experiment, line, seed, scale, results)
+            if job and (result := results.get(job)):
+                found.setdefault(line.name, {})[seed] = result
+    return found
+
+
+def difference(
+    ours: Mapping[int, Result], theirs: Mapping[int, Result], metric: str
+) -> list[float]:
+    """How much more the first line has than the second, for each seed that both have."""
+    return [ours[seed][metric] - theirs[seed][metric] for seed in ours if seed in theirs]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of the mean, by Student's t distribution.
+
+    Raises:
+        ValueError: there are fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError("One value says nothing about how much it varies.")
+    middle, deviation = statistics.mean(values), statistics.stdev(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
+    return middle - half, middle + half
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """The mean difference and, of several values, its 95 % interval."""
+    if not values:
+        return ""
+    mean = f"{statistics.mean(values):+.1f}"
+    if len(values) < 2:
+        return mean
+    low, high = interval(values)
+    return f"{mean} [{low:+.1f}, {high:+.1f}]"
+
+
+def table(
+    experiment: Experiment, results: Results, costs: Costs | None = None, scale: Scale = CPU
+) -> str:
+    """The Markdown table of an experiment; empty where nothing has been measured."""
+    rows = rows_of(experiment, results, scale)
+    if not rows:
+        return ""
+    metric = main_metric(experiment)
+    heads = [*experiment.heads, *(HEADS.get(c, c.removeprefix("val_")) for c in experiment.columns)]
+    for name in experiment.baselines:
+        title = experiment.line(name).title
+        heads.append(f"difference to {title if isinstance(title, str) else name}")
+    lines = [heads]
+    for name, mine in rows.items():
+        line = experiment.line(name)
+        title = [line.title] if isinstance(line.title, str) else [*line.title]
+        cells = [
+            cell(column, experiment, line, list(mine.values()), results, costs or {}, scale)
+            for column in experiment.columns
+        ]
+        for baseline in experiment.baselines:
+            same = name == baseline or baseline not in rows
+            cells.append("" if same else with_interval(difference(mine, rows[baseline], metric)))
+        lines.append([*title, *cells])
+    return markdown(lines)
+
+
+def main_metric(experiment: Experiment) -> str:
+    """The metric whose differences are shown: the first AP of the table."""
+    return next(column for column in experiment.columns if column.endswith("AP"))
+
+
+def cell(
+    column: str,
+    experiment: Experiment,
+    line: Line,
+    mine: Sequence[Result],
+    results: Results,
+    costs: Costs,
+    scale: Scale,
+) -> str:
+    """One figure of a line, as text: the mean and the standard deviation over its seeds."""
+    if column == "seeds":
+        return str(len(mine))
+    if column == "iterations":
+        return f"{statistics.mean(result['iterations'] for result in mine):,.0f}"
+    if column == "seconds":
+        return f"{statistics.mean(result['seconds'] for result in mine):,.0f}"
+    if column == "tuned":
+        value = chosen_value(experiment, line, scale, results)
+        return "" if value is None else f"{value:g}"
+    if column == "step":
+        measured = costs.get(experiment.name, {})
+        names = [timed_line(experiment, one) for one in (line, experiment.lines[0])]
+        if not all(name in measured for name in names):
+            return ""
+        return f"{measured[names[0]] / measured[names[1]]:.2f} x"
+    values = [result[column] for result in mine if result[column] is not None]
+    return spread(values) if values else ""
