@@ -20,7 +20,8 @@ from kddetr.engine import (
     train_defaults,
 )
 from kddetr.engine.metrics import read_metrics
-from kddetr.engine.watch import WatchHook, watch_hooks
+from kddetr.engine.watch import WatchHook, gap_on_images, watch_hooks
+from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler
 from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
@@ -169,6 +170,17 @@ def test_the_gap_of_the_test_images_is_the_same_at_every_evaluation(config):
     trainer = trained(config("again"))
     first, second = trainer._evaluate()["gap"], trainer._evaluate()["gap"]
     assert first == second and set(first) >= {"general/kl", "specific/iou_fg"}
+
+
+def test_an_evaluation_goes_on_where_the_teacher_cannot_be_asked(caplog):
+    class Teacher(torch.nn.Module):
+        def encode(self, inputs):
+            raise UsageError("It does not know these images.")
+
+    model = distiller()
+    object.__setattr__(model, "teacher", Teacher())
+    assert gap_on_images(model, [tiny_batch()], 2, seed=0) == {}
+    assert "not computed on the test images: It does not know these images." in caplog.text
 
 
 def test_weight_zero_is_not_watched(config):

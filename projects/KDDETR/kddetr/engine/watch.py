@@ -17,6 +17,7 @@ from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..gap import gap_means, gap_sums, gap_table
 from ..structures import Predictions, Queries
 from ..teachers import RecordedTeacher
@@ -178,7 +179,7 @@ def with_gap(trainer: "Trainer", results: dict[str, Any]) -> dict[str, Any]:
     for name, part in by_evaluation_set(trainer.cfg).items():
         loader = trainer.build_test_loader(part)
         means = gap_on_images(model, loader, count, seed=trainer.cfg.train.seed)
-        if not comm.is_main_process():
+        if not means:
             continue
         where = f" of {name}" if name else ""
         _log.info("The gap to the teacher on %d images%s:\n%s", count, where, gap_table(means))
@@ -197,11 +198,19 @@ def gap_on_images(
     """The gap on the first images of a loader, see :func:`compared`.
 
     Returns:
-        see :func:`~kddetr.gap.gap_means`; empty on all processes but the main one.
+        see :func:`~kddetr.gap.gap_means`; empty on all processes but the main one, and where the
+        teacher cannot be asked about these images, with a warning.
     """
-    parts = [read_sums(gap_sums(*found)) for _, *found in compared(model, loader, count, seed=seed)]
-    gathered = comm.gather(added_sums(parts))
-    return gap_means(added_sums(gathered)) if comm.is_main_process() else {}
+    sums: dict[str, np.ndarray] | None = None
+    try:
+        found = compared(model, loader, count, seed=seed)
+        sums = added_sums(read_sums(gap_sums(*predictions)) for _, *predictions in found)
+    except UserError as error:  # a teacher may not know these images; the training may go on
+        _log.warning("The gap is not computed on the test images: %s", error)
+    gathered = comm.gather(sums)
+    if not comm.is_main_process() or any(part is None for part in gathered):
+        return {}
+    return gap_means(added_sums(gathered))
 
 
 @torch.no_grad()
