@@ -1,13 +1,16 @@
 """What each process of ``test_processes`` runs, in a module that all processes can import."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 
 from kddetr.engine.distributed import wrap_for_processes
+from kddetr.engine.watch import WatchHook
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.teachers import RecordedTeacher
 from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
@@ -30,13 +33,17 @@ class Case(NamedTuple):
 
 
 def save_steps(folder: str, cases: list[Case]) -> None:
-    """Save ``[(gradients, points), ...]``, one pair a case, as ``{processes}-{rank}.pth``."""
+    """Save ``[(gradients, points, log), ...]``, one a case, as ``{processes}-{rank}.pth``."""
     file = f"{comm.get_world_size()}-{comm.get_rank()}.pth"
     torch.save([one_step(case, Path(folder)) for case in cases], Path(folder) / file)
 
 
-def one_step(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """This process's gradients by name, after a step on its share of the images, and its points."""
+def one_step(
+    case: Case, folder: Path
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, dict[str, float]]:
+    """This process's gradients by name, after a watched step on its share of the images, its
+    points, and what is logged of the gap.
+    """
     if case.recorded:
         teacher = RecordedTeacher(path=str(folder / "record"))
     else:
@@ -51,10 +58,16 @@ def one_step(case: Case, folder: Path) -> tuple[dict[str, torch.Tensor], torch.T
     for i, x in enumerate(batch):
         x |= {"file_name": str(folder / f"images/{i}.png"), "affine": np.eye(2, 3)}
     batch = batch[rank::world]
-    sum(wrapped(batch).values()).backward()
+    with EventStorage() as storage:
+        hook = WatchHook(model, 1, lambda loss: loss)
+        hook.trainer = SimpleNamespace(iter=0, storage=storage)
+        hook.before_step()
+        sum(wrapped(batch).values()).backward()
+        hook.after_step()
+    logged = {name: value for name, (value, _) in storage.latest().items()}
     torch.manual_seed(rank)  # the trainer too seeds each process differently
     if not case.recorded:
         model.sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
     points, _ = model.ask_teacher(batch, None)
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    return gradients, points.boxes
+    return gradients, points.boxes, logged

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from kddetr.detectors import detectron2_detector
 from kddetr.errors import UsageError
 from kddetr.structures import EncodedDetector
 from kddetr.teachers import CachedEncoder
+from tests.stock_models import tiny_faster_rcnn, tiny_fcos, tiny_retinanet
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector, tiny_distiller
 
 
@@ -85,3 +87,15 @@ def test_a_sampler_may_give_no_points_so_that_a_loss_compares_features_only(fami
     assert losses["kd_features/mse"] > 0
     sum(losses.values()).backward()
     assert any(p.grad.any() for p in model.student.encoder.parameters())
+
+
+@pytest.mark.parametrize("stock", [tiny_faster_rcnn, tiny_retinanet, tiny_fcos])
+def test_the_maps_of_a_model_of_detectron2_are_trained_through(stock):
+    detector, batch = detectron2_detector(stock(), input_format="BGR"), tiny_batch()
+    encoded = EncodedDetector(detector, detector.encode(batch), batch)
+    maps = encoded.feature_maps("neck")
+    sides = [m.shape[-1] for m in maps]
+    assert sides == sorted(sides, reverse=True)  # fine to coarse
+    assert all(m.requires_grad and len(m) == len(batch) for m in maps)
+    with pytest.raises(UsageError, match="no feature maps 'encoder', only 'neck'"):
+        encoded.feature_maps("encoder")

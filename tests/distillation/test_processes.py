@@ -21,8 +21,8 @@ RECORDED = Case("dab_detr", HALF, {}, recorded=True)
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-    """(gradients, points) by process, number of processes and case; processes start slowly, so one
-    pair of them runs all cases.
+    """(gradients, points, log) by process, number of processes and case; processes start slowly, so
+    one pair of them runs all cases.
     """
     folder, cases = tmp_path_factory.mktemp("steps"), [*CASES, DENOISING, RECORDED]
     images = image_files(folder / "images", [(40, 56), (40, 56)])
@@ -36,7 +36,7 @@ def steps(tmp_path_factory):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_two_processes_have_the_gradients_of_one(steps, case):
     """Also with a projection between widths, which DINO needs for its content."""
-    (one, _), (first, points), (second, others) = (
+    (one, _, whole), (first, points, joined), (second, others, rest) = (
         steps[n][str(case)] for n in ("1-0", "2-0", "2-1")
     )
     assert one.keys() == first.keys()
@@ -50,6 +50,11 @@ def test_two_processes_have_the_gradients_of_one(steps, case):
     assert not torch.equal(general, other_general)
     if case.family == "dab_detr":  # DINO's specific points are proposals, which differ by image
         assert torch.equal(specific, other_specific)
+    assert not rest, "the figures of all processes are logged by the first one"
+    assert joined["gradient_ratio"] > 0
+    gap = {name: value for name, value in whole.items() if name.startswith("gap_specific/")}
+    assert len(gap) == 6
+    assert {name: joined[name] for name in gap} == pytest.approx(gap, rel=1e-4)
 
 
 def test_a_record_with_answers_for_the_images_of_one_process_only(steps):
@@ -60,7 +65,7 @@ def test_a_record_with_answers_for_the_images_of_one_process_only(steps):
 
 
 def test_denoising_in_two_processes_of_which_one_has_no_boxes(steps):
-    (first, _), (second, _) = (steps[name][str(DENOISING)] for name in ("2-0", "2-1"))
+    (first, *_), (second, *_) = (steps[name][str(DENOISING)] for name in ("2-0", "2-1"))
     assert "student.denoising.label_embedding.weight" in first
     for name, gradient in first.items():
         assert torch.equal(gradient, second[name]) and gradient.isfinite().all(), name

@@ -64,7 +64,10 @@ class Run:
     def settings(self) -> str:
         """A fingerprint of all that decides the result: config, overrides, bundled weights."""
         changes = [*self.overrides, f"train.max_iter={self.iterations}", "train.output_dir=."]
-        text = OmegaConf.to_yaml(load_config(str(ROOT / self.config), changes))
+        cfg = load_config(str(ROOT / self.config), changes)
+        for key in ("watch_period", "watch_images"):  # which do not change the training
+            del cfg.train[key]
+        text = OmegaConf.to_yaml(cfg)
         text = text.replace(str(quickstart_root()), "quickstart")  # a path of this machine
         digest = hashlib.sha256(text.encode())
         if "kddetr://" in text:

@@ -2,9 +2,9 @@
 queries, and add the difference between their predictions to the student's loss.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -55,6 +55,27 @@ class ContentProjection(nn.ModuleDict):
         return replace(points, **projected)
 
 
+class StepObserver(Protocol):
+    """Sees a training step of :class:`KDDETR` before its backward pass, and changes nothing."""
+
+    def __call__(
+        self,
+        losses: Mapping[str, Tensor],
+        distilled: Mapping[str, Tensor],
+        student: Predictions,
+        teacher: Predictions,
+        points: Queries,
+    ) -> None:
+        """Called once in a step, inside the forward pass.
+
+        Args:
+            losses: of the student's own task, weighted.
+            distilled: of the distillation, weighted.
+            student, teacher: their predictions at the points, with and without a gradient.
+            points: the distillation points.
+        """
+
+
 @META_ARCH_REGISTRY.register()
 class KDDETR(nn.Module):
     """The Detectron2 meta-architecture that trains a student with the help of a teacher.
@@ -79,6 +100,9 @@ class KDDETR(nn.Module):
             the points themselves, like the teacher.
         weight: of the whole distillation loss, at least 0. It cannot be changed later. At 0 the
             teacher is never asked, and training is that of the plain student, bit for bit.
+
+    Attributes:
+        observer: a :class:`StepObserver` that is called in every training step; None: none.
 
     Raises:
         ValueError: the weight is negative or no finite number.
@@ -133,6 +157,7 @@ class KDDETR(nn.Module):
         self.sampler = sampler
         self.loss = loss
         self.query_placement = query_placement
+        self.observer: StepObserver | None = None
         self._weight = weight
         self.projection = None
         if teacher is not None and weight and query_placement is None:
@@ -166,6 +191,25 @@ class KDDETR(nn.Module):
         losses = self.student.losses(memory, inputs)
         if not self.weight:
             return losses
+        student, teacher, points = self.predict_at_points(inputs, memory)
+        losses = scalar_losses(losses, self.student, self.device)
+        distilled = self._weighted(self.loss(student, teacher, points), losses)
+        if self.observer is not None:
+            self.observer(losses, distilled, student, teacher, points)
+        return losses | distilled
+
+    def predict_at_points(
+        self, inputs: list[dict[str, Any]], memory: Any
+    ) -> tuple[Predictions, Predictions, Queries]:
+        """The student's and the teacher's predictions at the same points, and these points.
+
+        Args:
+            inputs: the images.
+            memory: the student's memory of the same images.
+
+        Raises:
+            UsageError: the sampler or the query placement returned no such queries.
+        """
         points, answers = self.ask_teacher(inputs, memory)
         asked = points
         if self.query_placement is not None:
@@ -176,8 +220,7 @@ class KDDETR(nn.Module):
         converted = self.student.convert_queries(memory, asked)
         student = EncodedDetector(self.student, memory, inputs)
         predictions = student.decode(converted, layers=_layers("student", self.loss))
-        predictions = replace(predictions, encoded=student)
-        return self._add(losses, self.loss(predictions, answers, points))
+        return replace(predictions, encoded=student), answers, points
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
@@ -198,14 +241,13 @@ class KDDETR(nn.Module):
         answers = teacher.decode(points, layers=_layers("teacher", self.loss))
         return points, replace(answers, encoded=teacher)
 
-    def _add(self, losses: object, distilled: object) -> dict[str, Tensor]:
-        """The student's losses together with the weighted distillation losses.
+    def _weighted(self, distilled: object, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The distillation losses, multiplied by the weight, under names that the log groups.
 
         Raises:
-            UsageError: the student or the distillation loss returned no dictionary of scalar
-                losses, a distillation loss has no gradient, or two losses have the same name.
+            UsageError: the distillation loss returned no dictionary of scalar losses, one of them
+                has no gradient, or one has the name of one of the student's ``losses``.
         """
-        total = scalar_losses(losses, self.student, self.device)
         values = scalar_losses(distilled, self.loss, self.device)
         for name in without_gradient(values):
             raise UsageError(
@@ -214,16 +256,17 @@ class KDDETR(nn.Module):
                 " predictions without detach, or, if it is only meant for the log, leave it out and"
                 f" call detectron2.utils.events.get_event_storage().put_scalar({name!r}, value)."
             )
+        weighted: dict[str, Tensor] = {}
         for name, value in values.items():
             # The log sums losses by the part before the "/".
             name = name if "/" in name else f"kd/{name}"
-            if name in total:
+            if name in losses or name in weighted:
                 raise UsageError(
                     f"The distillation loss returns {name!r}, which is already the name of another"
                     " loss and would replace it: return it under a name of its own."
                 )
-            total[name] = self.weight * value
-        return total
+            weighted[name] = self.weight * value
+        return weighted
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":
         """Moving or casting this module also moves and casts the teacher."""

@@ -26,8 +26,9 @@ class FeatureImitation(nn.Module):
 
     With ``objects``, the cells are weighted by the ground truth as in CLoCKDistill (Lan and Tian,
     WACV 2026): every object counts the same, whatever its size, and the background as much as one
-    object. The exact masks of that paper, and the location that it adds to the memory, are not
-    public; the maps are standardised here too. The cells of unlabelled images have equal weights.
+    object. The exact masks of that paper, and the location that it adds to the memory, were not
+    looked up; the maps are standardised here too. The cells of unlabelled images have equal
+    weights.
 
     PKD needs equal widths. Where they differ, a 1 x 1 convolution projects the student's channels.
     It is trained and kept for resuming, but is no part of the student.

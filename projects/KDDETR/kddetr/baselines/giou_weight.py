@@ -18,9 +18,9 @@ class GIoUWeight:
     QSKD groups the teacher's queries by the GIoU of their boxes with the ground truth, and distils
     those that are matched with an object together with the hard negatives, whose boxes lie on one
     too. Here a point has the largest GIoU of the teacher's box with an object as its weight, and 0
-    where that is not above ``threshold`` (easy negatives). QSKD's thresholds are not public, and
-    its attention-guided features and local alignment are not part of this. On an unlabelled image
-    the weight is the teacher's highest class probability.
+    where that is not above ``threshold`` (easy negatives). QSKD's own thresholds were not looked
+    up, and its attention-guided features and local alignment are not part of this. On an unlabelled
+    image the weight is the teacher's highest class probability.
 
     Args:
         weight: factor of these weights, at least 0; it matters beside ``added_to`` only.

@@ -9,6 +9,7 @@ import logging
 import torch
 from omegaconf import DictConfig
 from torch import nn
+from torch._functorch import config as functorch_config
 
 from ..checkpoint import deployable
 from ..errors import ConfigError, one_line
@@ -35,6 +36,9 @@ def compile_detectors(wanted: DictConfig, model: nn.Module) -> None:
         return
     names = " and ".join(chosen)
     _check_compiler(next(model.parameters()).device, names)
+    # The watch asks for gradients before the step does, and the compiler would reuse the memory of
+    # what the step still needs. PyTorch's own message about it names this switch.
+    functorch_config.donated_buffer = False
     for detector in chosen.values():
         detector.compile()
     _log.info("torch.compile: %s; the first steps take minutes (train.compile).", names)

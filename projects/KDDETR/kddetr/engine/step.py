@@ -23,10 +23,13 @@ from ..returned import part_name, scalar_losses, without_gradient
 from ..structures import Detector
 from .optimizer_state import check_alike
 from .seeding import seed_everything
+from .watch import GAP_PREFIXES, RATIO
 from .writers import GROUP_PREFIX, loss_group
 
 _log = logging.getLogger(__name__)
-RECORDED = ("grad_norm", "total_loss", "data_time", "train_seconds", "time", "lr")  # of a step
+# Names of other values of a step.
+RECORDED = ("grad_norm", RATIO, "total_loss", "data_time", "train_seconds", "time", "lr")
+PREFIXES = (GROUP_PREFIX, *GAP_PREFIXES)
 
 
 class StepTrainer(SimpleTrainer):
@@ -112,7 +115,7 @@ class StepTrainer(SimpleTrainer):
         losses = scalar_losses(returned, model, next(self.model.parameters()).device)
         if not losses:
             raise self._without_labels()
-        if taken := [name for name in losses if name in RECORDED or name.startswith(GROUP_PREFIX)]:
+        if taken := [name for name in losses if name in RECORDED or name.startswith(PREFIXES)]:
             raise UsageError(
                 f"{part_name(model)} returned a loss under the name {taken[0]!r}, under which the"
                 " log has something else: give it another name."

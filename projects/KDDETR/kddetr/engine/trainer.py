@@ -36,6 +36,7 @@ from .precision import amp_dtype, dtype_name
 from .preflight import check_config, resolve_device
 from .seeding import seed_everything
 from .step import StepTrainer
+from .watch import watch_hooks, with_gap
 from .writers import build_writers
 
 _log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Trainer(DefaultTrainer):
         starting.start(self, resume=resume)
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Timer, schedule, checkpoints, stopping, evaluation and writers, in this order.
+        """Timer, schedule, checkpoints, watching, stopping, evaluation, writers, in this order.
 
         The checkpoint of an iteration is saved before its evaluation, so that no training is lost
         when the evaluation fails.
@@ -137,7 +138,7 @@ class Trainer(DefaultTrainer):
             in_order.append(
                 PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
             )
-        in_order.append(StopHook())
+        in_order += [*watch_hooks(self), StopHook()]
         if self._can_evaluate:
             in_order.append(EvalHook(train.eval_period, self._evaluate, self.best))
         if comm.is_main_process():
@@ -344,5 +345,5 @@ class Trainer(DefaultTrainer):
         return not own.isdisjoint(("test", "build_evaluator"))
 
     def _evaluate(self) -> dict[str, Any]:
-        self._last_results = self.test(self.cfg, self.model)
+        self._last_results = with_gap(self, self.test(self.cfg, self.model))
         return self._last_results

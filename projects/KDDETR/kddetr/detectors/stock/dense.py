@@ -146,11 +146,11 @@ class DenseQueryDetector(StockDetector):
         features = [maps[name] for name in self.stock.head_in_features]
         return DenseMemory(images, features, self.stock.head(features))
 
-    @torch.no_grad()
     def feature_maps(self, memory: DenseMemory) -> Mapping[str, Sequence[Tensor]]:
         """See :meth:`kddetr.structures.EncodedDetector.feature_maps`."""
         return {"neck": memory.features}
 
+    @torch.no_grad()
     def queries(self, memory: DenseMemory) -> Queries:
         """The boxes with the highest scores, clipped to the image; empty ones are left out.
 

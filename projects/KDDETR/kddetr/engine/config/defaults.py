@@ -97,13 +97,21 @@ class TrainSection:
     # "" or null: no best checkpoint. Of several test sets the first, or that of NAME/bbox/AP.
     best_metric: str | None = "bbox/AP"
     log_period: int = 20
+    # Of a distillation. Every so many iterations the gap to the teacher and the gradient ratio are
+    # logged, which costs about two backward passes, and after every evaluation the gap on so many
+    # test images, see kddetr/engine/watch.py; 0: not at all.
+    watch_period: int = 100
+    watch_images: int = 100
 
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
             raise ConfigError("train.output_dir is empty: name a folder for what the run saves.")
         for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
             self._require_at_least(1, key)
-        for key in ("seed", "eval_period", "batch_scaling.reference", "clip_grad.max_norm"):
+        for key in (
+            *("seed", "eval_period", "watch_period", "watch_images"),
+            *("batch_scaling.reference", "clip_grad.max_norm"),
+        ):
             self._require_at_least(0, key)
         if self.time_limit is not None and not self.time_limit > 0:
             raise ConfigError(f"train.time_limit must be above 0 seconds, not {self.time_limit}.")
