@@ -16,7 +16,7 @@ from .scales import CPU, GPU, Scale
 from .tables import cell, difference, main_metric, rows_of, table, with_interval
 
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FIGURE = re.compile(r"(<!-- (\w+): (\w+) (\w+) (\w+) -->)[^<]*(<!-- -->)")
+FIGURE = re.compile(r"(<!-- (\w+): (\w+) ([\w.]+) (\w+) -->)[^<]*(<!-- -->)")
 SCALES = (CPU, GPU)
 
 

@@ -84,8 +84,9 @@ def labels(results: Results, scale: Scale) -> Figure | None:
         return None
     figure = Figure((0.7 * style.PAGE_WIDTH, 3.8), layout="constrained")
     axes = figure.subplots()
-    for (title, values), colour in zip(gains.items(), style.PALETTE):
-        _points(axes, values, colour, title)
+    for i, ((title, values), colour) in enumerate(zip(gains.items(), style.PALETTE)):
+        beside = {n * 1.04 ** (i - 1): numbers for n, numbers in values.items()}
+        _points(axes, beside, colour, title)
     axes.axhline(0, color=style.MUTED, linewidth=0.8)
     axes.set(xscale="log", xlabel="labelled images", ylabel="gain over the student alone (AP)")
     axes.set_xticks(LABELS, [f"{n:,}" for n in LABELS])
