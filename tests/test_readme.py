@@ -142,15 +142,20 @@ def check_program(words: tuple[str, ...]) -> None:
 
 def parse(words: tuple[str, ...]) -> argparse.Namespace:
     """The arguments that a program parses when it is started with these words, in this process."""
-    parse_args = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(self, args=None, namespace=None):
-        raise Parsed(parse_args(self, args, namespace))
+    def stopping(name: str):
+        inside = getattr(argparse.ArgumentParser, name)
+
+        def parse_and_stop(self, args=None, namespace=None):
+            raise Parsed(inside(self, args, namespace))
+
+        return parse_and_stop
 
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        for name in ("parse_args", "parse_intermixed_args"):
+            patch.setattr(argparse.ArgumentParser, name, stopping(name))
         patch.setattr(sys, "argv", list(words))
         patch.syspath_prepend(ROOT / Path(words[0]).parent)
         patch.chdir(ROOT)
