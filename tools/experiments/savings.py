@@ -29,6 +29,7 @@ LABELLED = Experiment(
             ("model.loss.student_layers=last",),
         ),
     ),
+    baselines=("alone", "distilled"),
     iterations=1000,
     columns=COLUMNS,
 )
@@ -72,6 +73,7 @@ def _with_unlabelled(name: str, iterations: int, prefix: str = "", kind: str = "
                 **as_long,
             ),
         ),
+        baselines=("alone", "live"),
         iterations=iterations,
         columns=COLUMNS,
     )
