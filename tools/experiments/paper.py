@@ -1,5 +1,7 @@
 """The experiments of the paper: where the points come from, and whether they are consistent."""
 
+from dataclasses import replace
+
 from .lines import EVERY, FULL, Experiment, Line, Tuning
 
 QUICK, EVIDENCE = "configs/quickstart", "configs/evidence"
@@ -43,7 +45,7 @@ TUNED = Experiment(
             Line(n, _WAYS[n][0], DISTILLED, _WAYS[n][1], WEIGHT)
             for n in ("general", "specific", "both")
         ),
-        Line(BOTH_FRW.name, BOTH_FRW.title, DISTILLED, tuning=WEIGHT),
+        replace(BOTH_FRW, tuning=WEIGHT),
     ),
     baselines=("alone", "both_frw"),
     iterations=FULL,
@@ -83,4 +85,18 @@ CONSISTENCY = Experiment(
     seeds=5,
     claim=True,
 )
-EXPERIMENTS = (SAMPLING, TUNED, CONSISTENCY)
+# A wrong target may be best with a weight near 0.
+LIGHTER = Tuning("model.weight", (0.03, 0.1, 0.3, 1.0, 3.0), default=1.0)
+_UNTUNED = {line.name: line for line in CONSISTENCY.lines}
+CONSISTENCY_TUNED = Experiment(
+    "consistency_tuned",
+    "consistency",
+    (
+        ALONE,
+        replace(BOTH_FRW, tuning=LIGHTER),
+        *(replace(_UNTUNED[n], tuning=LIGHTER) for n in ("share_0", "index", "hungarian")),
+    ),
+    baselines=("alone", "both_frw"),
+    columns=("tuned", *EVERY),
+)
+EXPERIMENTS = (SAMPLING, TUNED, CONSISTENCY, CONSISTENCY_TUNED)
