@@ -40,9 +40,9 @@ def consistency(results: Results, scale: Scale) -> Figure | None:
     """AP against the share of points at which teacher and student are asked the same."""
     rows = rows_of(CONSISTENCY, results, scale)
     values = {share: _aps(rows, f"share_{share}") for share in SHARES}
-    values[100] = _aps(rows, BOTH_FRW.name)
     if not any(values.values()):
         return None
+    values[100] = _aps(rows, BOTH_FRW.name)
     figure = Figure((0.6 * style.PAGE_WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
     _points(axes, values, style.PALETTE[0], "distilled")
@@ -57,7 +57,8 @@ def choices(results: Results, scale: Scale) -> Figure | None:
     """AP against the number of general points, and against the weight of the distillation."""
     counts = rows_of(GENERAL_POINTS, results, scale)
     weights = rows_of(WEIGHT, results, scale)
-    if not counts and not weights:
+    of_other_experiments = {"alone", BOTH_FRW.name}
+    if not (counts.keys() | weights.keys()) - of_other_experiments:
         return None
     figure = Figure((style.PAGE_WIDTH, 3.6), layout="constrained")
     panels: tuple[Axes, Axes] = tuple(figure.subplots(1, 2))
