@@ -49,6 +49,18 @@ def test_a_loss_gets_both_encoded_detectors_and_nothing_is_encoded_twice(family)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_teacher_keeps_no_projections_and_answers_further_queries(family):
+    loss = Kept()
+    model = distiller(family, loss=loss, sampler=lambda teacher, _: teacher.queries().named("own"))
+    model(tiny_batch())
+    encoded = loss.teacher.encoded
+    assert not encoded.memory._cache
+    with torch.no_grad():
+        again = encoded.decode(encoded.queries())
+    torch.testing.assert_close(again.last().logits, loss.teacher.last().logits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_maps_of_the_encoder_are_its_tokens_and_those_of_the_neck_enter_it(family):
     detector, batch = tiny_detector(family).eval(), tiny_batch()
     entered = []

@@ -239,6 +239,7 @@ class KDDETR(nn.Module):
         points = self.sampler(teacher, EncodedDetector(self.student, memory, inputs))
         points = named_points(points, self.sampler, len(inputs))
         answers = teacher.decode(points, layers=_layers("teacher", self.loss))
+        teacher.forget()  # before the student decodes: few losses ask the teacher further queries
         return points, replace(answers, encoded=teacher)
 
     def _weighted(self, distilled: object, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -164,6 +164,14 @@ class EncodedDetector:
             )
         return list(maps[name])
 
+    def forget(self) -> None:
+        """Free the memory of what was kept to answer further queries faster, such as projections
+        of the encoded image for every decoder layer; it is computed again where it is needed.
+        """
+        forget = getattr(self.memory, "forget", None)
+        if forget is not None:
+            forget()
+
     def fresh_queries(self, boxes: Tensor) -> Queries:
         """Former name of :meth:`make_queries`, kept for samplers that were written for it."""
         warnings.warn("fresh_queries is now called make_queries.", FutureWarning, stacklevel=2)

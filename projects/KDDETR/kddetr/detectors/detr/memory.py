@@ -58,6 +58,10 @@ class Memory(BatchMemory):
             self._cache[key] = make()
         return self._cache[key]
 
+    def forget(self) -> None:
+        """Drop the values of :meth:`cached`, which are made again where they are needed."""
+        self._cache.clear()
+
     def maps(self) -> dict[str, Sequence[Tensor]]:
         """The maps of every level, (B, C, H, W): "neck", where it is kept, and "encoder"."""
         cells = [height * width for height, width in self.shapes]
