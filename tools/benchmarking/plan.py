@@ -68,7 +68,7 @@ def _steps() -> list[Measurement]:
             name, file = f"{config}_{side}", f"{DISTILL}/{config}.py"
             repeats = 5 if side == 320 else 3
             found.append(Measurement(name, "steps", label, file, (side, side), repeats=repeats))
-    large = (f"{DINO}_800x1333", "steps", SHORT[DINO], f"{DISTILL}/{DINO}.py", (800, 1333))
+    large = "steps", SHORT[DINO], f"{DISTILL}/{DINO}.py", (800, 1333)
     recomputed = Measurement(
         f"{DAB}_320_recomputed",
         "steps",
@@ -78,8 +78,10 @@ def _steps() -> list[Measurement]:
         overrides=("model.student.checkpoint_activations=true",),
     )
     # On a CPU the profiler, which counts memory there, would itself need 20 GB at this size.
-    cpu = Measurement(*large, ("--only", "steps,operations"), repeats=3, devices=("cpu",))
-    return [*found, recomputed, cpu, Measurement(*large, repeats=3, devices=("cuda",))]
+    name, only = f"{DINO}_800x1333", ("--only", "steps,operations")
+    cpu = Measurement(name, *large, only, repeats=3, devices=("cpu",))
+    cuda = Measurement(f"{name}_whole", *large, repeats=3, devices=("cuda",))
+    return [*found, recomputed, cpu, cuda]
 
 
 def _points() -> list[Measurement]:
