@@ -18,11 +18,13 @@ class Tuning:
         key: of the config.
         values: in ascending order.
         default: the value that the config has; it needs no override.
+        title: the head of its column.
     """
 
     key: str
     values: tuple[float, ...]
     default: float | None = None
+    title: str = "weight"
 
     def overrides(self, value: float) -> tuple[str, ...]:
         """The overrides that set this value."""

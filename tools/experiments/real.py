@@ -5,7 +5,7 @@ from .paper import EVIDENCE
 from .trees import TREES
 
 # Chosen for the student alone, on the validation photograph; the distilled students take it too.
-RATE = Tuning("optimizer.lr", (1e-3, 2e-3, 4e-3), default=2e-3)
+RATE = Tuning("optimizer.lr", (1e-3, 2e-3, 4e-3), 2e-3, "learning rate")
 HALF = (f"dataloader.train.dataset.json_file={TREES}/train_labeled.json",)
 UNLABELLED = (*HALF, "dataloader.train.unlabeled_per_batch=4")
 NEEDS = ("trees",)
