@@ -33,7 +33,7 @@ SIZE, OVERLAP = 128, 32  # pixels of a tile
 TRAIN = "2019_YELL_2_528000_4978000_image_crop2"
 WHOLE, UPPER, LOWER = (0.0, 1.0), (0.0, 0.5), (0.5, 1.0)
 # The parts of the photographs that each file is cut from, from top to bottom. Train is cut as its
-# two halves are, so that no tile of the labelled half shows a crown of the other one.
+# two halves are, so that the labelled half and the other one share no pixel.
 SPLITS = {
     "train": [(TRAIN, UPPER), (TRAIN, LOWER)],
     "train_labeled": [(TRAIN, UPPER)],
