@@ -1,6 +1,6 @@
 """The experiment with real images: tree crowns in aerial photographs, see :mod:`.trees`."""
 
-from .lines import FULL, Experiment, Line, Tuning
+from .lines import Experiment, Line, Tuning
 from .paper import EVIDENCE
 from .trees import TREES
 
@@ -60,7 +60,7 @@ def _experiment(name: str, columns: tuple[str, ...]) -> Experiment:
         "real",
         LINES,
         baselines=("alone", "alone_half"),
-        iterations=FULL,
+        iterations=2000,
         heads=("detector", "labels"),
         columns=columns,
         on_request=True,
