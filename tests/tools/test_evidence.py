@@ -86,6 +86,19 @@ def test_a_tuned_line_takes_the_best_value_on_the_validation_images(tmp_path):
     assert job_of_line(TOY, TUNED, 0, CPU, results).overrides == ("w=3",)
 
 
+def test_a_line_may_take_the_value_that_was_chosen_for_another(toy):
+    like = replace(TUNED, name="like", config="configs/c.py", tuned_like="tuned")
+    toy.experiments = [replace(TOY, lines=(like, TUNED))]
+    train(toy)
+    assert not toy.failed and not list(toy.missing())
+    found = toy.results.all()
+    # Three trials of the one line serve both.
+    assert [r["config"] for r in found if r["seed"] == TRIAL_SEED] == [TUNED.config] * 3
+    for seed in (0, 1):
+        jobs = [job_of_line(toy.experiments[0], x, seed, CPU, toy.results) for x in (like, TUNED)]
+        assert jobs[0].overrides == jobs[1].overrides and jobs[0].config == like.config
+
+
 def test_equal_time_means_as_many_iterations_as_the_time_allows(tmp_path):
     results = Results(tmp_path / "x.jsonl")
     costs = {"alone": 0.1, "other": 0.3}
@@ -134,7 +147,7 @@ def toy(tmp_path, monkeypatch):
     """A session of the toy experiment whose trainings are made up; costs are those of a file."""
     monkeypatch.setattr(session, "Run", FakeRun)
     monkeypatch.setattr("runs.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(session, "result_of", lambda job, run, settings: result(job, 7.0))
+    monkeypatch.setattr(session, "result_of", lambda job, *_: result(job, 7.0))
     steps = tmp_path / "steps.json"
     steps.write_text(json.dumps({"toy": {"alone": 0.1, "other": 0.2, "tuned": 0.2}}))
     scale = replace(CPU, output=tmp_path)
@@ -214,6 +227,9 @@ def test_lines_and_experiments_have_names_of_their_own():
         cells = {1 if isinstance(x.title, str) else len(x.title) for x in experiment.lines}
         assert cells == {len(experiment.heads)}, experiment.name
     assert [e.name for e in named(["sampling"])] == ["sampling"]
+    # What downloads its images is trained on request only.
+    asked = {"real", "real_other_forest"}
+    assert {e.name for e in EXPERIMENTS} - {e.name for e in named(None)} == asked
     with pytest.raises(UsageError, match="did you mean sampling"):
         named(["samplign"])
 

@@ -12,6 +12,8 @@ def trials(experiment: Experiment, line: Line, scale: Scale) -> dict[float, Job]
     """The trainings that choose the value of a tuned line, by the value; else none."""
     if not line.tuning:
         return {}
+    if line.tuned_like:
+        return trials(experiment, experiment.line(line.tuned_like), scale)
     half = max(scale.iterations(experiment, line) // 2, 1)
     return {
         value: Job(line.config, (*line.overrides, *line.tuning.overrides(value)), TRIAL_SEED, half)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 FULL, HALF = 1300, 650  # iterations of the quickstart, and of the lines that carry no claim
 TRIAL_SEED = 100  # no reported run has it
 EVERY = ("seeds", "AP", "AP50", "AP75")
+ON_TEST = ("dataloader.test.dataset.names=quickstart_test",)
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,13 @@ class Tuning:
         key: of the config.
         values: in ascending order.
         default: the value that the config has; it needs no override.
+        title: the head of its column.
     """
 
     key: str
     values: tuple[float, ...]
     default: float | None = None
+    title: str = "weight"
 
     def overrides(self, value: float) -> tuple[str, ...]:
         """The overrides that set this value."""
@@ -38,6 +41,7 @@ class Line:
         config: the config file.
         overrides: of the config.
         tuning: a further override, whose value is chosen on the validation images.
+        tuned_like: the line whose trials choose that value; empty: it has trials of its own.
         iterations: of the training; 0: those of the experiment.
         same_time_as: the line for whose time it is trained; empty: for its iterations.
         costs_like: the line whose step costs as much, where this one's is not measured.
@@ -45,6 +49,7 @@ class Line:
         after: the line, with a folder of its own, whose trained detector is the teacher.
         folder: where it is trained; empty: in a folder of the program's choice.
         seeds: how many; 0: as many as the experiment has.
+        test: the overrides that select the test images, instead of the validation images.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Line:
     config: str
     overrides: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    tuned_like: str = ""
     iterations: int = 0
     same_time_as: str = ""
     costs_like: str = ""
@@ -59,6 +65,7 @@ class Line:
     after: "Line | None" = None
     folder: str = ""
     seeds: int = 0
+    test: tuple[str, ...] = ON_TEST
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Experiment:
         claim: whether it carries a claim of the paper; these are trained first.
         heads: the heads of the cells of the titles.
         columns: of the figures, see :mod:`.tables`.
+        on_request: whether it is trained only where it is named, because it downloads its images.
     """
 
     name: str
@@ -86,6 +94,7 @@ class Experiment:
     claim: bool = False
     heads: tuple[str, ...] = ("",)
     columns: tuple[str, ...] = EVERY
+    on_request: bool = False
 
     def line(self, name: str) -> Line:
         """The line with this name."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from kddetr.errors import UsageError, did_you_mean
 
-from . import choices, families, forms, labels, paper, rivals, savings
+from . import choices, families, forms, labels, paper, real, rivals, savings
 from .lines import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -15,17 +15,19 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *families.EXPERIMENTS,
     *savings.EXPERIMENTS,
     *forms.EXPERIMENTS,
+    *real.EXPERIMENTS,
 )
 
 
 def named(names: Iterable[str] | None) -> Sequence[Experiment]:
-    """The experiments with these names, or of the parts with these names; None: all.
+    """The experiments with these names, or of the parts with these names; None: all but those
+    that have to be asked for.
 
     Raises:
         UsageError: there is none with a name.
     """
     if names is None:
-        return EXPERIMENTS
+        return [e for e in EXPERIMENTS if not e.on_request]
     known = {e.name for e in EXPERIMENTS} | {e.part for e in EXPERIMENTS}
     for name in names:
         if name not in known:

@@ -1,4 +1,4 @@
-"""What some lines need before they are trained: a recorded teacher, and pseudo-labels."""
+"""What some lines need before they are trained: a recorded teacher, pseudo-labels, photographs."""
 
 import shlex
 import subprocess
@@ -10,6 +10,7 @@ from kddetr.errors import UsageError
 from . import ROOT
 from .lines import Line
 from .scales import CPU, Scale
+from .trees import make_trees
 
 RECORD = "output/quickstart/record"
 THRESHOLDS = (0.3, 0.5, 0.7)
@@ -34,12 +35,16 @@ def overrides_of(line: Line, scale: Scale) -> tuple[str, ...]:
 
 
 def prepare(line: Line, scale: Scale, say: Callable[[str], None]) -> None:
-    """Make the record of the teacher and the pseudo-labels that the line needs, if they lack.
+    """Make the record of the teacher, the pseudo-labels or the tiles of photographs that the line
+    needs, if they lack.
 
     Raises:
-        UsageError: the program that makes them failed.
+        UsageError: the program that makes them failed, or the photographs cannot be downloaded.
     """
     for name in line.needs:
+        if name == "trees":
+            make_trees(say)
+            continue
         kind, _, threshold = name.partition(" ")
         file = ROOT / _file(kind, threshold, scale)
         if (file / "card.json" if kind == "record" else file).is_file():

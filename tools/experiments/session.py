@@ -123,7 +123,8 @@ class Session:
     def finished(self, run: Run) -> None:
         """Evaluate the student of a finished run on the test images, and write the result."""
         job, line = self._jobs.pop(run.name)
-        self.results.add(result_of(job, run, settings(job, self._overrides(line, job.overrides))))
+        fingerprint = settings(job, self._overrides(line, job.overrides))
+        self.results.add(result_of(job, run, fingerprint, line.test))
         left = len(list(self.missing()))
         self.say(f"{run.name}: written; {left} runs are left, {self.left()}")
 
@@ -164,11 +165,11 @@ class Session:
         if before and not self._trained(before).is_file():
             return [(before, self._job(experiment, before, 0))]
         tried = trials(experiment, line, self.scale).values()
-        jobs = [job for job in tried if self._lacks(job)]
-        if not jobs:
-            own = self._job(experiment, line, seed)
-            jobs = [own] if self._lacks(own) else []
-        return [(line, job) for job in jobs]
+        if jobs := [job for job in tried if self._lacks(job)]:
+            like = experiment.line(line.tuned_like) if line.tuned_like else line
+            return [(like, job) for job in jobs]
+        own = self._job(experiment, line, seed)
+        return [(line, own)] if self._lacks(own) else []
 
     def _lacks(self, job: Job) -> bool:
         result = self.results.get(job)
@@ -226,14 +227,17 @@ def settings(job: Job, overrides: Sequence[str]) -> str:
     return Run("", job.config, Path(), 1, list(overrides)).settings()
 
 
-def result_of(job: Job, run: Run, fingerprint: str) -> Result:
+def result_of(job: Job, run: Run, fingerprint: str, test: Sequence[str]) -> Result:
     """The line of a finished run: AP on the test images, ``val_...`` on the validation images, in
     percent.
+
+    Args:
+        test: the overrides that select the test images.
     """
     metrics = read_metrics(run.output)
     last = [m for m in metrics if "bbox/AP" in m][-1]
     steps = [m["time"] for m in metrics if "time" in m]
-    on_test = scores(student(run), FIGURES)
+    on_test = scores(student(run), FIGURES, run.config, test)
     return {
         "config": job.config,
         "overrides": list(job.overrides),

@@ -14,7 +14,7 @@ from .results import Result, Results
 from .scales import CPU, Scale
 
 MOST_SEEDS = 20
-HEADS = {"step": "CPU time of a step", "tuned": "weight"}
+HEADS = {"step": "CPU time of a step"}
 Rows = dict[str, dict[int, Result]]  # the results of each line by the seed
 Costs = Mapping[str, Mapping[str, float]]  # CPU seconds of a step by experiment and line
 
@@ -69,7 +69,7 @@ def table(
     if not rows:
         return ""
     metric = main_metric(experiment)
-    heads = [*experiment.heads, *(HEADS.get(c, c.removeprefix("val_")) for c in experiment.columns)]
+    heads = [*experiment.heads, *(head(column, experiment) for column in experiment.columns)]
     for name in experiment.baselines:
         title = experiment.line(name).title
         heads.append(f"difference to {title if isinstance(title, str) else name}")
@@ -91,6 +91,13 @@ def table(
 def main_metric(experiment: Experiment) -> str:
     """The metric whose differences are shown: the first AP of the table."""
     return next(column for column in experiment.columns if column.endswith("AP"))
+
+
+def head(column: str, experiment: Experiment) -> str:
+    """The head of a column of figures."""
+    if column == "tuned":
+        return next(line.tuning.title for line in experiment.lines if line.tuning)
+    return HEADS.get(column, column.removeprefix("val_"))
 
 
 def cell(

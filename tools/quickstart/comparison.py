@@ -140,10 +140,19 @@ def student(run: Run) -> torch.nn.Module:
     return load_pretrained(detector, str(run.checkpoint))
 
 
-def scores(detector: torch.nn.Module, metrics: Sequence[str] = METRICS) -> dict[str, float]:
-    """These metrics of COCO, in percent, on the test images."""
-    cfg = load_config(str(ROOT / "configs/quickstart/alone.py"))
-    cfg.dataloader.test.dataset.names = "quickstart_test"
+def scores(
+    detector: torch.nn.Module,
+    metrics: Sequence[str] = METRICS,
+    config: str = "configs/quickstart/alone.py",
+    test: Sequence[str] = ("dataloader.test.dataset.names=quickstart_test",),
+) -> dict[str, float]:
+    """These metrics of COCO, in percent, on the test images.
+
+    Args:
+        config: whose loader and evaluator are used.
+        test: the overrides that select the test images.
+    """
+    cfg = load_config(str(ROOT / config), test)
     with contextlib.redirect_stdout(io.StringIO()):
         found = Trainer.test(cfg, detector.eval())["bbox"]
     return {name: found[name] for name in metrics}
