@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("common.py", "models.py")  # ends of the names of files that other configs import
 RECIPES = sorted(
     str(path.relative_to(ROOT))
-    for folder in ("detectors", "distill", "evidence", "quickstart")
+    for folder in ("detectors", "distill", "quickstart")
     for path in (ROOT / "configs" / folder).glob("*.py")
     if not path.name.endswith(PARTS)
 )
