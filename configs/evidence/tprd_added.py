@@ -1,6 +1,7 @@
 """Rival: KD-DETR whose specific points have TPRD's refined targets and its class term.
 
-TPRD's public code is this combination, with the reduction of per_image.py.
+TPRD's public code is this combination, with the reduction of per_image.py, and its general points
+are compared layer against layer too.
 """
 
 from detectron2.config import LazyCall as L

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kddetr.baselines import (
+    GIoUWeight,
     HungarianPairing,
     IndexPairing,
     NoPoints,
@@ -135,6 +136,16 @@ def test_shuffled_answers_need_two_images():
     model = distiller(loss=ShuffledAnswers(WeightedMeanLoss()))
     with pytest.raises(UsageError, match="this batch has a single image"):
         step(model, PLAIN[:1])
+
+
+@pytest.mark.parametrize(
+    "inner", [WeightedMeanLoss(weighting=GIoUWeight()), IndexPairing()], ids=["truth", "queries"]
+)
+def test_shuffled_answers_do_not_know_the_images_that_they_are_about(inner):
+    """Their images and memory would be those of the order before."""
+    model = distiller(loss=ShuffledAnswers(inner))
+    with pytest.raises(UsageError, match="needs the images of the predictions"):
+        step(model)
 
 
 def test_a_student_may_have_more_queries_of_its_own():

@@ -18,7 +18,7 @@ from kddetr.baselines.refined import refined
 from kddetr.detectors.detr.matcher import Target, target_of
 from kddetr.engine import parameter_groups
 from kddetr.errors import UsageError
-from kddetr.losses import ForegroundWeight, KLDivergence, WeightedMeanLoss
+from kddetr.losses import ForegroundWeight, KLDivergence, LayerByLayer, WeightedMeanLoss
 from kddetr.predictions import Predictions
 from kddetr.structures import EncodedDetector, Queries
 from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
@@ -211,3 +211,21 @@ def test_the_loss_gets_the_refined_answers_of_the_last_layer():
     found = RefinedTargets(WeightedMeanLoss())(student, teacher, points)
     expected = WeightedMeanLoss()(student, refined(teacher, [OBJECTS, None]), points)
     assert found == expected
+
+
+def test_refined_targets_around_layer_by_layer_refine_every_layer():
+    teacher, student = answers(torch.rand(3, 2, 6, 4)), answers(torch.rand(2, 2, 6, 4), seed=1)
+    points = Queries(torch.rand(2, 6, 4), groups={"specific": 6})
+    found = RefinedTargets(LayerByLayer(WeightedMeanLoss()))(student, teacher, points)
+    targets = refined(teacher, [OBJECTS, None])
+    expected = [
+        WeightedMeanLoss()(student.of_layers([i]), targets.of_layers([i]), points) for i in (-2, -1)
+    ]
+    torch.testing.assert_close(found, {n: sum(x[n] for x in expected) for n in expected[0]})
+
+
+def test_a_single_layer_has_nothing_to_be_refined_by():
+    teacher, student = answers(torch.rand(3, 2, 6, 4)), answers(torch.rand(2, 2, 6, 4), seed=1)
+    points = Queries(torch.rand(2, 6, 4), groups={"specific": 6})
+    with pytest.raises(UsageError, match=r"write RefinedTargets\(LayerByLayer\(loss\)\)"):
+        LayerByLayer(RefinedTargets(WeightedMeanLoss()))(student, teacher, points)

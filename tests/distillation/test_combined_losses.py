@@ -1,5 +1,7 @@
 """Losses made of losses: layer by layer, by group, sums; and the mean of each image."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -14,8 +16,9 @@ from kddetr.losses import (
     SumOfLosses,
     WeightedMeanLoss,
 )
-from kddetr.predictions import Predictions
-from kddetr.structures import Queries
+from kddetr.predictions import LAST, Predictions
+from kddetr.structures import Queries, compared_layers
+from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 POINTS = Queries(torch.rand(2, 5, 4), groups={"general": 3, "specific": 2})
 
@@ -100,6 +103,50 @@ def test_a_sum_of_losses_has_the_losses_of_all():
     assert found == WeightedMeanLoss()(*pair, POINTS) | other(*pair, POINTS)
     with pytest.raises(UsageError, match="Two losses of a SumOfLosses return kd_other/x"):
         SumOfLosses([other, other])(*pair, POINTS)
+
+
+def test_losses_of_two_groups_may_not_have_one_name():
+    def same(student, teacher, points):
+        return {"kd_other/x": student.boxes.sum()}
+
+    with pytest.raises(UsageError, match="Two losses of a ByGroup return kd_other/x"):
+        ByGroup(general=same, specific=same)(predictions(2, seed=1), predictions(2), POINTS)
+
+
+def both(*losses):
+    """The two ways to put two losses together."""
+    return SumOfLosses(losses), ByGroup(**dict(zip(("general", "specific"), losses, strict=True)))
+
+
+def test_losses_say_together_which_layers_they_compare_where_they_agree():
+    last, every = WeightedMeanLoss(student_layers="last"), WeightedMeanLoss()
+    for loss in both(last, last):
+        assert compared_layers(loss) == (LAST, LAST)
+    for loss in both(last, every):
+        assert compared_layers(loss) == (None, LAST)
+    for loss in both(last, LayerByLayer(every)):
+        assert compared_layers(loss) == (None, None)
+
+    class Listed:
+        student_layers: ClassVar = [-1]
+
+    assert compared_layers(last, Listed()) == (LAST, None)
+    assert compared_layers(lambda *_: {}) == (None, None)
+
+
+def test_the_distiller_decodes_only_the_layers_that_all_losses_of_a_sum_compare():
+    kept = []
+
+    def keeping(student, teacher, points):
+        kept.append((student.num_layers, teacher.num_layers))
+        return {"kd_kept/x": student.boxes.sum()}
+
+    keeping.student_layers = keeping.teacher_layers = LAST
+    for layers in ("last", "all"):
+        loss = SumOfLosses([WeightedMeanLoss(student_layers=layers), keeping])
+        student, teacher = tiny_detector(), tiny_detector(seed=1)
+        tiny_distiller(student, teacher, loss=loss)(tiny_batch())
+    assert kept[0] == (1, 1) and kept[1] == (2, 1)
 
 
 @pytest.mark.parametrize("make", [lambda: ByGroup(), lambda: SumOfLosses([])])

@@ -46,6 +46,8 @@ def test_a_loss_gets_both_encoded_detectors_and_nothing_is_encoded_twice(family)
     assert not any(m.requires_grad for m in loss.teacher.encoded.feature_maps("neck"))
     parts = loss.student.split({"a": 1, "b": loss.student.logits.shape[2] - 1})
     assert parts["b"].last().detach().encoded is loss.student.encoded
+    # Its images are in the old order, so predictions about chosen ones are not bound to it.
+    assert loss.student.of_images([1, 0]).encoded is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,7 +2,7 @@
 queries, and add the difference between their predictions to the student's loss.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -30,6 +30,7 @@ from .structures import (
     Queries,
     QueryableDetector,
     QueryPlacement,
+    compared_layers,
     queries_are_boxes,
 )
 
@@ -219,7 +220,7 @@ class KDDETR(nn.Module):
             asked = self.projection(asked)
         converted = self.student.convert_queries(memory, asked)
         student = EncodedDetector(self.student, memory, inputs)
-        predictions = student.decode(converted, layers=_layers("student", self.loss))
+        predictions = student.decode(converted, layers=compared_layers(self.loss)[0])
         return replace(predictions, encoded=student), answers, points
 
     @torch.no_grad()
@@ -238,7 +239,7 @@ class KDDETR(nn.Module):
         teacher = EncodedDetector(self.teacher, self.teacher.encode(inputs), inputs)
         points = self.sampler(teacher, EncodedDetector(self.student, memory, inputs))
         points = named_points(points, self.sampler, len(inputs))
-        answers = teacher.decode(points, layers=_layers("teacher", self.loss))
+        answers = teacher.decode(points, layers=compared_layers(self.loss)[1])
         teacher.forget()  # before the student decodes: few losses ask the teacher further queries
         return points, replace(answers, encoded=teacher)
 
@@ -275,11 +276,6 @@ class KDDETR(nn.Module):
         if self.teacher is not None:
             cast(nn.Module, self.teacher)._apply(fn, *args, **kwargs)
         return self
-
-
-def _layers(whose: str, loss: object) -> Sequence[int] | None:
-    """The indices of the layers that a loss compares; None, all, where it does not say."""
-    return getattr(loss, f"{whose}_layers", None)
 
 
 def _check_parts(

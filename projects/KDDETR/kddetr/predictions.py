@@ -33,7 +33,8 @@ class Predictions:
             detector. A recorded teacher has queries that do not where an image has fewer answers
             than others.
         encoded: the :class:`~kddetr.structures.EncodedDetector` that predicts, with the images, for
-            losses that need more than predictions; the distiller sets it, elsewhere it is None.
+            losses that need more than predictions; the distiller sets it, elsewhere it is None,
+            also of predictions about chosen images.
     """
 
     logits: Tensor
@@ -104,8 +105,11 @@ class Predictions:
         return parts
 
     def of_images(self, images: Sequence[int]) -> "Predictions":
-        """The predictions about the images with these indices, in this order."""
-        return self._map(lambda t: torch.stack([t[:, i] for i in images], dim=1))
+        """The predictions about the images with these indices, in this order, without ``encoded``:
+        only the detector itself could choose images of its memory.
+        """
+        chosen = self._map(lambda t: torch.stack([t[:, i] for i in images], dim=1))
+        return replace(chosen, encoded=None)
 
     def of_queries(self, queries: Tensor) -> "Predictions":
         """The predictions at some queries of each image.

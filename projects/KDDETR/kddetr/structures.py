@@ -229,7 +229,8 @@ class DistillationLoss(Protocol):
         "/" is put into the group ``kd``.
 
         A loss may have attributes ``student_layers`` and ``teacher_layers``: indices of the decoder
-        layers that it compares, -1 for the last one. Then only their predictions are computed.
+        layers that it compares, -1 for the last one. Then only their predictions are computed, see
+        :func:`compared_layers`.
 
         ``student.encoded`` and ``teacher.encoded`` are the :class:`EncodedDetector` of each, with
         feature maps, further queries and the images.
@@ -239,6 +240,28 @@ class DistillationLoss(Protocol):
             teacher: predictions of all its layers, or of ``teacher_layers``, without a gradient.
             points: the queries; ``points.groups`` says which of them belong together.
         """
+
+
+Layers = tuple[int, ...] | None  # indices of decoder layers; None: all
+
+
+def compared_layers(*losses: object) -> tuple[Layers, Layers]:
+    """The layers of the student and those of the teacher that some losses compare.
+
+    Args:
+        losses: of the kind :class:`DistillationLoss`, at least one.
+
+    Returns:
+        the indices in ``student_layers`` and ``teacher_layers`` of the losses; None, all layers,
+        where one of them does not say it or they do not agree.
+    """
+
+    def agreed(name: str) -> Layers:
+        said = [getattr(loss, name, None) for loss in losses]
+        found = {None if layers is None else tuple(layers) for layers in said}
+        return found.pop() if len(found) == 1 else None
+
+    return agreed("student_layers"), agreed("teacher_layers")
 
 
 __getattr__ = explain_old_names(__name__)

@@ -12,7 +12,7 @@ from ..predictions import LAST
 from ..ranges import not_negative, one_of, whole
 from ..structures import EncodedDetector, Predictions, Queries
 from ..transfer import to_device
-from .truth import ground_truth
+from .truth import encoded_of, ground_truth
 
 EPS = 1e-6  # added to a standard deviation, as in the public code of PKD
 
@@ -26,8 +26,8 @@ class FeatureImitation(nn.Module):
 
     With ``objects``, the cells are weighted by the ground truth as in CLoCKDistill (Lan and Tian,
     WACV 2026): every object counts the same, whatever its size, and the background as much as one
-    object. The exact masks of that paper, and the location that it adds to the memory, were not
-    looked up; the maps are standardised here too. The cells of unlabelled images have equal
+    object. The exact masks of that paper, and the location that it adds to the memory, are not
+    reproduced; the maps are standardised here too. The cells of unlabelled images have equal
     weights.
 
     PKD needs equal widths. Where they differ, a 1 x 1 convolution projects the student's channels.
@@ -72,8 +72,9 @@ class FeatureImitation(nn.Module):
             UsageError: a detector does not give these maps, the maps are of other sizes or widths,
                 or images of several sizes are to be weighted by their objects.
         """
-        ours = [self.projection(m) for m in student.encoded.feature_maps(self.maps)]
-        theirs = teacher.encoded.feature_maps(self.maps)
+        of_student = encoded_of(student, self)
+        ours = [self.projection(m) for m in of_student.feature_maps(self.maps)]
+        theirs = encoded_of(teacher, self).feature_maps(self.maps)
         shapes = [[tuple(m.shape[1:]) for m in maps] for maps in (ours, theirs)]
         if shapes[0] != shapes[1]:
             raise UsageError(
@@ -82,7 +83,7 @@ class FeatureImitation(nn.Module):
                 " FeatureImitation the channels of both."
             )
         total = sum(
-            (self._weights(student.encoded, a) * (standardised(a) - standardised(b)).square())
+            (self._weights(of_student, a) * (standardised(a) - standardised(b)).square())
             .mean()
             .div(2)
             for a, b in zip(ours, theirs, strict=True)

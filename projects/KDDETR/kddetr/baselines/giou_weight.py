@@ -9,7 +9,7 @@ from ..boxes import box_giou
 from ..losses import ForegroundWeight
 from ..ranges import not_negative
 from ..structures import Predictions
-from .truth import ground_truth
+from .truth import encoded_of, ground_truth
 
 
 class GIoUWeight:
@@ -18,9 +18,15 @@ class GIoUWeight:
     QSKD groups the teacher's queries by the GIoU of their boxes with the ground truth, and distils
     those that are matched with an object together with the hard negatives, whose boxes lie on one
     too. Here a point has the largest GIoU of the teacher's box with an object as its weight, and 0
-    where that is not above ``threshold`` (easy negatives). QSKD's own thresholds were not looked
-    up, and its attention-guided features and local alignment are not part of this. On an unlabelled
-    image the weight is the teacher's highest class probability.
+    where that is not above ``threshold`` (easy negatives). On an unlabelled image the weight is the
+    teacher's highest class probability.
+
+    This is not QSKD's prediction loss. In the implementation of it that TPRD's public code has,
+    whose threshold is 0 too, all selected queries have the same weight in the prediction losses,
+    and a query that is matched with an object is selected at any GIoU. They are not the same
+    queries for both detectors: the student's own are paired with the teacher's, by the object or by
+    Hungarian matching. The GIoU enters the mask of the features alone, where the cross-attention of
+    a selected query is multiplied by 1 + GIoU; these features are not part of this.
 
     Args:
         weight: factor of these weights, at least 0; it matters beside ``added_to`` only.
@@ -44,7 +50,7 @@ class GIoUWeight:
     def __call__(self, teacher: Predictions) -> Tensor:
         """(B, N) weights, at least 0, without a gradient."""
         boxes, foreground = teacher.boxes[-1].detach().float(), ForegroundWeight()(teacher)
-        targets = ground_truth(teacher.encoded, boxes.device)
+        targets = ground_truth(encoded_of(teacher, self), boxes.device)
         weights = self.weight * torch.stack(
             [
                 foreground[i] if target is None else self._overlaps(boxes[i], target.boxes)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..points import jittered
 from ..ranges import not_negative
 from ..structures import DistillationLoss, Predictions, Queries
+from .truth import encoded_of
 
 
 class AtMovedBoxes(nn.Module):
@@ -32,8 +33,8 @@ class AtMovedBoxes(nn.Module):
         self, student: Predictions, teacher: Predictions, points: Queries
     ) -> dict[str, Tensor]:
         """The losses of the other loss, named ``..._moved``."""
-        assert student.encoded is not None, "the distiller binds them"
+        encoded = encoded_of(student, self)
         boxes = jittered(teacher.boxes[-1].detach(), shift=self.shift, scale=self.scale)
-        queries = replace(student.encoded.make_queries(boxes), groups=points.groups)
-        found = self.loss(student.encoded.decode(queries), teacher, points)
+        queries = replace(encoded.make_queries(boxes), groups=points.groups)
+        found = self.loss(encoded.decode(queries), teacher, points)
         return {f"{name}_moved": value for name, value in found.items()}

@@ -11,7 +11,8 @@ from ..detectors.detr.matcher import HungarianMatcher, Target
 from ..errors import UsageError
 from ..losses import WeightedMeanLoss
 from ..predictions import LAST
-from ..structures import EncodedDetector, Predictions, Queries
+from ..structures import EncodedDetector, Layers, Predictions, Queries, compared_layers
+from .truth import encoded_of
 
 
 class NoPoints:
@@ -48,9 +49,10 @@ class IndexPairing(nn.Module):
         Raises:
             UsageError: the pairing is not possible.
         """
-        ours = own_predictions(student.encoded, getattr(self.loss, "student_layers", None))
+        of_student, of_teacher = compared_layers(self.loss)
+        ours = own_predictions(encoded_of(student, self), of_student)
         with torch.no_grad():
-            theirs = own_predictions(teacher.encoded, getattr(self.loss, "teacher_layers", None))
+            theirs = own_predictions(encoded_of(teacher, self), of_teacher)
         ours, theirs = self.pair(ours, theirs)
         places = theirs.boxes[-1]
         losses: dict[str, Tensor] = self.loss(
@@ -118,6 +120,6 @@ class AnswerMatcher(HungarianMatcher):
         return classes, l1, -box_giou(boxes, target.boxes, eps=self.eps)
 
 
-def own_predictions(encoded: EncodedDetector, layers: tuple[int, ...] | None) -> Predictions:
+def own_predictions(encoded: EncodedDetector, layers: Layers) -> Predictions:
     """What a detector predicts at its own queries."""
     return encoded.decode(encoded.queries(), layers=layers)

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..boxes import box_iou
 from ..detectors.detr.matcher import HungarianMatcher, Matches, Target
-from ..structures import DistillationLoss, Predictions, Queries
-from .truth import ground_truth
+from ..errors import UsageError
+from ..structures import DistillationLoss, Predictions, Queries, compared_layers
+from .truth import encoded_of, ground_truth
 
 
 class RefinedTargets(nn.Module):
@@ -30,7 +31,9 @@ class RefinedTargets(nn.Module):
     few times more in a step, for the matching.
 
     Args:
-        loss: compares the student with the refined answers of all layers or of the last one.
+        loss: compares the student with the refined answers of all layers or of the last one. In
+            TPRD each layer of the student is compared with the refined layer of the same number,
+            which is ``RefinedTargets(LayerByLayer(loss))``. The reverse order refines nothing.
     """
 
     teacher_layers = None
@@ -38,13 +41,23 @@ class RefinedTargets(nn.Module):
     def __init__(self, loss: DistillationLoss) -> None:
         super().__init__()
         self.loss = loss
-        self.student_layers = getattr(loss, "student_layers", None)
+        self.student_layers, _ = compared_layers(loss)
 
     def forward(
         self, student: Predictions, teacher: Predictions, points: Queries
     ) -> dict[str, Tensor]:
-        """The losses of the inner loss; all layers of the teacher are needed."""
-        targets = ground_truth(teacher.encoded, teacher.logits.device)
+        """The losses of the inner loss; all layers of the teacher are needed.
+
+        Raises:
+            UsageError: the teacher's predictions are those of a single layer.
+        """
+        if teacher.num_layers == 1:
+            raise UsageError(
+                "RefinedTargets corrects the teacher's answers by those of its earlier layers, and"
+                " got a single layer: write RefinedTargets(LayerByLayer(loss)) instead of the"
+                " reverse, and take a teacher with several decoder layers."
+            )
+        targets = ground_truth(encoded_of(teacher, self), teacher.logits.device)
         return self.loss(student, refined(teacher, targets), points)
 
 

@@ -3,24 +3,27 @@
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..structures import DistillationLoss, Predictions, Queries
+from ..structures import DistillationLoss, Predictions, Queries, compared_layers
 
 
 class ShuffledAnswers(nn.Module):
     """Another loss, for which each image has the teacher's answers about the next of its batch.
 
-    Points, weights and the distribution of the answers stay those of KD-DETR, but the answers say
-    nothing about the image. What this control gains is therefore not knowledge about images.
+    The points and the distribution of the answers stay those of KD-DETR, but the answers say
+    nothing about the image. What this control gains is therefore not knowledge about images. The
+    weights that a weighting computes from the answers, such as the foreground weights, are about
+    the other image too. Where each image has points of its own (the proposals of a DINO), the
+    answers also are about other places than those where the student is asked.
 
     Args:
-        loss: compares the predictions.
+        loss: compares the predictions, and uses nothing else of the teacher: the shuffled ones are
+            not bound to their images.
     """
 
     def __init__(self, loss: DistillationLoss) -> None:
         super().__init__()
         self.loss = loss
-        self.student_layers = getattr(loss, "student_layers", None)
-        self.teacher_layers = getattr(loss, "teacher_layers", None)
+        self.student_layers, self.teacher_layers = compared_layers(loss)
 
     def forward(
         self, student: Predictions, teacher: Predictions, points: Queries

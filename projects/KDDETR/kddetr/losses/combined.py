@@ -1,11 +1,12 @@
 """Losses that are made of other losses: layer against layer, one for each group, or a sum."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..structures import DistillationLoss, Predictions, Queries
+from ..returned import part_name
+from ..structures import DistillationLoss, Predictions, Queries, compared_layers
 
 
 class LayerByLayer(nn.Module):
@@ -42,7 +43,12 @@ class ByGroup(nn.Module):
     """A loss of its own for each group of points.
 
     Args:
-        losses: by the name of the group, such as ``general`` and ``specific``.
+        losses: by the name of the group, such as ``general`` and ``specific``, which must return
+            different names.
+
+    Attributes:
+        student_layers, teacher_layers: indices of the layers where all losses compare the same;
+            None: all.
 
     Raises:
         ValueError: there is no loss.
@@ -53,6 +59,7 @@ class ByGroup(nn.Module):
         if not losses:
             raise ValueError("ByGroup needs a loss for each group, such as general=loss.")
         self.losses = losses
+        self.student_layers, self.teacher_layers = compared_layers(*losses.values())
         # A dictionary does not register the parameters that a loss of one's own may have.
         self.learned = nn.ModuleList(x for x in losses.values() if isinstance(x, nn.Module))
 
@@ -62,7 +69,8 @@ class ByGroup(nn.Module):
         """The losses of all groups.
 
         Raises:
-            UsageError: the groups of the points are others.
+            UsageError: the groups of the points are others, or two losses return a loss of the
+                same name.
         """
         if points.groups.keys() != self.losses.keys():
             raise UsageError(
@@ -71,11 +79,13 @@ class ByGroup(nn.Module):
             )
         parts = (x.split(points.groups) for x in (student, teacher))
         ours, theirs = parts
-        return {
-            name: value
-            for group, part in points.split().items()
-            for name, value in self.losses[group](ours[group], theirs[group], part).items()
-        }
+        return _joined(
+            (
+                self.losses[group](ours[group], theirs[group], part)
+                for group, part in points.split().items()
+            ),
+            self,
+        )
 
 
 class SumOfLosses(nn.Module):
@@ -83,6 +93,9 @@ class SumOfLosses(nn.Module):
 
     Args:
         losses: which must return different names.
+
+    Attributes:
+        student_layers, teacher_layers: see :class:`ByGroup`.
 
     Raises:
         ValueError: there is no loss.
@@ -93,6 +106,7 @@ class SumOfLosses(nn.Module):
         if not losses:
             raise ValueError("losses must be a list of at least one loss.")
         self.losses = list(losses)
+        self.student_layers, self.teacher_layers = compared_layers(*losses)
         self.learned = nn.ModuleList(x for x in losses if isinstance(x, nn.Module))
 
     def forward(
@@ -103,13 +117,25 @@ class SumOfLosses(nn.Module):
         Raises:
             UsageError: two of them return a loss of the same name.
         """
-        total: dict[str, Tensor] = {}
-        for loss in self.losses:
-            found = loss(student, teacher, points)
-            if twice := total.keys() & found.keys():
-                raise UsageError(
-                    f"Two losses of a SumOfLosses return {', '.join(sorted(twice))}: let each"
-                    " return names of its own."
-                )
-            total |= found
-        return total
+        return _joined((loss(student, teacher, points) for loss in self.losses), self)
+
+
+def _joined(parts: Iterable[Mapping[str, Tensor]], owner: nn.Module) -> dict[str, Tensor]:
+    """The losses of all parts by name.
+
+    Args:
+        parts: what each loss returned.
+        owner: the loss that they are parts of, for the message.
+
+    Raises:
+        UsageError: two of them return a loss of the same name, so that one would be lost.
+    """
+    total: dict[str, Tensor] = {}
+    for found in parts:
+        if twice := total.keys() & found.keys():
+            raise UsageError(
+                f"Two losses of a {part_name(owner)} return {', '.join(sorted(twice))}: let each"
+                " return names of its own."
+            )
+        total |= found
+    return total
