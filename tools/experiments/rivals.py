@@ -14,14 +14,14 @@ RIVALS = (
     ("target_queries", "target-aware queries (CLoCKDistill)", "model.weight", POINTS),
     ("clockdistill", "the same and the memory of objects", "model.loss.losses.1.weight", FEATURES),
     ("qskd", "weights by GIoU (QSKD)", "model.weight", POINTS),
-    ("tprd", "refined targets (TPRD)", "model.loss.loss.class_loss.weight", POINTS),
+    ("tprd", "refined targets (TPRD)", "model.loss.loss.loss.class_loss.weight", POINTS),
 )
 # The keys of the methods that have another one where they are added to KD-DETR.
 ADDED = {
     "pkd_neck": "model.loss.losses.1.weight",
     "pkd_encoder": "model.loss.losses.1.weight",
     "qskd": "model.loss.weighting.weight",
-    "tprd": "model.loss.specific.loss.class_loss.weight",
+    "tprd": "model.loss.specific.loss.loss.class_loss.weight",
 }
 
 
