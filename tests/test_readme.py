@@ -116,7 +116,8 @@ def check(command: str) -> None:
 def check_make(arguments: list[str], variables: dict[str, str]) -> None:
     """make would find its targets, and the programs that it starts would take their arguments."""
     assert any("=" not in word for word in arguments), "make without a target"
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS")}
+    of_this_run = ("MAKEFLAGS", "MFLAGS", "ARGS")  # where `make test ARGS=...` runs this test
+    environment = {k: v for k, v in os.environ.items() if k not in of_this_run}
     environment.update(variables)
     dry_run = ["make", "--dry-run", "--no-print-directory", *arguments]
     done = subprocess.run(dry_run, cwd=ROOT, env=environment, capture_output=True, text=True)
