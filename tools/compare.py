@@ -7,13 +7,14 @@ which they differ most.
 A is asked at the points, as a teacher is, and B is compared with it. With the config of a
 distillation, A is a checkpoint of its teacher, or the word "teacher" for the one that the config
 names, and B is one of its student; the points are those of the config. With the config of a
-detector, A and B are two checkpoints of it, or A is one of the detector of --config-of-a; the
-points are 300 random boxes and A's own queries. The images are the first test images of the config.
+detector, A and B are two checkpoints of it, or A is one of the detector of --config-of-a. Then, and
+where the sampler of the config makes no points, these are 300 random boxes and A's own queries. The
+images are the first test images of the config.
 """
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from kddetr.visualization import detections_side_by_side
 
 SHOWN_IMAGES, SHOWN_POINTS = 4, 5
 COLOURS = 10  # of a picture's palette, after which they repeat
+DEFAULT_POINTS = "300 random boxes and A's own queries"
 COLUMNS = ("points (number, difference)", "A (number: class, score)", "B (number: class, score)")
 
 
@@ -62,12 +64,13 @@ def main(argv: list[str] | None = None) -> None:
             )
         model = pair(cfg, args).to(resolve_device(cfg.train.device))
         part = next(iter(by_evaluation_set(cfg).values()))
-        loader = Trainer.build_test_loader(part)
-        sums, worst = [], []
-        for inputs, *found in compared(model, loader, args.images, seed=cfg.train.seed):
-            sums.append(read_sums(gap_sums(*found)))
-            worst = most_different([*worst, *differences(inputs, *found)])
-        means = gap_means(added_sums(sums))
+        loader, asked = Trainer.build_test_loader(part), (args.images, cfg.train.seed)
+        means, worst = table_and_differences(model, loader, *asked)
+        if not means:
+            print(f"The sampler of the config makes no points: they are {DEFAULT_POINTS} instead.")
+            del model.sampler  # if it is a module, nothing else can be assigned in its place
+            model.sampler = default_sampler()
+            means, worst = table_and_differences(model, loader, *asked)
         print(gap_table(means))
         folder = Path(args.output)
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,23 +98,43 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def default_sampler() -> JointSampler:
+    """The points where a config has none, see ``DEFAULT_POINTS``."""
+    return JointSampler([GeneralSampler(), SpecificSampler()])
+
+
+def table_and_differences(
+    model: KDDETR, loader: Iterable[list[dict]], count: int, seed: int
+) -> tuple[dict[str, dict[str, float]], list["Difference"]]:
+    """The figures of the gap, and the few images whose points differ most; both are empty without
+    points. See :func:`~kddetr.engine.watch.compared` for the arguments.
+    """
+    sums, worst = [], []
+    for inputs, *predictions in compared(model, loader, count, seed=seed):
+        sums.append(read_sums(gap_sums(*predictions)))
+        worst = most_different([*worst, *differences(inputs, *predictions)])
+    return gap_means(added_sums(sums)), worst
+
+
 def pair(cfg: DictConfig, args: argparse.Namespace) -> KDDETR:
     """B as the student of A, at the points of the config where it has some."""
     student = load_pretrained(Trainer.build_detector(cfg), args.b)
     teacher = detector_a(cfg, args, trained_classes(student))
     node = cfg.model if "sampler" in cfg.model else {}
-    default = JointSampler([GeneralSampler(), SpecificSampler()])
     placement = build(node["query_placement"]) if node.get("query_placement") else None
     parts = {
         "student": student,
         "teacher": teacher,
-        "sampler": build(node["sampler"]) if node else default,
+        "sampler": build(node["sampler"]) if node else default_sampler(),
         "loss": WeightedMeanLoss(student_layers="last"),
     }
     if placement is None and ContentProjection.between(teacher, student) is not None:
-        if state := read_checkpoint(args.b).get("wrapper"):
+        state = read_checkpoint(args.b).get("wrapper") or {}
+        # What B was trained with; its loss may have had weights too, which compare nothing here.
+        if state := {k: v for k, v in state.items() if k.startswith("projection.")}:
             model = KDDETR(**parts)
-            WrapperState(model).load_state_dict(state)  # the projection that B was trained with
+            own = WrapperState(model)
+            own.load_state_dict(own.state_dict() | state)
             return model
         print("A and B learn embeddings of different widths: B gets the boxes of A's queries only.")
         placement = boxes_only
@@ -128,17 +151,14 @@ def detector_a(cfg: DictConfig, args: argparse.Namespace, wanted: Sequence[str])
     if not args.config_of_a and "teacher" in cfg.model:
         node = cfg.model.teacher
         if args.a != "teacher":
-            tree = OmegaConf.to_container(node, resolve=True)
-            key = next((path for path, _ in walk(tree) if path.endswith("checkpoint")), None)
-            if key is None:
-                raise UsageError(
-                    "The teacher of the config is read from no checkpoint: write the word teacher"
-                    " instead of A's file."
-                )
-            OmegaConf.update(node, key, args.a)
+            OmegaConf.update(node, checkpoint_key(node), args.a)
         return build(node)
     if args.a == "teacher":
-        raise UsageError("The config has no teacher: name A's checkpoint.")
+        raise UsageError(
+            "The word teacher means the one of --config-file: with --config-of-a, name A's file."
+            if args.config_of_a
+            else "The config has no teacher: name A's checkpoint."
+        )
     if args.config_of_a:
         cfg = load_config(args.config_of_a, [])
         require_sections(cfg, "model")
@@ -147,6 +167,24 @@ def detector_a(cfg: DictConfig, args: argparse.Namespace, wanted: Sequence[str])
     if classes and wanted and list(classes) != list(wanted):
         return Vocabulary(detector=detector, classes=list(classes), wanted=list(wanted))
     return detector
+
+
+def checkpoint_key(teacher: DictConfig) -> str:
+    """The key of the one checkpoint that a teacher is read from."""
+    tree = OmegaConf.to_container(teacher, resolve=True)
+    keys = [key for key, _ in walk(tree) if key.endswith("checkpoint")]
+    if not keys:
+        raise UsageError(
+            "The teacher of the config is read from no checkpoint: write the word teacher instead"
+            " of A's file."
+        )
+    if len(keys) > 1:
+        raise UsageError(
+            f"The teacher of the config is read from {len(keys)} checkpoints, {', '.join(keys)}:"
+            " write the word teacher instead of A's file, and name other files with overrides,"
+            f" model.teacher.{keys[0]}=FILE."
+        )
+    return keys[0]
 
 
 @dataclass(frozen=True)

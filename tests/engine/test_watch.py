@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.utils.events import EventStorage
+from detectron2.utils.events import EventStorage, get_event_storage
 from omegaconf import OmegaConf
 
 from kddetr import KDDETR
@@ -20,7 +20,7 @@ from kddetr.engine import (
     train_defaults,
 )
 from kddetr.engine.metrics import read_metrics
-from kddetr.engine.watch import WatchHook, gap_on_images, watch_hooks
+from kddetr.engine.watch import WatchHook, gap_on_images, watch_hooks, with_gap
 from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler
@@ -87,6 +87,15 @@ def test_a_query_placement_and_a_loss_that_says_its_layers():
     assert found["gradient_ratio"] > 0 and "gap_specific/iou" in found
 
 
+class LoggedPoints(JointSampler):
+    """General and specific points, and a value in the log that is another one at every call."""
+
+    def __call__(self, teacher, student):
+        points = super().__call__(teacher, student)
+        get_event_storage().put_scalar("my/x", points.boxes[..., 0].mean())
+        return points
+
+
 @pytest.fixture
 def config(toy, dataset, tmp_path):
     """A function that makes the config of a tiny distillation with dropout and BatchNorm."""
@@ -106,7 +115,7 @@ def config(toy, dataset, tmp_path):
                     dropout=0.1, backbone=backbone, checkpoint_activations=True
                 ),
                 teacher=L(tiny_detector)(seed=1),
-                sampler=L(JointSampler)(
+                sampler=L(LoggedPoints)(
                     samplers=[L(GeneralSampler)(count=4), L(SpecificSampler)()]
                 ),
                 loss=L(WeightedMeanLoss)(),
@@ -141,7 +150,7 @@ def trained(cfg) -> Trainer:
 
 @pytest.mark.parametrize("amp", [False, True])
 def test_training_is_the_same_watched_or_not(config, amp):
-    """Weights, statistics, gradients and the optimizer, bit for bit."""
+    """Weights, statistics, gradients and what is logged of the training, bit for bit."""
     common = {"amp": {"enabled": amp, "dtype": "bfloat16"}}
     watch = trained(config("watched", watch_period=2, watch_images=3, eval_period=2, **common))
     plain = trained(config("plain", watch_period=0, watch_images=0, eval_period=2, **common))
@@ -161,14 +170,15 @@ def test_training_is_the_same_watched_or_not(config, amp):
     new = [ours[i].keys() - theirs[i].keys() for i in theirs]
     assert new[:2] == [set(), of_step | of_images] and set().union(*new[2:]) == of_images
     for i, line in theirs.items():
-        assert {k: v for k, v in line.items() if "loss" in k or "AP" in k}.items() <= ours[
-            i
-        ].items()
+        same = {k: v for k, v in line.items() if "loss" in k or "AP" in k or k == "my/x"}
+        assert same.items() <= ours[i].items()
+    assert all("my/x" in theirs[i] for i in range(3))
 
 
 def test_the_gap_of_the_test_images_is_the_same_at_every_evaluation(config):
-    trainer = trained(config("again"))
-    first, second = trainer._evaluate()["gap"], trainer._evaluate()["gap"]
+    """Also outside of a training, where there is no log."""
+    trainer = Trainer(config("again"))
+    first, second = (with_gap(trainer, {})["gap"] for _ in range(2))
     assert first == second and set(first) >= {"general/kl", "specific/iou_fg"}
 
 
@@ -185,4 +195,4 @@ def test_an_evaluation_goes_on_where_the_teacher_cannot_be_asked(caplog):
 
 def test_weight_zero_is_not_watched(config):
     trainer = Trainer(config("zero", weight=0.0))
-    assert watch_hooks(trainer) == [] and "gap" not in trainer._evaluate()
+    assert watch_hooks(trainer) == [] and with_gap(trainer, {}) == {}

@@ -1,7 +1,8 @@
 """The gap: how far a student's predictions are from its teacher's at the same points.
 
 A distillation loss depends on its weights, its temperature and its reduction. The figures here do
-not, so they can be compared between runs and between methods.
+not. They do depend on the points, so they can be compared between runs with the same sampler, query
+placement and seed.
 
 Shape letters: B images, N points, K classes.
 """

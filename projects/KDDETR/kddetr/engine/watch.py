@@ -15,6 +15,7 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.evaluation.evaluator import inference_context
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..errors import UserError
@@ -220,6 +221,9 @@ def compared(
     """The first images of a loader, the predictions of student and teacher at points that are the
     same at every call, and these points, batch by batch.
 
+    What the sampler and the query placement log is thrown away: these are no images of the
+    training, and outside of a training there is no log.
+
     Args:
         model: the distiller; the student is asked in evaluation mode.
         loader: batches of this process's share of the images.
@@ -232,7 +236,9 @@ def compared(
     with inference_context(model.student):
         for batch in loader if left else ():
             inputs = batch[:left]
-            yield inputs, *model.predict_at_points(inputs, model.student.encode(inputs))
+            with EventStorage():  # closed before the caller goes on, which may log
+                found = model.predict_at_points(inputs, model.student.encode(inputs))
+            yield inputs, *found
             left -= len(inputs)
             if not left:
                 break
