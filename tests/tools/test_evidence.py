@@ -12,14 +12,14 @@ import pytest
 from detectron2.config import LazyConfig
 
 import evidence
-from experiments import ROOT, pages, plots, session
+from experiments import ROOT, pages, plots, session, started
 from experiments.jobs import chosen_value, job_of_line, trials
 from experiments.lines import TRIAL_SEED, Experiment, Line, Tuning
-from experiments.plan import EXPERIMENTS, named
+from experiments.plan import EXPERIMENTS, check_lines, named
 from experiments.results import Job, Results
 from experiments.scales import CPU, GPU, quick
 from experiments.session import FIGURES, Session
-from experiments.tables import interval, table, with_interval
+from experiments.tables import interval, table, tuned, with_interval
 from kddetr.engine import apply_overrides
 from kddetr.errors import UsageError
 from runs import Run, run_all
@@ -99,6 +99,15 @@ def test_a_line_may_take_the_value_that_was_chosen_for_another(toy):
         assert jobs[0].overrides == jobs[1].overrides and jobs[0].config == like.config
 
 
+def test_a_choice_at_the_end_of_the_tried_values_is_marked(tmp_path):
+    results = Results(tmp_path / "x.jsonl")
+    for best, shown in ((0.3, "0.3 (smallest tried)"), (1.0, "1"), (3.0, "3 (largest tried)")):
+        for value, job in trials(TOY, TUNED, CPU).items():
+            results.add(result(job, 1.0, val_AP=9.0 if value == best else 1.0))
+        assert tuned(TOY, TUNED, results, CPU) == shown
+    assert tuned(TOY, ALONE, results, CPU) == ""
+
+
 def test_equal_time_means_as_many_iterations_as_the_time_allows(tmp_path):
     results = Results(tmp_path / "x.jsonl")
     costs = {"alone": 0.1, "other": 0.3}
@@ -123,14 +132,33 @@ def test_a_file_is_appended_to_and_a_repeated_run_replaced(tmp_path):
         Results(file)
 
 
+def test_two_programs_fill_one_file(tmp_path):
+    file = tmp_path / "x.jsonl"
+    filled(file, {"alone": [10.0]})
+    one, two = Results(file), Results(file)
+    jobs = [job_of_line(TOY, TOY.line(name), 0, CPU, one) for name in ("alone", "other")]
+    two.add(result(jobs[1], 20.0))
+    one.add(
+        result(jobs[0], 11.0)
+    )  # it has not read what the other one wrote, and rewrites the file
+    assert [line["AP"] for line in Results(file).all()] == [11.0, 20.0]
+    two.add(result(replace(jobs[1], seed=1), 21.0))
+    one.mark(lambda line: line["AP"] > 15)
+    assert [line["config_changed"] for line in Results(file).all()] == [False, True, True]
+    assert not list(tmp_path.glob("*.partial"))
+
+
 class FakeRun(Run):
     """A run whose training only leaves its final files, or fails."""
 
     fails = ""
 
-    def settings(self):
+    def recipe(self):
         text = f"{self.config} {self.iterations} {self.overrides}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def weights(self):
+        return ""
 
     def start(self):
         self.output.mkdir(parents=True, exist_ok=True)
@@ -147,7 +175,9 @@ def toy(tmp_path, monkeypatch):
     """A session of the toy experiment whose trainings are made up; costs are those of a file."""
     monkeypatch.setattr(session, "Run", FakeRun)
     monkeypatch.setattr("runs.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(session, "result_of", lambda job, *_: result(job, 7.0))
+    monkeypatch.setattr(session, "result_of", lambda job, _, start, __: result(job, 7.0, **start))
+    monkeypatch.setattr(started, "Run", FakeRun)
+    monkeypatch.setattr(started, "environment", lambda device: {"commit": "abc"})
     steps = tmp_path / "steps.json"
     steps.write_text(json.dumps({"toy": {"alone": 0.1, "other": 0.2, "tuned": 0.2}}))
     scale = replace(CPU, output=tmp_path)
@@ -193,11 +223,72 @@ def test_what_cannot_be_prepared_is_named_and_the_others_go_on(toy, monkeypatch)
 
 
 def test_the_time_that_is_left_counts_what_waits_for_trials(toy):
-    # Six trainings of 100 iterations, two of equal time, and three trials.
-    seconds = (6 * 100 + 2 * 200 + 3 * 50) * session.USUAL + 11 * toy.scale.around
+    # Two trainings alone; two of another line, of the tuned one and of equal time; three trials. A
+    # step takes what the file says, and not what the run of a busy machine took.
+    toy.results.add(result(replace(job_of_line(TOY, ALONE, 0, CPU, toy.results), seed=9), 1.0))
+    seconds = 2 * 100 * 0.1 + (6 * 100 + 3 * 50) * 0.2 + 11 * toy.scale.around
     assert toy.left() == f"about {seconds / 2 / 60:.0f} minutes"
     train(toy)
     assert toy.left() == "about 0 minutes"
+
+
+def test_a_run_has_the_commit_at_which_it_was_started(toy, monkeypatch):
+    """The project may change while it is trained, and before it is resumed."""
+    commits = iter(["first", "second", "second", "third"])
+    monkeypatch.setattr(started, "environment", lambda device: {"commit": next(commits)})
+    run = FakeRun("a", "configs/a.py", toy.scale.output / "a", 5)
+    run.start().wait()
+    for _ in range(3):
+        started.note_start(run)
+    assert started.noted(run)["commit"] == "first then second"
+    assert started.noted(run)["settings"] == started.recipe(run.config, [])
+    (run.output / started.FILE).unlink()  # the run of an earlier program
+    assert started.noted(run)["commit"] == "third"
+
+
+def test_steps_are_timed_by_the_clock_only_while_nothing_is_trained(toy, monkeypatch):
+    toy.steps.unlink()
+    training = []
+
+    def measured(file, experiment, *_):
+        training.append(len(toy._jobs))
+        file.write_text(json.dumps({"toy": {"alone": 0.1, "other": 0.2, "tuned": 0.2}}))
+        return session.read_costs(file, experiment)
+
+    monkeypatch.setattr(session, "measured_costs", measured)
+    monkeypatch.setattr(session, "needs_idle_machine", lambda: True)
+    train(toy)
+    assert training == [0] and not list(toy.missing()) and not toy.failed
+
+
+TEACHER = Line("teacher", "teacher", "configs/t.py", folder="taught", seeds=1)
+TAUGHT = Line("taught", "taught", "configs/b.py", after=TEACHER)
+
+
+def test_only_a_finished_run_of_its_config_is_a_teacher(toy, monkeypatch):
+    monkeypatch.setattr(session, "ROOT", toy.scale.output)
+    monkeypatch.setattr(Session, "_folder", lambda self, line: self.scale.output / line.folder)
+    toy.experiments = [replace(TOY, lines=(TAUGHT,), baselines=(), seeds=1)]
+    toy.scale = replace(toy.scale, longest=5)
+    foreign = toy.scale.output / "taught" / "model_final.pth"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"weights of something else")
+    assert [line.name for (line,) in [(x[1],) for x in toy.missing()]] == ["teacher"]
+    toy._ready.clear()
+    (foreign.parent / "settings").write_text("another config")
+    train(toy)
+    assert list(toy.failed) == ["toy/teacher seed 0"]
+    assert "with other settings" in toy.failed["toy/teacher seed 0"]
+    assert not toy.results.all()
+
+
+def test_another_teacher_is_a_change(toy, monkeypatch):
+    teacher = "one"
+    monkeypatch.setattr(FakeRun, "weights", lambda run: teacher if "b.py" in run.config else "")
+    train(toy)
+    for teacher, changed in (("", 0), ("one", 0), ("another", 7)):  # noqa: B007  (read above)
+        toy.mark_changed()
+        assert sum(line["config_changed"] for line in toy.results.all()) == changed
 
 
 def test_claims_come_first():
@@ -207,14 +298,23 @@ def test_claims_come_first():
     assert names == [(n, s) for n in ("claim", "toy") for s in (0, 1) for _ in TOY.lines]
 
 
-def test_a_changed_config_is_counted_and_repeated_on_demand(toy):
+def test_a_changed_config_is_counted_and_repeated_on_demand(toy, monkeypatch):
     train(toy)
     toy.mark_changed()
-    assert "11 runs" in pages.where(toy.results, CPU) and "8 of them" in pages.where(
+    assert "11 runs" in pages.where(toy.results, CPU) and "of them" not in pages.where(
         toy.results, CPU
     )
+    monkeypatch.setattr(
+        FakeRun, "recipe", lambda run: f"another {run.config} {run.iterations} {run.overrides}"
+    )
+    toy.mark_changed()
+    assert "11 of them" in pages.where(toy.results, CPU)
     toy.again = True
-    assert {job.seed for _, _, job in toy.missing()} == {0, 1}
+    # The trials first: they may choose another value.
+    assert {job.seed for _, _, job in toy.missing()} == {TRIAL_SEED, 0, 1}
+    toy._given.clear()
+    train(toy)
+    assert not list(toy.missing()) and len(toy.results.all()) == 11
 
 
 def test_lines_and_experiments_have_names_of_their_own():
@@ -232,6 +332,9 @@ def test_lines_and_experiments_have_names_of_their_own():
     assert {e.name for e in EXPERIMENTS} - {e.name for e in named(None)} == asked
     with pytest.raises(UsageError, match="did you mean sampling"):
         named(["samplign"])
+    check_lines(named(["sampling"]), ["both_frw"])
+    with pytest.raises(UsageError, match="'both_fwr'; did you mean both_frw"):
+        check_lines(named(["sampling"]), ["both_fwr"])
 
 
 @pytest.mark.parametrize("file", sorted({x.config for e in EXPERIMENTS for x in e.lines}))
@@ -261,6 +364,9 @@ def test_a_scale_sets_what_a_config_has(file):
     found = [str(detector.embed_dim) for detector in detectors]
     assert found == [size["embed_dim"] for size in sizes]
     assert GPU.needs_teacher(file) == ("pkd" in file)
+    assert cfg.optimizer.lr == 1e-3
+    rcnn = "configs/quickstart/faster_rcnn_distilled.py"  # which does not become larger
+    assert not [x for x in GPU.fitting(rcnn, []) if "optimizer" in x]
     if counted:  # the last one that counts is that of 24 images
         assert cfg.dataloader.train.dataset.count == 12
 
