@@ -304,9 +304,8 @@ def test_a_changed_config_is_counted_and_repeated_on_demand(toy, monkeypatch):
     assert "11 runs" in pages.where(toy.results, CPU) and "of them" not in pages.where(
         toy.results, CPU
     )
-    monkeypatch.setattr(
-        FakeRun, "recipe", lambda run: f"another {run.config} {run.iterations} {run.overrides}"
-    )
+    before = FakeRun.recipe
+    monkeypatch.setattr(FakeRun, "recipe", lambda run: before(run)[::-1])
     toy.mark_changed()
     assert "11 of them" in pages.where(toy.results, CPU)
     toy.again = True

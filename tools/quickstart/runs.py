@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -85,9 +84,9 @@ class Run:
         """A fingerprint of the files of other runs that the config names, such as the weights of a
         teacher; empty where there is none.
         """
-        text = OmegaConf.to_yaml(self._config())
-        named = dict.fromkeys(re.findall(r"[:-] '?(\S.*\.pth)'?$", text, re.MULTILINE))
-        files = [file for name in named if (file := ROOT / name).is_file()]
+        named = dict.fromkeys(_strings(OmegaConf.to_container(self._config())))
+        files = [ROOT / name for name in named if name.endswith(".pth")]
+        files = [file for file in files if file.is_file()]
         digest = hashlib.sha256()
         for file in files:
             digest.update(file.read_bytes())
@@ -166,6 +165,17 @@ class Run:
                 cwd=ROOT,
                 pass_fds=[lock.fileno()],
             )
+
+
+def _strings(node: object) -> Iterator[str]:
+    """All texts in a nested dictionary or list."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _strings(part)
+    elif isinstance(node, str):
+        yield node
 
 
 def run_all(
