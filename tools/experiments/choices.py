@@ -8,6 +8,7 @@ WEIGHTS = (0.1, 0.3, 3.0, 10.0)  # and 1
 TEMPERATURES = (1.0, 3.0, 30.0)  # and 10
 CLASS_WEIGHT = 10.0  # of the quickstart's KL, which is a mean over the classes
 OURS = ("both_frw",)
+SERIES_SEEDS = 2  # so that all experiments take about six hours
 
 
 def _changed(name: str, title: str, *overrides: str) -> Line:
@@ -35,6 +36,7 @@ GENERAL_POINTS = Experiment(
     ),
     baselines=OURS,
     heads=("general points",),
+    seeds=SERIES_SEEDS,
 )
 TEMPERATURE = Experiment(
     "temperature",
@@ -49,6 +51,7 @@ TEMPERATURE = Experiment(
     ),
     baselines=OURS,
     heads=("temperature",),
+    seeds=SERIES_SEEDS,
 )
 REDUCTION = Experiment(
     "reduction",
@@ -107,5 +110,6 @@ WEIGHT = Experiment(
     ),
     baselines=OURS,
     heads=("weight of the distillation",),
+    seeds=SERIES_SEEDS,
 )
 EXPERIMENTS = (GENERAL_POINTS, TEMPERATURE, REDUCTION, BOXES, LAYERS, WEIGHT)

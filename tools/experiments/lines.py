@@ -97,8 +97,3 @@ class Experiment:
     def line(self, name: str) -> Line:
         """The line with this name."""
         return next(line for line in self.lines if line.name == name)
-
-    @property
-    def timed(self) -> bool:
-        """Whether the time of its steps has to be measured."""
-        return "step" in self.columns or any(line.same_time_as for line in self.lines)
