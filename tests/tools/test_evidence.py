@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from experiments import ROOT, pages, plots
 from experiments.jobs import chosen_value, job_of_line, trials
 from experiments.lines import TRIAL_SEED
 from experiments.plan import EXPERIMENTS, check_lines, named
-from experiments.results import Results
+from experiments.results import Results, locked
 from experiments.scales import CPU, GPU, quick
 from experiments.tables import interval, table, tuned, with_interval
 from kddetr.engine import apply_overrides
@@ -101,6 +102,13 @@ def test_two_programs_fill_one_file(tmp_path):
     one.mark(lambda line: line["AP"] > 15)
     assert [line["config_changed"] for line in Results(file).all()] == [False, True, True]
     assert not list(tmp_path.glob("*.partial"))
+    waiting = threading.Thread(target=two.add, args=[result(replace(jobs[1], seed=2), 22.0)])
+    with locked(tmp_path):
+        waiting.start()
+        waiting.join(0.05)
+        assert len(Results(file).all()) == 3
+    waiting.join()
+    assert len(Results(file).all()) == 4
 
 
 def test_lines_and_experiments_have_names_of_their_own():

@@ -114,12 +114,14 @@ class Results:
         """Note in each line whether its config has changed since; None leaves it as it is."""
         with locked(self.file.parent):
             self._read()
-            before = [dict(result) for result in self.all()]
-            for result in self.all():
-                if (found := changed(result)) is not None:
-                    result["config_changed"] = found
-            if before != self.all():
-                self._write()
+            marks = [changed(result) for result in self.all()]
+            before = [result.get("config_changed", False) for result in self.all()]
+            after = [old if mark is None else mark for old, mark in zip(before, marks, strict=True)]
+            if before == after:
+                return
+            for result, mark in zip(self.all(), after, strict=True):
+                result["config_changed"] = mark
+            self._write()
 
     def _write(self) -> None:
         replace_text(self.file, "".join(json.dumps(r) + "\n" for r in self.all()))

@@ -85,11 +85,11 @@ def step_seconds(
         timed: steps of each kind, where the first epoch has as many.
     """
     trainers = {name: Trainer(cfg) for name, cfg in configs.items()}
-    shares = {name: new_share(_loader(one), iterations[name]) for name, one in trainers.items()}
+    shares = {name: new_share(one.data_loader, iterations[name]) for name, one in trainers.items()}
     # The configs take turns, so all have a first epoch of as many steps.
-    new = min(warm_up + timed, *(_steps_of_epoch(_loader(one)) for one in trainers.values()))
+    new = min(warm_up + timed, *(_steps_of_epoch(one.data_loader) for one in trainers.values()))
     for trainer in trainers.values():
-        _shorten(_loader(trainer), new)
+        _shorten(trainer.data_loader, new)
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     with EventStorage() as storage:
         for step in range(new + timed):
@@ -124,10 +124,6 @@ def new_share(loader: TrainLoader, iterations: int) -> float:
     """Which share of the images of a run of this length the run has not met before."""
     new = sum(min(len(s.records), iterations * s.per_batch) for s in loader.streams)
     return new / (iterations * loader.total_batch_size)
-
-
-def _loader(trainer: Trainer) -> TrainLoader:
-    return trainer.data_loader
 
 
 def _steps_of_epoch(loader: TrainLoader) -> int:
