@@ -47,6 +47,7 @@ def main() -> None:
     add("--docs", type=Path, default=ROOT / "docs", help="the folder of the pages")
     args = parser.parse_args()
     chosen = plan.named(args.only)
+    plan.check_lines(chosen, args.lines or ())
     if args.page_only:
         pages.write_pages(args.docs)
         return

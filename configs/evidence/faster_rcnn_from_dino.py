@@ -1,4 +1,4 @@
-"""The small Faster R-CNN distilled from the larger DINO instead of the bundled teacher."""
+"""The small Faster R-CNN distilled from the DINO teacher, which is as wide as the bundled one."""
 
 from ..quickstart.dino_distilled import model as _dino
 from ..quickstart.faster_rcnn_distilled import dataloader, lr_multiplier, model, optimizer, train

@@ -1,9 +1,8 @@
-"""The program evidence.py: what it trains and in which order, its tables, pages and plots."""
+"""The program evidence.py: its experiments, their results, tables, pages and plots."""
 
-import hashlib
 import json
-import subprocess
 import sys
+import threading
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -12,47 +11,17 @@ import pytest
 from detectron2.config import LazyConfig
 
 import evidence
-from experiments import ROOT, pages, plots, session
+from experiments import ROOT, pages, plots
 from experiments.jobs import chosen_value, job_of_line, trials
-from experiments.lines import TRIAL_SEED, Experiment, Line, Tuning
-from experiments.plan import EXPERIMENTS, named
-from experiments.results import Job, Results
+from experiments.lines import TRIAL_SEED
+from experiments.plan import EXPERIMENTS, check_lines, named
+from experiments.results import Results, locked
 from experiments.scales import CPU, GPU, quick
-from experiments.session import FIGURES, Session
-from experiments.tables import interval, table, with_interval
+from experiments.tables import interval, table, tuned, with_interval
 from kddetr.engine import apply_overrides
 from kddetr.errors import UsageError
-from runs import Run, run_all
-
-ALONE = Line("alone", "alone", "configs/a.py")
-OTHER = Line("other", "other", "configs/b.py", ("x=1",))
-TUNED = Line("tuned", "tuned", "configs/b.py", tuning=Tuning("w", (0.3, 1.0, 3.0), default=1.0))
-LONGER = Line("longer", "longer", "configs/a.py", same_time_as="other")
-TOY = Experiment("toy", "part", (ALONE, OTHER, TUNED, LONGER), iterations=100, seeds=2)
-
-
-def result(job: Job, ap: float, **more) -> dict:
-    """A made-up line of the file."""
-    of_job = {name: getattr(job, name) for name in ("config", "seed", "iterations")}
-    figures = dict.fromkeys(FIGURES, ap) | {f"val_{name}": ap for name in FIGURES}
-    rest = {"seconds": 10.0, "step_seconds": 0.1, "settings": "", "commit": "abc"}
-    return (
-        of_job
-        | {"overrides": list(job.overrides), "same_time_as": job.same_time_as}
-        | figures
-        | rest
-        | more
-    )
-
-
-def filled(file: Path, aps: dict[str, list[float]], experiment: Experiment = TOY) -> Results:
-    """A file with the APs of each line by seed."""
-    results = Results(file)
-    for name, values in aps.items():
-        for seed, ap in enumerate(values):
-            job = job_of_line(experiment, experiment.line(name), seed, CPU, results)
-            results.add(result(job, ap))
-    return results
+from runs import Run
+from tests.tools.toy_experiment import ALONE, LONGER, TOY, TUNED, filled, result
 
 
 def test_an_interval_is_that_of_students_t_distribution():
@@ -86,17 +55,13 @@ def test_a_tuned_line_takes_the_best_value_on_the_validation_images(tmp_path):
     assert job_of_line(TOY, TUNED, 0, CPU, results).overrides == ("w=3",)
 
 
-def test_a_line_may_take_the_value_that_was_chosen_for_another(toy):
-    like = replace(TUNED, name="like", config="configs/c.py", tuned_like="tuned")
-    toy.experiments = [replace(TOY, lines=(like, TUNED))]
-    train(toy)
-    assert not toy.failed and not list(toy.missing())
-    found = toy.results.all()
-    # Three trials of the one line serve both.
-    assert [r["config"] for r in found if r["seed"] == TRIAL_SEED] == [TUNED.config] * 3
-    for seed in (0, 1):
-        jobs = [job_of_line(toy.experiments[0], x, seed, CPU, toy.results) for x in (like, TUNED)]
-        assert jobs[0].overrides == jobs[1].overrides and jobs[0].config == like.config
+def test_a_choice_at_the_end_of_the_tried_values_is_marked(tmp_path):
+    results = Results(tmp_path / "x.jsonl")
+    for best, shown in ((0.3, "0.3 (smallest tried)"), (1.0, "1"), (3.0, "3 (largest tried)")):
+        for value, job in trials(TOY, TUNED, CPU).items():
+            results.add(result(job, 1.0, val_AP=9.0 if value == best else 1.0))
+        assert tuned(TOY, TUNED, results, CPU) == shown
+    assert tuned(TOY, ALONE, results, CPU) == ""
 
 
 def test_equal_time_means_as_many_iterations_as_the_time_allows(tmp_path):
@@ -123,98 +88,27 @@ def test_a_file_is_appended_to_and_a_repeated_run_replaced(tmp_path):
         Results(file)
 
 
-class FakeRun(Run):
-    """A run whose training only leaves its final files, or fails."""
-
-    fails = ""
-
-    def settings(self):
-        text = f"{self.config} {self.iterations} {self.overrides}"
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def start(self):
-        self.output.mkdir(parents=True, exist_ok=True)
-        self._claim_folder()
-        lines = {"iteration": self.iterations - 1, "bbox/AP": 5.0, "train_seconds": 2.0}
-        (self.output / "metrics.json").write_text(json.dumps(lines))
-        self.checkpoint.write_bytes(b"weights")
-        code = int(bool(self.fails) and self.fails in self.name)
-        return subprocess.Popen([sys.executable, "-S", "-c", f"raise SystemExit({code})"])
-
-
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    """A session of the toy experiment whose trainings are made up; costs are those of a file."""
-    monkeypatch.setattr(session, "Run", FakeRun)
-    monkeypatch.setattr("runs.time.sleep", lambda seconds: None)
-    monkeypatch.setattr(session, "result_of", lambda job, *_: result(job, 7.0))
-    steps = tmp_path / "steps.json"
-    steps.write_text(json.dumps({"toy": {"alone": 0.1, "other": 0.2, "tuned": 0.2}}))
-    scale = replace(CPU, output=tmp_path)
-    return Session([TOY], scale, Results(tmp_path / "x.jsonl"), steps, lambda text: None)
-
-
-def train(one: Session, processes: int = 2) -> None:
-    run_all(one.runs(), processes=processes, say=one.say, finished=one.finished, failed=one.give_up)
-
-
-def test_all_lines_are_trained_once_and_seed_after_seed(toy):
-    train(toy)
-    assert not toy.failed and not list(toy.missing())
-    found = Results(toy.results.file).all()
-    # Four lines with two seeds, and three trials.
-    assert len(found) == 4 * 2 + 3
-    order = [line["seed"] for line in found if line["seed"] != TRIAL_SEED]
-    # The tuned line waits for its trials; meanwhile the next seed is begun.
-    assert order[:3] == [0, 0, 0] and order.count(0) == order.count(1)
-    assert {line["iterations"] for line in found} == {50, 100, 200}
-    written = toy.results.file.read_text()
-    train(toy)
-    assert toy.results.file.read_text() == written
-
-
-def test_a_failed_run_is_named_and_the_others_go_on(toy, monkeypatch):
-    monkeypatch.setattr(FakeRun, "fails", "w=3")
-    train(toy)
-    assert list(toy.failed) == ["toy/tuned w=3 seed 100"]
-    # The tuned line cannot be trained without that trial; all others are.
-    assert len(toy.results.all()) == 3 * 2 + 2
-
-
-def test_what_cannot_be_prepared_is_named_and_the_others_go_on(toy, monkeypatch):
-    def fails(line: Line, *_) -> None:
-        if line.name == "alone":
-            raise UsageError("no record")
-
-    monkeypatch.setattr(session, "prepare", fails)
-    train(toy)
-    assert toy.failed == {f"toy/alone seed {seed}": "no record" for seed in (0, 1)}
-    assert len(list(toy.missing())) == 2
-
-
-def test_the_time_that_is_left_counts_what_waits_for_trials(toy):
-    # Six trainings of 100 iterations, two of equal time, and three trials.
-    seconds = (6 * 100 + 2 * 200 + 3 * 50) * session.USUAL + 11 * toy.scale.around
-    assert toy.left() == f"about {seconds / 2 / 60:.0f} minutes"
-    train(toy)
-    assert toy.left() == "about 0 minutes"
-
-
-def test_claims_come_first():
-    claim = replace(TOY, name="claim", claim=True)
-    one = Session([TOY, claim], CPU, Results(Path("none.jsonl")), Path("none.json"), print)
-    names = [(experiment.name, seed) for experiment, _, seed in one.wanted()]
-    assert names == [(n, s) for n in ("claim", "toy") for s in (0, 1) for _ in TOY.lines]
-
-
-def test_a_changed_config_is_counted_and_repeated_on_demand(toy):
-    train(toy)
-    toy.mark_changed()
-    assert "11 runs" in pages.where(toy.results, CPU) and "8 of them" in pages.where(
-        toy.results, CPU
-    )
-    toy.again = True
-    assert {job.seed for _, _, job in toy.missing()} == {0, 1}
+def test_two_programs_fill_one_file(tmp_path):
+    file = tmp_path / "x.jsonl"
+    filled(file, {"alone": [10.0]})
+    one, two = Results(file), Results(file)
+    jobs = [job_of_line(TOY, TOY.line(name), 0, CPU, one) for name in ("alone", "other")]
+    two.add(result(jobs[1], 20.0))
+    one.add(
+        result(jobs[0], 11.0)
+    )  # it has not read what the other one wrote, and rewrites the file
+    assert [line["AP"] for line in Results(file).all()] == [11.0, 20.0]
+    two.add(result(replace(jobs[1], seed=1), 21.0))
+    one.mark(lambda line: line["AP"] > 15)
+    assert [line["config_changed"] for line in Results(file).all()] == [False, True, True]
+    assert not list(tmp_path.glob("*.partial"))
+    waiting = threading.Thread(target=two.add, args=[result(replace(jobs[1], seed=2), 22.0)])
+    with locked(tmp_path):
+        waiting.start()
+        waiting.join(0.05)
+        assert len(Results(file).all()) == 3
+    waiting.join()
+    assert len(Results(file).all()) == 4
 
 
 def test_lines_and_experiments_have_names_of_their_own():
@@ -232,6 +126,9 @@ def test_lines_and_experiments_have_names_of_their_own():
     assert {e.name for e in EXPERIMENTS} - {e.name for e in named(None)} == asked
     with pytest.raises(UsageError, match="did you mean sampling"):
         named(["samplign"])
+    check_lines(named(["sampling"]), ["both_frw"])
+    with pytest.raises(UsageError, match="'both_fwr'; did you mean both_frw"):
+        check_lines(named(["sampling"]), ["both_fwr"])
 
 
 @pytest.mark.parametrize("file", sorted({x.config for e in EXPERIMENTS for x in e.lines}))
@@ -261,6 +158,9 @@ def test_a_scale_sets_what_a_config_has(file):
     found = [str(detector.embed_dim) for detector in detectors]
     assert found == [size["embed_dim"] for size in sizes]
     assert GPU.needs_teacher(file) == ("pkd" in file)
+    assert cfg.optimizer.lr == 1e-3
+    rcnn = "configs/quickstart/faster_rcnn_distilled.py"  # which does not become larger
+    assert not [x for x in GPU.fitting(rcnn, []) if "optimizer" in x]
     if counted:  # the last one that counts is that of 24 images
         assert cfg.dataloader.train.dataset.count == 12
 

@@ -65,7 +65,5 @@ def job_of_line(
 
 def timed_line(experiment: Experiment, line: Line) -> str:
     """The name of the line whose step is measured for this one: the first that is trained alike."""
-    if line.costs_like:
-        return timed_line(experiment, experiment.line(line.costs_like))
     alike = (line.config, line.overrides)
     return next(x.name for x in experiment.lines if (x.config, x.overrides) == alike)

@@ -44,7 +44,6 @@ class Line:
         tuned_like: the line whose trials choose that value; empty: it has trials of its own.
         iterations: of the training; 0: those of the experiment.
         same_time_as: the line for whose time it is trained; empty: for its iterations.
-        costs_like: the line whose step costs as much, where this one's is not measured.
         needs: what is made before it, see :mod:`.prepare`.
         after: the line, with a folder of its own, whose trained detector is the teacher.
         folder: where it is trained; empty: in a folder of the program's choice.
@@ -60,7 +59,6 @@ class Line:
     tuned_like: str = ""
     iterations: int = 0
     same_time_as: str = ""
-    costs_like: str = ""
     needs: tuple[str, ...] = ()
     after: "Line | None" = None
     folder: str = ""
@@ -99,8 +97,3 @@ class Experiment:
     def line(self, name: str) -> Line:
         """The line with this name."""
         return next(line for line in self.lines if line.name == name)
-
-    @property
-    def timed(self) -> bool:
-        """Whether the time of its steps has to be measured."""
-        return "step" in self.columns or any(line.same_time_as for line in self.lines)

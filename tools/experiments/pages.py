@@ -166,7 +166,8 @@ def where(results: Results, scale: Scale) -> str:
         )
     if earlier:
         sentences.append(
-            f"{earlier} of them were made before their config, or a default of it, changed."
+            f"{earlier} of them were made before their config, a default of it or their teacher"
+            " changed."
         )
     if unknown:
         sentences.append(

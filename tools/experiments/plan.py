@@ -33,3 +33,17 @@ def named(names: Iterable[str] | None) -> Sequence[Experiment]:
         if name not in known:
             raise UsageError(f"There is no experiment {name!r}; {did_you_mean(name, known)}")
     return [e for e in EXPERIMENTS if {e.name, e.part} & set(names)]
+
+
+def check_lines(experiments: Iterable[Experiment], names: Iterable[str]) -> None:
+    """Refuse a name that no line of these experiments has.
+
+    Raises:
+        UsageError: a name is of no line.
+    """
+    known = {line.name for experiment in experiments for line in experiment.lines}
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"No line of the chosen experiments is named {name!r}; {did_you_mean(name, known)}"
+            )

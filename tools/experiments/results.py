@@ -1,7 +1,10 @@
 """The file of results: a line of JSON for each run, added when the run has ended."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +43,29 @@ def job_of(result: Mapping[str, Any]) -> Job:
     return Job(overrides=tuple(result["overrides"]), **{name: result[name] for name in names})
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lets one process at a time change the files of a folder, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file anew; a program that is killed meanwhile leaves the old one."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
 class Results:
     """The lines of a file by the runs that they are about; the file need not exist yet.
+
+    Several programs may fill one file: each reads it again before it changes it.
 
     Raises:
         UsageError: a line is no result.
@@ -50,6 +74,11 @@ class Results:
     def __init__(self, file: Path) -> None:
         self.file = file
         self._lines: dict[tuple, Result] = {}
+        self._read()
+
+    def _read(self) -> None:
+        file = self.file
+        self._lines.clear()
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         for number, line in enumerate(text.splitlines(), 1):
             try:
@@ -71,17 +100,28 @@ class Results:
     def add(self, result: Result) -> None:
         """Write a line; an earlier one about the same run is replaced."""
         key = job_of(result).key
-        repeated = key in self._lines
-        self._lines[key] = result
-        if repeated:
-            self.write()
-            return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(result) + "\n")
+        with locked(self.file.parent):
+            self._read()
+            repeated = key in self._lines
+            self._lines[key] = result
+            if repeated:
+                self._write()
+                return
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(result) + "\n")
 
-    def write(self) -> None:
-        """Write the whole file anew."""
-        partial = self.file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(r) + "\n" for r in self.all()), encoding="utf-8")
-        partial.replace(self.file)
+    def mark(self, changed: Callable[[Result], bool | None]) -> None:
+        """Note in each line whether its config has changed since; None leaves it as it is."""
+        with locked(self.file.parent):
+            self._read()
+            marks = [changed(result) for result in self.all()]
+            before = [result.get("config_changed", False) for result in self.all()]
+            after = [old if mark is None else mark for old, mark in zip(before, marks, strict=True)]
+            if before == after:
+                return
+            for result, mark in zip(self.all(), after, strict=True):
+                result["config_changed"] = mark
+            self._write()
+
+    def _write(self) -> None:
+        replace_text(self.file, "".join(json.dumps(r) + "\n" for r in self.all()))

@@ -12,7 +12,12 @@ RIVALS = (
     ("pkd_neck", "features of the neck (PKD)", "model.loss.weight", FEATURES),
     ("pkd_encoder", "features of the encoder (PKD)", "model.loss.weight", FEATURES),
     ("target_queries", "target-aware queries (CLoCKDistill)", "model.weight", POINTS),
-    ("clockdistill", "the same and the memory of objects", "model.loss.losses.1.weight", FEATURES),
+    (
+        "clockdistill",
+        "target-aware queries and encoder maps weighted by objects (CLoCKDistill)",
+        "model.loss.losses.1.weight",
+        FEATURES,
+    ),
     ("qskd", "weights by GIoU (QSKD)", "model.weight", POINTS),
     ("tprd", "refined targets (TPRD)", "model.loss.loss.loss.class_loss.weight", POINTS),
 )
@@ -44,7 +49,7 @@ EXPERIMENTS = (
             *(
                 _line(
                     f"{name}_added",
-                    f"KD-DETR and {title.replace('the same', 'target-aware queries')}",
+                    f"KD-DETR and {title}",
                     ADDED.get(name, key),
                     values,
                 )

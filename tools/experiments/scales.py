@@ -31,6 +31,7 @@ class Scale:
         spec: of the bundled data; None: as the quickstart has it, and where it has it.
         overrides: of every config.
         student, teacher: values of the detectors, where they have such a key.
+        for_larger: overrides of the configs whose trained detector is made larger by these values.
         teacher_line: trains the teacher, which the quickstart has for its own size only.
         longer: factor of the iterations.
         longest: the most iterations of a training.
@@ -45,6 +46,7 @@ class Scale:
     overrides: tuple[str, ...] = ()
     student: Mapping[str, str] = field(default_factory=dict)
     teacher: Mapping[str, str] = field(default_factory=dict)
+    for_larger: tuple[str, ...] = ()
     teacher_line: Line | None = None
     longer: int = 1
     longest: int = 1_000_000
@@ -72,14 +74,14 @@ class Scale:
             return [*self.overrides, *overrides]
         model, found = _model(config), list(self.overrides)
         if "student" in model:
-            found += _existing("model.student", model.student, self.student)
+            larger = _existing("model.student", model.student, self.student)
             if key := teacher_key(config):
                 detector = OmegaConf.select(model, f"{key}.model")
                 found += _existing(f"model.{key}.model", detector, self.teacher)
         else:
             is_teacher = self.teacher_line is not None and config == self.teacher_line.config
-            found += _existing("model", model, self.teacher if is_teacher else self.student)
-        found += overrides
+            larger = _existing("model", model, self.teacher if is_teacher else self.student)
+        found += [*larger, *(self.for_larger if larger else ()), *overrides]
         key, most = "dataloader.train.dataset.count=", self.spec.images[0] // 2
         numbers = [int(x.removeprefix(key)) for x in overrides if x.startswith(key)]
         return [*found, *(f"{key}{most}" for number in numbers if number > most)]
@@ -145,7 +147,8 @@ GPU = Scale(
     "gpu",
     ROOT / "output" / "evidence" / "gpu",
     QuickstartSpec(image_size=256, images=(20000, 1000, 1000), labeled=1500, per_image=(1, 16)),
-    overrides=("dataloader.train.num_workers=2", "optimizer.lr=1e-3"),
+    overrides=("dataloader.train.num_workers=2",),
+    for_larger=("optimizer.lr=1e-3",),
     student=_STUDENT,
     teacher=_TEACHER,
     teacher_line=Line(

@@ -2,27 +2,27 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from benchmarking.environment import environment
 from comparison import scores, student
 from kddetr.engine.metrics import read_metrics
 from kddetr.errors import UserError
-from runs import Run
+from runs import Run, RunFailed
 
 from . import ROOT
+from .estimate import step_estimate
 from .jobs import job_of_line, trials
 from .lines import Experiment, Line
+from .plan import EXPERIMENTS
 from .prepare import overrides_of, prepare
-from .results import Job, Result, Results
+from .results import Job, Result, Results, job_of
 from .scales import CPU, Scale, teacher_key
-from .steps import measured_costs, read_costs
+from .started import note_start, noted, recipe
+from .steps import measured_costs, needs_idle_machine, read_costs
 
-USUAL = 0.12  # seconds of a step, where none has been measured
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -55,6 +55,8 @@ class Session:
     failed: dict[str, str] = field(default_factory=dict)
     _jobs: dict[str, tuple[Job, Line]] = field(default_factory=dict)
     _given: set[tuple] = field(default_factory=set)
+    # Whether the folders of teachers hold what their configs say; asked once, because it is slow.
+    _ready: dict[Path, bool] = field(default_factory=dict)
 
     def wanted(self) -> list[tuple[Experiment, Line, int]]:
         """All lines with all seeds: those that carry a claim first, and of these one seed after the
@@ -80,19 +82,28 @@ class Session:
                     yield experiment, one, job
 
     def mark_changed(self) -> None:
-        """Note in the file which runs have other settings than their configs give today."""
-        now: dict[tuple, str] = {}
-        before = [result.get("config_changed", False) for result in self.results.all()]
-        for experiment, line, seed in self.wanted():
-            job = job_of_line(experiment, line, seed, self.scale, self.results)
-            result = self.results.get(job) if job else None
-            if job and result:
-                alike = (job.config, job.overrides)
-                if alike not in now:
-                    now[alike] = settings(job, self._overrides(line, job.overrides))
-                result["config_changed"] = now[alike] != result["settings"]
-        if before != [result.get("config_changed", False) for result in self.results.all()]:
-            self.results.write()
+        """Note in the file which runs, trials included, have another config or another teacher than
+        they would have today.
+        """
+        now: dict[tuple, dict[str, str]] = {}  # of all seeds and lengths
+        wanted: set[tuple] = set()
+        for line, job in self._with_result():
+            wanted.add(job.key)
+            if (alike := (job.config, job.overrides)) not in now:
+                overrides = self._overrides(line, job.overrides)
+                run = Run("", job.config, Path(), 1, overrides)
+                now[alike] = {"settings": recipe(job.config, overrides), "teacher": run.weights()}
+
+        def changed(result: Result) -> bool | None:
+            job = job_of(result)
+            if job.key not in wanted:
+                return None
+            today = now[job.config, job.overrides]
+            # A teacher that is not on this machine cannot be compared.
+            teachers = {result.get("teacher"), today["teacher"]} - {"", None}
+            return result["settings"] != today["settings"] or len(teachers) > 1
+
+        self.results.mark(changed)
 
     def runs(self) -> Iterator[Run | None]:
         """The runs to start, one after the other; None while all that are missing wait for others
@@ -106,12 +117,17 @@ class Session:
                 yield None
                 continue
             experiment, line, job = todo[0]
+            if not job.iterations and self._jobs and needs_idle_machine():
+                yield None
+                continue
             self._given.add(job.key)
             try:
                 prepare(line, self.scale, self.say)
                 if not job.iterations:  # it is of equal time, and the time is not known yet
                     job = self._job(experiment, line, job.seed, measure=True)
                 run = self._run(experiment, line, job)
+                if not run.finished:
+                    note_start(run)
             except UserError as error:
                 name = f"{experiment.name}/{line.name} seed {job.seed}"
                 self.failed[name] = str(error)
@@ -123,8 +139,8 @@ class Session:
     def finished(self, run: Run) -> None:
         """Evaluate the student of a finished run on the test images, and write the result."""
         job, line = self._jobs.pop(run.name)
-        fingerprint = settings(job, self._overrides(line, job.overrides))
-        self.results.add(result_of(job, run, fingerprint, line.test))
+        self._ready.pop(run.output, None)
+        self.results.add(result_of(job, run, noted(run), line.test))
         left = len(list(self.missing()))
         self.say(f"{run.name}: written; {left} runs are left, {self.left()}")
 
@@ -135,26 +151,25 @@ class Session:
         self.say(reason)
 
     def left(self) -> str:
-        """How long the missing runs will take, from the seconds of those that have ended."""
-        known: dict[str, list[float]] = {}
-        for result in self.results.all():
-            if result["seconds"]:
-                each = result["seconds"] / result["iterations"]
-                known.setdefault(result["config"], []).append(each)
-        all_known = [each for found in known.values() for each in found]
-        usual = statistics.median(all_known or [USUAL])
-        jobs = {job.key: (job.config, job.iterations) for _, _, job in self.missing()}
+        """How long the missing runs will take on an idle machine, see :mod:`.estimate`."""
+        step = step_estimate([*EXPERIMENTS, *self.experiments], self.steps, self.results)
+        seconds: dict[object, float] = {}
+
+        def count(key: object, experiment: Experiment, line: Line, iterations: int) -> None:
+            if line.same_time_as:
+                line = experiment.line(line.same_time_as)
+                iterations = self.scale.iterations(experiment, line)
+            seconds.setdefault(key, self.scale.around + iterations * step(line))
+
+        for experiment, line, job in self.missing():
+            count(job.key, experiment, line, job.iterations)
         # And what waits for these: for a teacher, or for the trials of a value.
         for experiment, line, seed in self.wanted():
             job = job_of_line(experiment, line, seed, self.scale, self.results)
             if job is None or self._lacks(job):
                 key = job.key if job else (experiment.name, line.name, seed)
-                jobs.setdefault(key, (line.config, self.scale.iterations(experiment, line)))
-        total = sum(
-            self.scale.around + iterations * statistics.median(known.get(config, [usual]))
-            for config, iterations in jobs.values()
-        )
-        return f"about {total / self.processes / 60:.0f} minutes"
+                count(key, experiment, line, self.scale.iterations(experiment, line))
+        return f"about {sum(seconds.values()) / self.processes / 60:.0f} minutes"
 
     def _to_do(self, experiment: Experiment, line: Line, seed: int) -> list[tuple[Line, Job]]:
         """What is missing for one seed of a line: the detector that it needs, or else the trials
@@ -162,14 +177,40 @@ class Session:
         """
         before = self._before(line)
         # A result is not enough: the detector may have been trained on another machine.
-        if before and not self._trained(before).is_file():
+        if before and not self._has_trained(experiment, before):
             return [(before, self._job(experiment, before, 0))]
-        tried = trials(experiment, line, self.scale).values()
-        if jobs := [job for job in tried if self._lacks(job)]:
-            like = experiment.line(line.tuned_like) if line.tuned_like else line
-            return [(like, job) for job in jobs]
+        if tried := [(one, job) for one, job in self._trials(experiment, line) if self._lacks(job)]:
+            return tried
         own = self._job(experiment, line, seed)
         return [(line, own)] if self._lacks(own) else []
+
+    def _trials(self, experiment: Experiment, line: Line) -> list[tuple[Line, Job]]:
+        """The trainings that choose the value of a tuned line, each with the line that it tries."""
+        tried = experiment.line(line.tuned_like) if line.tuned_like else line
+        return [(tried, job) for job in trials(experiment, line, self.scale).values()]
+
+    def _with_result(self) -> Iterator[tuple[Line, Job]]:
+        """The trainings, trials included, that have a result, each with its line."""
+        for experiment, line, seed in self.wanted():
+            own = job_of_line(experiment, line, seed, self.scale, self.results)
+            for one, job in [*self._trials(experiment, line), *([(line, own)] if own else [])]:
+                if self.results.get(job):
+                    yield one, job
+
+    def _has_trained(self, experiment: Experiment, line: Line) -> bool:
+        """Whether the detector of a line with a folder of its own is there, and is that of its
+        config: any file could lie in this place.
+        """
+        folder = self._folder(line)
+        if folder not in self._ready:
+            job = self._job(experiment, line, 0)
+            if not self._trained(line).is_file() or (job, line) in self._jobs.values():
+                return False
+            try:
+                self._ready[folder] = self._run(experiment, line, job).finished
+            except RunFailed:  # it is raised again, and reported, when the run is started
+                self._ready[folder] = False
+        return self._ready[folder]
 
     def _lacks(self, job: Job) -> bool:
         result = self.results.get(job)
@@ -222,16 +263,12 @@ class Session:
         return ROOT / line.folder if self.scale is CPU else self.scale.output / line.folder
 
 
-def settings(job: Job, overrides: Sequence[str]) -> str:
-    """A fingerprint of what decides the results of all seeds and lengths of a training."""
-    return Run("", job.config, Path(), 1, list(overrides)).settings()
-
-
-def result_of(job: Job, run: Run, fingerprint: str, test: Sequence[str]) -> Result:
+def result_of(job: Job, run: Run, start: Mapping[str, Any], test: Sequence[str]) -> Result:
     """The line of a finished run: AP on the test images, ``val_...`` on the validation images, in
     percent.
 
     Args:
+        start: what was noted when it was started, see :mod:`.started`.
         test: the overrides that select the test images.
     """
     metrics = read_metrics(run.output)
@@ -248,8 +285,7 @@ def result_of(job: Job, run: Run, fingerprint: str, test: Sequence[str]) -> Resu
         **{f"val_{name}": _number(last.get(f"bbox/{name}", math.nan)) for name in FIGURES},
         "seconds": round(run.evaluations()[-1][1][0], 1),
         "step_seconds": round(statistics.median(steps), 4) if steps else None,
-        "settings": fingerprint,
-        **environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        **start,
     }
 
 

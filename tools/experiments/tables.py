@@ -8,13 +8,13 @@ from scipy import stats
 
 from comparison import markdown, spread
 
-from .jobs import chosen_value, job_of_line, timed_line
+from .jobs import chosen_value, job_of_line, timed_line, trials
 from .lines import Experiment, Line
 from .results import Result, Results
 from .scales import CPU, Scale
 
 MOST_SEEDS = 20
-HEADS = {"step": "CPU time of a step"}
+HEADS = {"step": "time of a step, relative to the first row"}
 Rows = dict[str, dict[int, Result]]  # the results of each line by the seed
 Costs = Mapping[str, Mapping[str, float]]  # CPU seconds of a step by experiment and line
 
@@ -114,11 +114,8 @@ def cell(
         return str(len(mine))
     if column == "iterations":
         return f"{statistics.mean(result['iterations'] for result in mine):,.0f}"
-    if column == "seconds":
-        return f"{statistics.mean(result['seconds'] for result in mine):,.0f}"
     if column == "tuned":
-        value = chosen_value(experiment, line, scale, results)
-        return "" if value is None else f"{value:g}"
+        return tuned(experiment, line, results, scale)
     if column == "step":
         measured = costs.get(experiment.name, {})
         names = [timed_line(experiment, one) for one in (line, experiment.lines[0])]
@@ -127,3 +124,15 @@ def cell(
         return f"{measured[names[0]] / measured[names[1]]:.2f} x"
     values = [result[column] for result in mine if result[column] is not None]
     return spread(values) if values else ""
+
+
+def tuned(experiment: Experiment, line: Line, results: Results, scale: Scale) -> str:
+    """The chosen value of a tuned line. A better one may lie beyond the values that were tried,
+    which is said where the first or the last of them was chosen.
+    """
+    value = chosen_value(experiment, line, scale, results)
+    if value is None:
+        return ""
+    tried = trials(experiment, line, scale)
+    ends = {min(tried): "smallest", max(tried): "largest"}
+    return f"{value:g} ({ends[value]} tried)" if value in ends else f"{value:g}"

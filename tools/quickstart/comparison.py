@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from kddetr.checkpoint import load_pretrained
-from kddetr.engine import Trainer, build, load_config
+from kddetr.engine import Trainer, build, load_config, resolve_device
 from kddetr.errors import UsageError
 from kddetr.quickstart import make_quickstart_data, quickstart_root
 from runs import ROOT, Run, run_all
@@ -146,15 +146,18 @@ def scores(
     config: str = "configs/quickstart/alone.py",
     test: Sequence[str] = ("dataloader.test.dataset.names=quickstart_test",),
 ) -> dict[str, float]:
-    """These metrics of COCO, in percent, on the test images.
+    """These metrics of COCO, in percent, on the test images, on the device of the training.
 
     Args:
         config: whose loader and evaluator are used.
         test: the overrides that select the test images.
     """
     cfg = load_config(str(ROOT / config), test)
+    before = next(detector.parameters()).device
+    detector.eval().to(resolve_device(cfg.train.device))
     with contextlib.redirect_stdout(io.StringIO()):
-        found = Trainer.test(cfg, detector.eval())["bbox"]
+        found = Trainer.test(cfg, detector)["bbox"]
+    detector.to(before)  # pictures are drawn there
     return {name: found[name] for name in metrics}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from kddetr.checkpoint import asset
 from kddetr.engine import load_config
@@ -62,18 +62,39 @@ class Run:
         return self.checkpoint.is_file() and self.iterations in dict(self.evaluations())
 
     def settings(self) -> str:
-        """A fingerprint of all that decides the result: config, overrides, bundled weights."""
-        changes = [*self.overrides, f"train.max_iter={self.iterations}", "train.output_dir=."]
-        cfg = load_config(str(ROOT / self.config), changes)
+        """A fingerprint of all that decides the result: :meth:`recipe` and :meth:`weights`."""
+        recipe, weights = self.recipe(), self.weights()
+        return hashlib.sha256((recipe + weights).encode()).hexdigest() if weights else recipe
+
+    def recipe(self) -> str:
+        """A fingerprint of config, overrides and bundled weights, the same on every machine."""
+        cfg = self._config()
         for key in ("watch_period", "watch_images"):  # which do not change the training
             del cfg.train[key]
         text = OmegaConf.to_yaml(cfg)
-        text = text.replace(str(quickstart_root()), "quickstart")  # a path of this machine
+        # Paths of this machine.
+        text = text.replace(str(quickstart_root()), "quickstart").replace(f"{ROOT}/", "")
         digest = hashlib.sha256(text.encode())
         if "kddetr://" in text:
             for file in sorted(asset("kddetr://").glob("*.pth")):
                 digest.update(file.read_bytes())
         return digest.hexdigest()
+
+    def weights(self) -> str:
+        """A fingerprint of the files of other runs that the config names, such as the weights of a
+        teacher; empty where there is none.
+        """
+        named = dict.fromkeys(_strings(OmegaConf.to_container(self._config())))
+        files = [ROOT / name for name in named if name.endswith(".pth")]
+        files = [file for file in files if file.is_file()]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(file.read_bytes())
+        return digest.hexdigest() if files else ""
+
+    def _config(self) -> DictConfig:
+        changes = [*self.overrides, f"train.max_iter={self.iterations}", "train.output_dir=."]
+        return load_config(str(ROOT / self.config), changes)
 
     def _claim_folder(self) -> None:
         """Writes the fingerprint into a new folder, or compares it with that of an old one."""
@@ -144,6 +165,17 @@ class Run:
                 cwd=ROOT,
                 pass_fds=[lock.fileno()],
             )
+
+
+def _strings(node: object) -> Iterator[str]:
+    """All texts in a nested dictionary or list."""
+    if isinstance(node, dict):
+        node = list(node.values())
+    if isinstance(node, list):
+        for part in node:
+            yield from _strings(part)
+    elif isinstance(node, str):
+        yield node
 
 
 def run_all(

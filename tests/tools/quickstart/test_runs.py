@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+import comparison
 import dino
 import heterogeneous
 from kddetr.engine import load_config
@@ -94,6 +96,46 @@ def test_settings_depend_on_config_iterations_and_overrides(tmp_path):
     assert settings("alone") == settings("alone")
     others = [settings("distilled"), settings("alone", 6), settings("alone", 5, ["train.seed=1"])]
     assert len({settings("alone"), *others}) == 4
+
+
+def test_settings_depend_on_the_weights_of_a_teacher_and_not_on_where_it_lies(
+    tmp_path, monkeypatch
+):
+    # A stand-in for the project's folder, to which names of files are relative.
+    monkeypatch.setattr("runs.ROOT", tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    weights, key = tmp_path / "other" / "teacher.pth", "model.teacher.detector.checkpoint"
+
+    def run(path):
+        return Run("a", "configs/quickstart/distilled.py", tmp_path, 5, [f"{key}={path}"])
+
+    missing = run(weights).settings()
+    weights.parent.mkdir()
+    weights.write_bytes(b"first")
+    found = run(weights).settings()
+    assert found == run("other/teacher.pth").settings() != missing
+    weights.write_bytes(b"second")
+    assert run(weights).settings() != found
+    # The recipe is that of every machine.
+    assert run(weights).recipe() == missing
+
+
+def test_a_student_is_evaluated_on_the_device_of_its_training(monkeypatch):
+    moved = []
+
+    class Detector(torch.nn.Linear):
+        def to(self, device):
+            moved.append(str(device))
+            return self
+
+    def judge(cfg, detector):
+        assert moved == ["cuda:1"] and not detector.training
+        return {"bbox": {"AP": 1.0}}
+
+    monkeypatch.setattr(comparison, "resolve_device", lambda name: torch.device("cuda:1"))
+    monkeypatch.setattr(comparison.Trainer, "test", judge)
+    assert comparison.scores(Detector(1, 1), ["AP"]) == {"AP": 1.0}
+    assert moved[1:] == ["cpu"]
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch):
