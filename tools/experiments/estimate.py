@@ -16,9 +16,9 @@ def step_estimate(
 ) -> Callable[[Line], float]:
     """A function that gives the seconds of a step of a line.
 
-    They are the CPU seconds that were measured for the line, or else for its config. Only where
-    there are none, they are those of the runs that have ended, which count what else the machine
-    did meanwhile.
+    They are the CPU seconds that were measured for the line, or else for its config, or else the
+    median of all. Only where nothing was measured, they are those of the runs that have ended,
+    which count what else the machine did meanwhile.
 
     Args:
         steps: the file of measured steps.
@@ -40,7 +40,7 @@ def step_estimate(
     def seconds(line: Line) -> float:
         if measured := exact.get((line.config, line.overrides)):
             return measured
-        known = of_config.get(line.config) or of_runs.get(line.config)
+        known = (of_config or of_runs).get(line.config)
         return statistics.median(known) if known else usual
 
     return seconds
