@@ -4,8 +4,8 @@ from .lines import EVERY, Experiment, Line, Tuning
 from .paper import ALONE, DISTILLED, EVIDENCE
 
 POINTS = (0.3, 1.0, 3.0)  # weights of losses at points; 1 is the one of the config
-# Of losses on features. At 5, that of the configs, their gradient is about 3 % of the detection
-# loss's, so the trials go up from there.
+# Of losses on features. At 5, that of the configs, their gradient is at first about 3 % of the
+# detection loss's (gradient_ratio in a run's metrics.json), so the trials go up from there.
 FEATURES = (5.0, 25.0, 125.0)
 # The name of a config, its title, and the key of its weight with the values that are tried.
 RIVALS = (
