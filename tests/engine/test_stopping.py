@@ -59,7 +59,7 @@ def test_an_evaluation_is_ended_at_once_and_repeated(toy, tmp_path, dataset, mon
     stopping._request.number = 0  # another process
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
-    evaluate, evaluated = trainer._evaluate, []
+    evaluate, evaluated = trainer.evaluate, []
     for hook in trainer._hooks:
         if hasattr(hook, "_evaluate"):
             hook._evaluate = lambda: evaluated.append(trainer.done) or evaluate()

@@ -30,13 +30,13 @@ from .config.calls import needs_no_teacher
 from .config.load import build, require_sections
 from .distributed import broadcast_buffers, wrap_for_processes
 from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
-from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .optimizer_state import check_card, optimizer_card
 from .precision import amp_dtype, dtype_name
 from .preflight import check_config, resolve_device
+from .run_hooks import build_hooks
 from .seeding import seed_everything
 from .step import StepTrainer
-from .watch import watch_hooks, with_gap
+from .watch import with_gap
 from .writers import build_writers
 
 _log = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Trainer(DefaultTrainer):
     Attributes:
         done: how many iterations the weights have been trained.
         resumed_batch: the batch of the checkpoint that was resumed from; None: unknown.
+        can_evaluate: whether the config has test data and an evaluator.
         best: keeps the best weights; on the main process only, and only where there is a metric.
 
     Raises:
@@ -98,13 +99,13 @@ class Trainer(DefaultTrainer):
             trainer=weakref.proxy(self),
             wrapper=WrapperState(model),
         )
-        self._can_evaluate = has_test_data(cfg)
-        metric = best_metric_name(cfg) if self._can_evaluate else ""
+        self.can_evaluate = has_test_data(cfg)
+        metric = best_metric_name(cfg) if self.can_evaluate else ""
         self.best = None
         if metric and comm.is_main_process():
             self.best = BestCheckpoint(self.checkpointer, metric, self.batch)
         self.register_hooks(self.build_hooks())
-        if not self._can_evaluate:
+        if not self.can_evaluate:
             _log.warning("No test data or no evaluator is named: nothing is evaluated in this run.")
         elif metric != (cfg.train.best_metric or ""):
             _log.info("train.best_metric=%s means %s", cfg.train.best_metric, metric)
@@ -126,24 +127,8 @@ class Trainer(DefaultTrainer):
         starting.start(self, resume=resume)
 
     def build_hooks(self) -> list[hooks.HookBase]:
-        """Timer, schedule, checkpoints, watching, stopping, evaluation, writers, in this order.
-
-        The checkpoint of an iteration is saved before its evaluation, so that no training is lost
-        when the evaluation fails.
-        """
-        train = self.cfg.train
-        in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
-        if comm.is_main_process():
-            keep = train.checkpointer
-            in_order.append(
-                PeriodicCheckpointer(self.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
-            )
-        in_order += [*watch_hooks(self), StopHook()]
-        if self._can_evaluate:
-            in_order.append(EvalHook(train.eval_period, self._evaluate, self.best))
-        if comm.is_main_process():
-            in_order.append(hooks.PeriodicWriter(self.build_writers(), period=train.log_period))
-        return in_order
+        """The hooks of the run, see :mod:`.run_hooks`, which a subclass can add to."""
+        return build_hooks(self)
 
     def build_writers(self) -> list:
         """The writers of the log line, of JSON and of TensorBoard events."""
@@ -328,6 +313,11 @@ class Trainer(DefaultTrainer):
                 results[name] = found
         return results.get("", results)
 
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate the model now; the results, nested, and the gap on the main process."""
+        self._last_results = with_gap(self, self.test(self.cfg, self.model))
+        return self._last_results
+
     @property
     def unwrapped(self) -> nn.Module:
         """The model without DistributedDataParallel."""
@@ -343,7 +333,3 @@ class Trainer(DefaultTrainer):
         classes = type(self).__mro__
         own = {name for cls in classes[: classes.index(Trainer)] for name in vars(cls)}
         return not own.isdisjoint(("test", "build_evaluator"))
-
-    def _evaluate(self) -> dict[str, Any]:
-        self._last_results = with_gap(self, self.test(self.cfg, self.model))
-        return self._last_results

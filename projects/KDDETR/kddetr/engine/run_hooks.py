@@ -1,0 +1,38 @@
+"""The hooks of a run, in the order in which they act. What every run shall do besides training is a
+line here.
+
+A hook that saves or writes files belongs to the main process alone; one that evaluates or
+communicates belongs to all processes.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from detectron2.engine import HookBase, hooks
+from detectron2.utils import comm
+
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .watch import watch_hooks
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+def build_hooks(trainer: "Trainer") -> list[HookBase]:
+    """Timer, schedule, checkpoints, watching, stopping, evaluation, writers, in this order.
+
+    The checkpoint of an iteration is saved before its evaluation, so that no training is lost when
+    the evaluation fails. After the training all of them run, even where one fails.
+    """
+    train = trainer.cfg.train
+    in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+    if comm.is_main_process():
+        keep = train.checkpointer
+        in_order.append(
+            PeriodicCheckpointer(trainer.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
+        )
+    in_order += [*watch_hooks(trainer), StopHook()]
+    if trainer.can_evaluate:
+        in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
+    if comm.is_main_process():
+        in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
+    return in_order
