@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
+from .checks import check_config, resolve_device
 from .classes import check_model, record_classes
 from .compilation import compile_detectors
 from .config.calls import needs_no_teacher
@@ -33,7 +34,6 @@ from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .optimizer_state import check_card, optimizer_card
 from .precision import amp_dtype, dtype_name
-from .preflight import check_config, resolve_device
 from .seeding import seed_everything
 from .step import StepTrainer
 from .watch import watch_hooks, with_gap
