@@ -40,8 +40,8 @@ from kddetr.data import (
 )
 from kddetr.data.coco import read_coco_json
 from kddetr.engine import build, load_config, require_sections, resolve_device
+from kddetr.engine.checks import labeled_names
 from kddetr.engine.config.calls import target_name, walk
-from kddetr.engine.preflight import labeled_names
 from kddetr.errors import DatasetError, UsageError, exit_on_user_error
 from kddetr.structures import QueryableDetector
 from kddetr.teachers import CachedEncoder, Vocabulary, trained_classes

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from kddetr.checkpoint import CheckpointError, local_file, read_checkpoint, zoo_address
 from kddetr.engine import apply_overrides, train_defaults
-from kddetr.engine.preflight import check_config
+from kddetr.engine.checks import check_config
 
 R50 = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
 FASTER = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"

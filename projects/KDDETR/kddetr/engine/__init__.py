@@ -4,19 +4,19 @@ evaluation.
 
 from ..errors import ConfigError
 from .best import BestCheckpoint
-from .classes import check_classes, check_evaluated, check_model, record_classes
-from .config import apply_overrides, build, load_config, require_sections, train_defaults
-from .evaluation import CocoEvaluator, coco_backend
-from .hooks import EvalHook, PeriodicCheckpointer, StopHook
-from .launch import launch, under_torchrun
-from .optimizer import parameter_groups
-from .preflight import (
+from .checks import (
     check_config,
     check_launch,
     check_output_dir,
     check_writable,
     resolve_device,
 )
+from .classes import check_classes, check_evaluated, check_model, record_classes
+from .config import apply_overrides, build, load_config, require_sections, train_defaults
+from .evaluation import CocoEvaluator, coco_backend
+from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .launch import launch, under_torchrun
+from .optimizer import parameter_groups
 from .schedule import cosine_schedule, step_schedule
 from .seeding import seed_everything
 from .trainer import Trainer

@@ -18,8 +18,8 @@ from ..checkpoint import (
 from ..data import class_difference, registered_classes
 from ..errors import CheckpointError, ConfigError, DatasetError
 from ..teachers import Vocabulary, trained_classes
+from .checks import labeled_names, tested_names
 from .evaluation.sets import has_test_data
-from .preflight import labeled_names, tested_names
 
 _log = logging.getLogger(__name__)
 

@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
+from .checks import check_config, resolve_device
 from .classes import check_model, record_classes
 from .compilation import compile_detectors
 from .config.calls import needs_no_teacher
@@ -32,7 +33,6 @@ from .distributed import broadcast_buffers, wrap_for_processes
 from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
 from .optimizer_state import check_card, optimizer_card
 from .precision import amp_dtype, dtype_name
-from .preflight import check_config, resolve_device
 from .run_hooks import build_hooks
 from .seeding import seed_everything
 from .step import StepTrainer
