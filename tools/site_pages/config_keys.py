@@ -9,7 +9,7 @@ from kddetr import KDDETR, data, detectors, engine, losses, points, teachers
 from kddetr.checkpoint import load_pretrained
 from kddetr.detectors.detr.settings import DeformableSettings, TransformerSettings
 
-from .docstrings import Argument, arguments, markdown, summary
+from .docstrings import Argument, arguments, on_one_line, summary
 from .train_keys import groups
 
 INTRODUCTION = """\
@@ -170,7 +170,7 @@ def _parent(thing: Callable) -> Callable | None:
 def _part(thing: Callable, key: str, links: dict[str, str]) -> Iterator[str]:
     """The text and the table of one class or function."""
     where = f" In the configs: `{key}`." if key else ""
-    yield f"`{_public_name(thing)}`. {markdown(summary(thing), links)}{where}\n"
+    yield f"`{_public_name(thing)}`. {on_one_line(summary(thing), links)}{where}\n"
     if parent := _parent(thing):
         same, others = _defaults(parent), _defaults(thing)
         yield (

@@ -9,6 +9,7 @@ from typing import Any
 import griffe
 
 _MODULES = re.compile(r"(?:[A-Za-z_]\w*\.)+(?=\w)")
+_SHARED = re.compile(r"^( +)(\w+(?:, \w+)+): (.+(?:\n\1 +.+)*)", re.MULTILINE)
 _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 
@@ -22,12 +23,12 @@ class Argument:
     meaning: str
 
 
-def markdown(text: str, links: Mapping[str, str] | None = None) -> str:
-    """A text of a docstring on one line, whose roles have become code, or links to what is listed.
+def as_markdown(text: str, links: Mapping[str, str] | None = None) -> str:
+    """A text whose roles, such as ``:class:`~kddetr.KDDETR```, have become code.
 
     Args:
         text: reStructuredText as this project writes it.
-        links: addresses by the last part of a name.
+        links: addresses by the last part of a name, for names that become links.
     """
 
     def code(match: re.Match) -> str:
@@ -35,7 +36,22 @@ def markdown(text: str, links: Mapping[str, str] | None = None) -> str:
         address = (links or {}).get(name)
         return f"[`{name}`]({address})" if address else f"`{name}`"
 
-    return " ".join(_ROLE.sub(code, text).replace("``", "`").split())
+    return _ROLE.sub(code, text).replace("``", "`")
+
+
+def one_argument_a_line(text: str) -> str:
+    """A docstring in which ``shift, scale: ...`` has become an entry for each of the names."""
+
+    def entries(match: re.Match) -> str:
+        indent, names, words = match.groups()
+        return "\n".join(f"{indent}{name}: {words}" for name in names.split(", "))
+
+    return _SHARED.sub(entries, text)
+
+
+def on_one_line(text: str, links: Mapping[str, str] | None = None) -> str:
+    """:func:`as_markdown` for a cell of a table."""
+    return " ".join(as_markdown(text, links).split())
 
 
 def summary(thing: Callable) -> str:
@@ -49,7 +65,7 @@ def arguments(thing: Callable, links: Mapping[str, str] | None = None) -> list[A
     Args:
         thing: its docstring describes the arguments in a section ``Args``; one of the class's
             parents may describe what it inherits.
-        links: see :func:`markdown`.
+        links: see :func:`as_markdown`.
     """
     described = _described(thing)
     found = []
@@ -61,7 +77,7 @@ def arguments(thing: Callable, links: Mapping[str, str] | None = None) -> list[A
                 name=star + name,
                 type=type_text(parameter.annotation),
                 default="" if required else f"`{value_text(parameter.default)}`",
-                meaning=markdown(described.get(star + name, ""), links),
+                meaning=on_one_line(described.get(star + name, ""), links),
             )
         )
     return found
@@ -73,11 +89,10 @@ def _described(thing: Callable) -> dict[str, str]:
     for owner in reversed(inspect.getmro(thing)) if inspect.isclass(thing) else (thing,):
         text = owner.__doc__ or ""
         if "Args:" in text:  # other parents, such as PyTorch's, write in another style
-            for section in griffe.Docstring(inspect.cleandoc(text)).parse("google", warnings=False):
+            docstring = griffe.Docstring(one_argument_a_line(inspect.cleandoc(text)))
+            for section in docstring.parse("google", warnings=False):
                 if section.kind is griffe.DocstringSectionKind.parameters:
-                    for entry in section.value:
-                        names = entry.name.split(", ")
-                        found.update(dict.fromkeys(names, entry.description))
+                    found |= {entry.name: entry.description for entry in section.value}
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kddetr.engine.config.defaults import TrainSection
 
-from .docstrings import markdown, type_text, value_text
+from .docstrings import on_one_line, type_text, value_text
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def groups(section: type = TrainSection, prefix: str = "train") -> Iterator[Grou
     inner: list[Field] = [f for f in fields(section) if is_dataclass(f.type)]
     yield Group(
         prefix,
-        markdown(inspect.getdoc(section) or ""),
+        on_one_line(inspect.getdoc(section) or ""),
         [
             Key(
                 name=f"{prefix}.{f.name}",
                 type=type_text(f.type),
                 default=f"`{value_text(_default(f))}`",
-                meaning=markdown(comments.get(f.name, "")),
+                meaning=on_one_line(comments.get(f.name, "")),
             )
             for f in fields(section)
             if f not in inner
