@@ -140,7 +140,7 @@ def _objects() -> list[Measurement]:
 
 
 def _memory() -> list[Measurement]:
-    """What recomputed activations save, which docs/training.md refers to."""
+    """What recomputed activations save, which docs/speed_and_memory.md refers to."""
     recompute, flags = "model.checkpoint_activations=true", ("--only", "memory")
     plain = (*flags, "--sampling", "grid_sample")
     rows = [
