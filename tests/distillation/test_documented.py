@@ -2,7 +2,6 @@
 its commands with fewer images and iterations.
 """
 
-import importlib.util
 import json
 import re
 import shlex
@@ -16,7 +15,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
-from kddetr.engine import Trainer, build, load_config
+from kddetr.engine import Trainer, build, load_config, program
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.quickstart import QuickstartSpec, make_quickstart_data, register_quickstart
@@ -70,12 +69,9 @@ def my_project(tmp_path_factory) -> Path:
 @pytest.fixture
 def train_net(my_project, monkeypatch):
     """The program, as a function of its command line."""
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "collect_env_info", str)  # takes longer than the training
+    monkeypatch.setattr(program, "collect_env_info", str)  # takes longer than the training
     monkeypatch.chdir(my_project.parent / "repository")
-    return lambda command: module.main([*shlex.split(command), *SMALL])
+    return lambda command: program.main([*shlex.split(command), *SMALL])
 
 
 def stopped_after_an_iteration(train_net, command: str) -> None:

@@ -1,6 +1,5 @@
 """train_net.py on the command line: errors in one sentence, processes, a kill, evaluation."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -14,18 +13,10 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from kddetr.engine import ConfigError, launch
+from kddetr.engine import ConfigError, launch, program
 from kddetr.errors import DivergedError
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def train_net():
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -58,26 +49,26 @@ def command(config: str, *arguments: str) -> subprocess.CompletedProcess:
         (["lr_multiplier.milestones=[7]"], "step_schedule: milestones must be"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(train_net, config, capsys, arguments, words):
+def test_a_mistake_is_one_sentence_and_exit_code_2(config, capsys, arguments, words):
     with pytest.raises(SystemExit) as stop:
-        train_net.main(["--config-file", config, *arguments])
+        program.main(["--config-file", config, *arguments])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and words in error
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes(train_net, config, tmp_path, capsys):
+def test_a_killed_process_resumes(config, tmp_path, capsys):
     killed = command(config, "model.student.kill=8")
     assert killed.returncode == -9
     assert "Warning" not in killed.stderr, killed.stderr  # the libraries' own are filtered
     run = tmp_path / "run"
     assert (run / "last_checkpoint").read_text() == "model_0000005.pth"
     with pytest.raises(SystemExit):
-        train_net.main(["--config-file", config])
+        program.main(["--config-file", config])
     assert "--resume" in capsys.readouterr().err  # a run is not overwritten
-    train_net.main(["--config-file", config, "--resume"])
-    train_net.main(["--config-file", config, f"train.output_dir={tmp_path / 'whole.txt'}"])
+    program.main(["--config-file", config, "--resume"])
+    program.main(["--config-file", config, f"train.output_dir={tmp_path / 'whole.txt'}"])
     cut, whole = (torch.load(d / "model_final.pth") for d in (run, tmp_path / "whole.txt"))
     for part in ("model", "wrapper"):
         for name, value in whole[part].items():
@@ -85,9 +76,7 @@ def test_a_killed_process_resumes(train_net, config, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_agree_with_eval_only(
-    train_net, config, tmp_path, monkeypatch
-):
+def test_two_processes_stop_together_and_agree_with_eval_only(config, tmp_path, monkeypatch):
     """One of them is asked to stop; the run goes on in a single process."""
     two = ["--num-gpus", "2", "train.device=cpu", "train.eval_period=3"]
     stopped = command(config, *two, "model.student.stop=3")
@@ -97,13 +86,13 @@ def test_two_processes_stop_together_and_agree_with_eval_only(
     run, results = tmp_path / "run", []
     assert (run / "last_checkpoint").read_text() == "model_0000003.pth"
     best = json.loads((run / "best.json").read_text())
-    test = train_net.Trainer.test
+    test = program.Trainer.test
     weights = f"train.init_checkpoint={run / 'model_best.pth'}"
     with monkeypatch.context() as patch:
-        patch.setattr(train_net.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1])
-        train_net.main(["--config-file", config, "--eval-only", weights])
+        patch.setattr(program.Trainer, "test", lambda *a: results.append(test(*a)) or results[-1])
+        program.main(["--config-file", config, "--eval-only", weights])
     assert results[0]["bbox"]["AP"] == best["value"] > 0
-    train_net.main(["--config-file", config, "--resume", "train.max_iter=5"])
+    program.main(["--config-file", config, "--resume", "train.max_iter=5"])
     assert torch.load(run / "model_final.pth")["iteration"] == 4
 
 
@@ -129,8 +118,8 @@ def test_under_torchrun(monkeypatch):
     assert seen == [("gloo", 0, 1)] and not dist.is_initialized()
 
 
-def test_backbone_weights_are_not_evaluated(train_net, config, capsys, monkeypatch):
-    load = train_net.load_config
+def test_backbone_weights_are_not_evaluated(config, capsys, monkeypatch):
+    load = program.load_config
 
     def with_address(path, overrides=()):
         cfg = load(path, overrides)
@@ -138,30 +127,30 @@ def test_backbone_weights_are_not_evaluated(train_net, config, capsys, monkeypat
             cfg.train.init_checkpoint = "https://nowhere.invalid/resnet.pth"
         return cfg
 
-    monkeypatch.setattr(train_net, "load_config", with_address)
+    monkeypatch.setattr(program, "load_config", with_address)
     with pytest.raises(SystemExit):
-        train_net.main(["--config-file", config, "--eval-only"])
+        program.main(["--config-file", config, "--eval-only"])
     assert "--eval-only needs weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("function", ["check", "train"])
 def test_an_error_of_the_operating_system_is_one_sentence_and_exit_code_2(
-    train_net, config, monkeypatch, capsys, function
+    config, monkeypatch, capsys, function
 ):
     def full(*_):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(train_net, function, full)
+    monkeypatch.setattr(program, function, full)
     with pytest.raises(SystemExit) as stop:
-        train_net.main(["--config-file", config])
+        program.main(["--config-file", config])
     assert stop.value.code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == "error: the disk is full"
 
 
-def test_a_users_mistake_has_no_traceback_in_the_log(train_net):
+def test_a_users_mistake_has_no_traceback_in_the_log():
     def record(error):
         return logging.LogRecord("x", logging.ERROR, "", 0, "", None, (type(error), error, None))
 
-    keep = train_net.without_user_errors
+    keep = program.without_user_errors
     assert not keep(record(DivergedError("loss is nan")))
     assert keep(record(IndexError("a bug")))
