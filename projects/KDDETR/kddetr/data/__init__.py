@@ -15,15 +15,18 @@ from .class_names import class_names, registered_classes
 from .coco import load_coco_format, register_coco_format, without_annotations
 from .entries import is_left_out
 from .evaluation_loader import build_test_loader
-from .folders import load_image_folder
+from .folders import list_images, load_image_folder
 from .images import read_image
+from .layouts import DataFolder, Split, find_data
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge
 
 __all__ = [
+    "DataFolder",
     "DatasetError",
     "DetectionMapper",
     "ShortestEdge",
+    "Split",
     "TrainLoader",
     "build_test_loader",
     "build_train_loader",
@@ -33,8 +36,10 @@ __all__ = [
     "class_difference",
     "class_names",
     "dataset_names",
+    "find_data",
     "image_folder",
     "is_left_out",
+    "list_images",
     "load_coco_format",
     "load_image_folder",
     "read_image",

@@ -49,7 +49,7 @@ def list_images(image_root: str) -> tuple[list[Path], list[Path]]:
     """
     root = Path(image_root).expanduser()
     files, others = [], []
-    for path in _walk(root):
+    for path in files_below(root):
         is_image = path.suffix.lower() in image_suffixes() and path.is_file()
         (files if is_image else others).append(path)
     if not files:
@@ -65,8 +65,10 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(s.lower() for s, kind in known if kind in Image.OPEN and kind not in NOT_READ)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Every file below a folder; a folder that links lead to several times is entered once."""
+def files_below(root: Path) -> Iterator[Path]:
+    """Every file below a folder; a folder that links lead to several times is entered once. Files
+    and folders whose names begin with a dot are left out.
+    """
     entered = set()
     for folder, folders, names in os.walk(root, followlinks=True):
         here = os.path.realpath(folder)
