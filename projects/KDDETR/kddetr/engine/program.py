@@ -20,16 +20,16 @@ from ..checkpoint import Checkpointer
 from ..errors import ConfigError, UserError, exit_on_user_error
 from . import stopping
 from .agreement import all_or_none, require_same, require_same_config, require_same_weights
-from .classes import check_classes, check_evaluated, check_model
-from .config import load_config, require_sections
-from .launch import another_has_ended, launch, under_torchrun
-from .preflight import (
+from .checks import (
     check_config,
     check_launch,
     check_output_dir,
     check_writable,
     resolve_device,
 )
+from .classes import check_classes, check_evaluated, check_model
+from .config import load_config, require_sections
+from .launch import another_has_ended, launch, under_torchrun
 from .run_folder import only_run_in
 from .trainer import Trainer
 
