@@ -135,9 +135,7 @@ def check_program(words: tuple[str, ...]) -> None:
     assert source.is_file(), f"{words[0]} does not exist"
     # A program that parses nothing would be run by the check.
     text = source.read_text(encoding="utf-8")
-    assert re.search(r"argparse|argument_parser|parse_args\(|engine\.program import main", text), (
-        words[0]
-    )
+    assert re.search(r"argparse|argument_parser|parse_args\(|engine\.program import main", text), words[0]
     arguments = parse(words)
     if config := getattr(arguments, "config_file", None):
         load_config(str(ROOT / config), getattr(arguments, "opts", None) or [])
