@@ -53,10 +53,9 @@ def described(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {
-            str(k): _target(v, otherwise) if k == TARGET else described(v, otherwise)
-            for k, v in value.items()
-        }
+        first = {TARGET: _target(value[TARGET], otherwise)} if TARGET in value else {}
+        rest = {str(k): described(v, otherwise) for k, v in value.items() if k != TARGET}
+        return first | rest
     if fields := _fields(value):
         arguments = {name: getattr(value, name) for name in fields}
         return {TARGET: _target(type(value), otherwise)} | described(arguments, otherwise)
