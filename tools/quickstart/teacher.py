@@ -4,16 +4,39 @@ It takes about 20 minutes on one idle core. A stopped run goes on from its last 
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from detectron2.config import LazyCall as L
 
-from kddetr.checkpoint import asset, atomic_write, read_checkpoint, weights_of, write_card
+from kddetr.checkpoint import (
+    asset,
+    atomic_write,
+    card_in,
+    described,
+    read_checkpoint,
+    weights_of,
+    write_card,
+)
+from kddetr.data import ShortestEdge
 from kddetr.engine import load_config
 from kddetr.quickstart import make_quickstart_data, quickstart_root
+from kddetr.quickstart.digits import QuickstartSpec
 from runs import ROOT, Run, program, run_all, shown
 
 CONFIG = "configs/quickstart/teacher.py"
+
+
+def shipped_card(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The model card with a resizing to the size of the bundled images, which leaves these as they
+    are, so that a photograph can be given to the detector too.
+    """
+    size, longest = QuickstartSpec.image_size, 4 * QuickstartSpec.image_size
+    steps = described([L(ShortestEdge)(short_edge_length=size, max_size=longest)])
+    resizing = {"augmentations": steps, "min_size": size, "max_size": longest}
+    return {**card, "input": {**card["input"], **resizing}}
 
 
 def main() -> None:
@@ -27,9 +50,9 @@ def main() -> None:
     run = Run("teacher", CONFIG, ROOT / train.output_dir, train.max_iter)
     run_all([run])
     data = read_checkpoint(str(run.checkpoint))
-    weights, classes = weights_of(data, str(run.checkpoint)), data["classes"]
+    weights, card = weights_of(data, str(run.checkpoint)), card_in(data, str(run.checkpoint))
     atomic_write(str(to), lambda stream: torch.save({"model": dict(weights)}, stream))
-    write_card(str(to), classes)
+    write_card(str(to), shipped_card(card))
     print(
         f"{shown(to)}: {to.stat().st_size / 2**20:.1f} MiB, AP {run.evaluations()[-1][1][1]:.1f} on"
         " the validation images"

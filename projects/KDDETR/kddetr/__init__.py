@@ -1,5 +1,8 @@
 """KD-DETR for Detectron2: distil detection transformers at shared distillation points."""
 
+import importlib
+from typing import Any
+
 from . import quiet  # noqa: F401  (before the libraries that warn when they are imported)
 
 # isort: split
@@ -21,6 +24,16 @@ __all__ = [
     "EncodedDetector",
     "PointSampler",
     "Predictions",
+    "Predictor",
     "Queries",
     "QueryableDetector",
 ]
+
+# Imported when it is first asked for, because it needs all that a training needs.
+_LATER = {"Predictor": "prediction"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

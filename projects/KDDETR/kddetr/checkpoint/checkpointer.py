@@ -5,8 +5,9 @@ What is saved is the detector alone: the file of a distilled student is a plain 
 
 import copy
 import logging
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CheckpointError, UserError
+from .card import CARD
 from .classes import CLASSES, write_card
 from .files import atomic_write, read_checkpoint, shown
 from .layouts import is_container
@@ -76,9 +78,11 @@ class Checkpointer(DetectionCheckpointer):
         save_dir, checkpointables: as in Detectron2.
         save_to_disk: defaults to the main process only.
         classes: the names of the model's classes, in order, to save with its weights: in the file,
-            or, where the file is Detectron2's, in a card beside it.
+            or, where the file is Detectron2's, in a card beside it; by default those of ``card``.
+        card: the model card to save with the weights, see :mod:`.card`; None: none is saved.
 
     Attributes:
+        card: the same, for another checkpointer of the same run.
         saved: name and iteration of the last checkpoint that was saved here; None before.
     """
 
@@ -91,12 +95,14 @@ class Checkpointer(DetectionCheckpointer):
         *,
         save_to_disk: bool | None = None,
         classes: Sequence[str] = (),
+        card: Mapping[str, Any] | None = None,
         **checkpointables: Any,
     ):
         super().__init__(
             weight_owner(model), save_dir, save_to_disk=save_to_disk, **checkpointables
         )
-        self._classes = list(classes)
+        self.card = card
+        self._classes = list(classes or (card or {}).get(CLASSES, ()))
         self._is_stock = type(weight_owner(model)).__module__.startswith("detectron2.") or (
             weight_owner(model) is not deployable(model)
         )
@@ -109,21 +115,58 @@ class Checkpointer(DetectionCheckpointer):
             self.tag_last_checkpoint(f"{name}.pth")
             self.saved = name, extra.get("iteration")
 
-    def save_weights(self, name: str, **extra: Any) -> None:
-        """Save the model, its settings and ``extra`` alone, from which a run does not resume."""
+    def save_weights(
+        self, name: str, *, results: Mapping[str, float] | None = None, **extra: Any
+    ) -> None:
+        """Save the model, its settings, card and ``extra`` alone, from which a run does not
+        resume.
+
+        Args:
+            name: of the file, without its ending.
+            results: of an evaluation of these weights, by name, which go into the card.
+            **extra: further entries of the file; ``iteration`` is that of the last step, from 0.
+        """
         if not (self.save_dir and self.save_to_disk):
             return
+        card = self._card_of(results or {}, extra.get("iteration"))
         data = {"model": self.model.state_dict()}
         if settings := getattr(self.model, "settings", None):
             data[SETTINGS] = dict(settings)
         path = os.path.join(self.save_dir, f"{name}.pth")
         os.makedirs(self.save_dir, exist_ok=True)
         if self._is_stock:
-            write_card(path, self._classes)
-        elif self._classes:
-            data[CLASSES] = self._classes
+            write_card(path, card or (self._classes and {CLASSES: self._classes}))
+        else:
+            data |= {k: v for k, v in ((CLASSES, self._classes), (CARD, card)) if v}
         _log.info("Saving checkpoint to %s", path)
         atomic_write(path, lambda stream: torch.save(data | extra, stream))
+
+    def add_results(self, name: str, results: Mapping[str, float], *, iteration: int) -> None:
+        """Put the results of an evaluation into the card of the checkpoint that was saved last. A
+        file that holds its card itself is written again.
+
+        Args:
+            name, iteration: of that checkpoint.
+            results: by name, of these very weights.
+
+        Raises:
+            StorageError: it cannot be written; the file stays as it was.
+        """
+        if not (self.card and self.save_dir and self.save_to_disk):
+            return
+        if self._is_stock:
+            path = os.path.join(self.save_dir, f"{name}.pth")
+            write_card(path, self._card_of(results, iteration))
+        else:
+            self.save(name, results=results, iteration=iteration)
+
+    def _card_of(self, results: Mapping[str, float], iteration: int | None) -> dict[str, Any]:
+        """The card of the weights as they are now; empty where none is saved."""
+        if not self.card:
+            return {}
+        done = {} if iteration is None else {"iterations": iteration + 1}
+        numbers = {k: float(v) for k, v in results.items() if math.isfinite(v)}
+        return {**self.card, "trained": {**self.card["trained"], **done}, "results": numbers}
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the file to resume from."""
@@ -160,7 +203,7 @@ class Checkpointer(DetectionCheckpointer):
             key: value
             for key, value in data.items()
             if not is_container(key)
-            and key != SETTINGS
+            and key not in (SETTINGS, CARD)
             and not isinstance(value, torch.Tensor | np.ndarray)
         }
 

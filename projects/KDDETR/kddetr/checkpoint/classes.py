@@ -1,13 +1,14 @@
 """The class names that a detector was trained with: in its checkpoint, or in a card beside it.
 
-A card is a small JSON file, ``model_final.json`` for ``model_final.pth``, with ``{"classes":
-[...]}``. The file of a Detectron2 model has one, because the file itself stays Detectron2's.
+A card beside a file is a small JSON file, ``model_final.json`` for ``model_final.pth``. The file of
+a Detectron2 model has one, because the file itself stays Detectron2's. It is the whole model card,
+see :mod:`.card`, or, of earlier versions, only ``{"classes": [...]}``.
 """
 
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def classes_in(data: Mapping[str, Any], path: str) -> tuple[str, ...]:
         data: what ``read_checkpoint`` returned.
         path: where it was read from.
     """
-    return _names(data.get(CLASSES)) or _names(_card_content(_card(local_file(path))))
+    return _names(data.get(CLASSES)) or _names((content_beside(path) or {}).get(CLASSES))
 
 
 def assumed_classes(state: State, fitted: State, path: str) -> tuple[str, ...]:
@@ -62,21 +63,25 @@ def assumed_classes(state: State, fitted: State, path: str) -> tuple[str, ...]:
     return AssumedClasses(entry["name"] for entry in COCO_CATEGORIES if entry["isthing"])
 
 
-def write_card(path: str, classes: Sequence[str]) -> None:
-    """Write the card of the checkpoint ``path``, or without names delete that of an earlier one."""
+def write_card(path: str, content: Mapping[str, Any] | None) -> None:
+    """Write the card of the checkpoint ``path``, or without content delete that of an earlier
+    one.
+    """
     card = _card(path)
-    if not classes:
+    if not content:
         card.unlink(missing_ok=True)
         return
-    text = json.dumps({CLASSES: list(classes)}, ensure_ascii=False, indent=1)
+    text = json.dumps(content, ensure_ascii=False, indent=1)
     atomic_write(str(card), lambda stream: stream.write(text.encode()))
 
 
-def _card(file: str) -> Path:
-    return Path(file).with_suffix(".json")
+def content_beside(path: str) -> dict[str, Any] | None:
+    """What the card beside a checkpoint says; None where there is none that can be read.
 
-
-def _card_content(card: Path) -> Any:
+    Raises:
+        CheckpointError: there is no checkpoint ``path``.
+    """
+    card = _card(local_file(path))
     if not card.is_file() or os.path.getsize(card) > _LARGEST_CARD:
         return None
     try:
@@ -84,7 +89,11 @@ def _card_content(card: Path) -> Any:
     except (OSError, ValueError, RecursionError):
         _log.warning("%s cannot be read, so the names of the classes are not compared.", card)
         return None
-    return content.get(CLASSES) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else None
+
+
+def _card(file: str) -> Path:
+    return Path(file).with_suffix(".json")
 
 
 def _names(value: Any) -> tuple[str, ...]:

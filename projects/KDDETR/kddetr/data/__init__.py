@@ -15,6 +15,7 @@ from .class_names import class_names, registered_classes
 from .coco import load_coco_format, register_coco_format, without_annotations
 from .entries import is_left_out
 from .evaluation_loader import build_test_loader
+from .fingerprint import data_card
 from .folders import list_images, load_image_folder
 from .images import read_image
 from .layouts import DataFolder, Split, find_data
@@ -35,6 +36,7 @@ __all__ = [
     "check_same_classes",
     "class_difference",
     "class_names",
+    "data_card",
     "dataset_names",
     "find_data",
     "image_folder",

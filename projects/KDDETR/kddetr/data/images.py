@@ -38,23 +38,7 @@ def read_image(file_name: str, image_format: str = "RGB", bits: int | None = Non
     """
     try:
         with PathManager.open(file_name, "rb") as file:
-            image = Image.open(file)
-            raw = _raw_mode(image)
-            image.load()  # a TIFF is turned upright by Pillow here, and must not be turned twice
-            # Not Pillow's exif_transpose, which stops at unrelated entries that are malformed.
-            image = detection_utils._apply_exif_orientation(image)
-            if image.mode.startswith("I"):
-                # Pillow would silently clip 16-bit pixels at 255, to an almost white image.
-                shift = (bits or (12 if raw == "I;12" else 16)) - 8
-                image = Image.fromarray((np.asarray(image) >> shift).clip(0, 255).astype(np.uint8))
-            elif ";16" in raw and bits not in (None, 16):
-                raise DatasetError(
-                    f"The image {file_name} has colours of 16 bits, of which only the upper 8 are "
-                    f"read, and these are black where {bits} bits are used: save it with 8 bits."
-                )
-            if image.mode != "F":  # Pillow would make an image with values in [0, 1] black
-                # A copy, because torch warns of arrays that it cannot write to.
-                return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
+            return image_array(Image.open(file), file_name, image_format, bits)
     except DatasetError:
         raise
     except FileNotFoundError as error:
@@ -63,7 +47,39 @@ def read_image(file_name: str, image_format: str = "RGB", bits: int | None = Non
         ) from error
     except UNREADABLE as error:
         raise DatasetError(_broken(file_name, error)) from error
-    raise DatasetError(_floating(file_name))
+
+
+def image_array(
+    image: Image.Image, name: str, image_format: str = "RGB", bits: int | None = None
+) -> np.ndarray:
+    """An image of Pillow as (H, W, 3) uint8, rotated upright according to its EXIF entry.
+
+    Args:
+        image: opened, its pixels read or not.
+        name: of its file, for messages.
+        image_format, bits: see :func:`read_image`.
+
+    Raises:
+        DatasetError: it has floating-point pixels, or colours of 16 bits of which fewer are used.
+        OSError, ValueError, SyntaxError: its pixels cannot be read.
+    """
+    raw = _raw_mode(image)
+    image.load()  # a TIFF is turned upright by Pillow here, and must not be turned twice
+    # Not Pillow's exif_transpose, which stops at unrelated entries that are malformed.
+    image = detection_utils._apply_exif_orientation(image)
+    if image.mode.startswith("I"):
+        # Pillow would silently clip 16-bit pixels at 255, to an almost white image.
+        shift = (bits or (12 if raw == "I;12" else 16)) - 8
+        image = Image.fromarray((np.asarray(image) >> shift).clip(0, 255).astype(np.uint8))
+    elif ";16" in raw and bits not in (None, 16):
+        raise DatasetError(
+            f"The image {name} has colours of 16 bits, of which only the upper 8 are read, and"
+            f" these are black where {bits} bits are used: save it with 8 bits."
+        )
+    if image.mode == "F":  # Pillow would make an image with values in [0, 1] black
+        raise DatasetError(_floating(name))
+    # A copy, because torch warns of arrays that it cannot write to.
+    return np.array(detection_utils.convert_PIL_to_numpy(image, image_format))
 
 
 def spread(items: Sequence, count: int) -> list:

@@ -102,9 +102,20 @@ class DetectionMapper:
             DatasetError: the file is missing, broken or of another size than in the dict, a box is
                 not finite, or a labelled image has no ``annotations`` key.
         """
-        mapped = {k: v for k, v in record.items() if k != "annotations"}
         image = self._read(record["file_name"])
-        _add_size(mapped, image)
+        check_size(
+            record["file_name"],
+            image.shape[1::-1],
+            (record.get("width", image.shape[1]), record.get("height", image.shape[0])),
+        )
+        return self.map_image(image, record)
+
+    def map_image(self, image: np.ndarray, record: dict) -> dict:
+        """Map an image that has been read, (H, W, 3) uint8, with its dataset dict; see
+        :meth:`__call__`.
+        """
+        mapped = {k: v for k, v in record.items() if k != "annotations"}
+        mapped["height"], mapped["width"] = image.shape[:2]
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
             augmentations = self.augmentations_with_crop
@@ -125,14 +136,6 @@ class DetectionMapper:
         if file_name not in self._images:
             self._images[file_name] = read_image(file_name, self.image_format, self.bits)
         return self._images[file_name].copy()
-
-
-def _add_size(mapped: dict, image: np.ndarray) -> None:
-    """Add a missing size to the dict; raise DatasetError if it has another size than the file."""
-    height, width = image.shape[:2]
-    stated = mapped.get("width", width), mapped.get("height", height)
-    check_size(mapped["file_name"], (width, height), stated)
-    mapped["height"], mapped["width"] = height, width
 
 
 def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int]) -> Instances:

@@ -91,7 +91,7 @@ class BestCheckpoint:
                 did_you_mean(self._metric, results),
             )
         elif math.isfinite(value) and (self.value is None or value > self.value):
-            self._save(float(value), iteration)
+            self._save(float(value), iteration, results)
         self.evaluated = iteration
         record = {
             "metric": self._metric,
@@ -107,11 +107,11 @@ class BestCheckpoint:
         except StorageError as error:
             _log.warning("%s The run goes on.", error)
 
-    def _save(self, value: float, iteration: int) -> None:
+    def _save(self, value: float, iteration: int, results: dict[str, float]) -> None:
         """Save the weights; what cannot be saved is not the best so far."""
-        metric = {self._metric: value}
+        more = {"metric": {self._metric: value}, "results": results}
         try:
-            self._checkpointer.save_weights("model_best", iteration=iteration - 1, metric=metric)
+            self._checkpointer.save_weights("model_best", iteration=iteration - 1, **more)
         except StorageError as error:
             _log.warning("%s The run goes on without the best weights of this evaluation.", error)
             return

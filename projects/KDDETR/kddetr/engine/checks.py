@@ -38,8 +38,12 @@ _LOADERS = (
 )
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device of ``train.device``; "auto" is CUDA where available, otherwise the CPU.
+def resolve_device(name: str, key: str = "train.device") -> torch.device:
+    """The device of a name; "auto" is CUDA where available, otherwise the CPU.
+
+    Args:
+        name: auto, cpu or cuda.
+        key: the config key or argument that has the name, for messages.
 
     Raises:
         ConfigError: an unknown device, or one that this machine does not have.
@@ -51,11 +55,9 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"train.device must be auto, cpu or cuda, not '{name}'.")
+        raise ConfigError(f"{key} must be auto, cpu or cuda, not '{name}'.")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            f"train.device={name}, but PyTorch finds no CUDA device: use train.device=cpu or auto."
-        )
+        raise ConfigError(f"{key}={name}, but PyTorch finds no CUDA device: use {key}=cpu or auto.")
     return device
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
+from .card import ResultsInCard
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .watch import watch_hooks
 
@@ -33,6 +34,8 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
     in_order += [*watch_hooks(trainer), StopHook()]
     if trainer.can_evaluate:
         in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
+        if comm.is_main_process():
+            in_order.append(ResultsInCard(trainer.checkpointer, lambda: trainer.last_results))
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
     return in_order

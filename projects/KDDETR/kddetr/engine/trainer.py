@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from . import starting, stopping
 from .agreement import all_or_none, require_same_config
 from .best import BestCheckpoint
+from .card import run_card
 from .checks import check_config, resolve_device
 from .classes import check_model, record_classes
 from .compilation import compile_detectors
@@ -52,6 +53,7 @@ class Trainer(DefaultTrainer):
         done: how many iterations the weights have been trained.
         resumed_batch: the batch of the checkpoint that was resumed from; None: unknown.
         can_evaluate: whether the config has test data and an evaluator.
+        last_results: of the last evaluation, nested as in Detectron2; empty before.
         best: keeps the best weights; on the main process only, and only where there is a metric.
 
     Raises:
@@ -67,7 +69,7 @@ class Trainer(DefaultTrainer):
         self.start_iter = self.done = 0
         self.resumed_batch: int | None = None
         self.max_iter = cfg.train.max_iter
-        self._last_results: dict[str, Any] = {}
+        self.last_results: dict[str, Any] = {}
         with all_or_none():
             # resume_or_load checks init_checkpoint, where it loads it.
             check_config(
@@ -95,7 +97,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model,
             cfg.train.output_dir,
-            classes=record_classes(cfg),
+            card=run_card(cfg, model, record_classes(cfg), data_loader),
             trainer=weakref.proxy(self),
             wrapper=WrapperState(model),
         )
@@ -152,7 +154,7 @@ class Trainer(DefaultTrainer):
             raise stopping.Stopped(
                 stopped.number, rest=starting.save_stopped(self, stopped)
             ) from None
-        return self._last_results
+        return self.last_results
 
     def run_step(self) -> None:
         """One iteration."""
@@ -315,8 +317,8 @@ class Trainer(DefaultTrainer):
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate the model now; the results, nested, and the gap on the main process."""
-        self._last_results = with_gap(self, self.test(self.cfg, self.model))
-        return self._last_results
+        self.last_results = with_gap(self, self.test(self.cfg, self.model))
+        return self.last_results
 
     @property
     def unwrapped(self) -> nn.Module:

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from ...errors import did_you_mean
 from ...ranges import names, whole
 
+_FIXED = {"pretrained", "features_only", "out_indices", "in_chans", "checkpoint_path"}
+
 
 def timm_backbone(
     *,
@@ -44,9 +46,10 @@ def timm_backbone(
             stride of the network; 1 is right for a network that takes any size, such as a ResNet.
         checkpoint_activations: compute activations again in the backward pass to save memory.
         options: further arguments of the network, e.g. ``{"drop_path_rate": 0.2}``, except those
-            that this function sets (``pretrained``, ``features_only``, ``out_indices``) and
-            ``in_chans``, for images are always RGB. A network made
-            for one image size needs the option that lifts this limit, if there is one:
+            that this function sets (``pretrained``, ``features_only``, ``out_indices``),
+            ``in_chans``, for images are always RGB, and ``checkpoint_path``, for files are read by
+            ``kddetr.checkpoint`` alone. A network made for one image size needs the option that
+            lifts this limit, if there is one:
             ``{"dynamic_img_size": True}`` for a vision transformer, ``{"strict_img_size": False}``
             for a Swin of the second version.
 
@@ -73,7 +76,7 @@ def timm_backbone(
     if isinstance(options, DictConfig):  # its lists are none to torch
         options = OmegaConf.to_container(options, resolve=True)
 
-    if fixed := {"pretrained", "features_only", "out_indices", "in_chans"} & (options or {}).keys():
+    if fixed := _FIXED & (options or {}).keys():
         raise ValueError(f"options must not set {', '.join(sorted(fixed))}: leave it out.")
 
     def network(**more: Any) -> nn.Module:
