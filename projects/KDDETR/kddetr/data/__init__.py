@@ -17,14 +17,17 @@ from .entries import is_left_out
 from .evaluation_loader import build_test_loader
 from .folders import list_images, load_image_folder
 from .images import read_image
+from .inspection import DataReport, Finding, inspect_data, write_data_page
 from .layouts import DataFolder, Split, find_data
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge
 
 __all__ = [
     "DataFolder",
+    "DataReport",
     "DatasetError",
     "DetectionMapper",
+    "Finding",
     "ShortestEdge",
     "Split",
     "TrainLoader",
@@ -38,6 +41,7 @@ __all__ = [
     "dataset_names",
     "find_data",
     "image_folder",
+    "inspect_data",
     "is_left_out",
     "list_images",
     "load_coco_format",
@@ -47,6 +51,7 @@ __all__ = [
     "registered_classes",
     "warn_of_shared_images",
     "without_annotations",
+    "write_data_page",
 ]
 
 __getattr__ = explain_old_names(__name__)
