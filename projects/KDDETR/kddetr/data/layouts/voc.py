@@ -36,11 +36,12 @@ class _Object:
 
 @dataclass(frozen=True)
 class _File:
-    """An XML file: its path, its objects, and the (width, height) that it states, NaN or 0 where
-    it states none.
+    """An XML file: its path, the file name and the (width, height) that it states, NaN or 0 where
+    it states none, and its objects.
     """
 
     path: Path
+    image: str
     stated: tuple[float, float]
     objects: list[_Object]
 
@@ -127,7 +128,7 @@ def _parsed(path: Path) -> _File:
                 "it begins: correct it."
             )
         objects.append(_Object(name, corners, _number(entry.findtext("difficult")) == 1))
-    return _File(path, (width, height), objects)
+    return _File(path, root.findtext("filename") or "", (width, height), objects)
 
 
 def _number(text: object) -> float:
@@ -179,8 +180,8 @@ def _identity(path: Path) -> str:
 
 
 def _image_of(file: _File, by_stem: dict[str, list[Path]], tree: Tree) -> Path:
-    """The image with the name of an XML file that lies nearest to it."""
-    images = by_stem.get(file.path.stem, [])
+    """The image with the name of an XML file, or the name that is in it, that lies nearest."""
+    images = by_stem.get(file.path.stem) or by_stem.get(Path(file.image).stem, [])
 
     def distance(image: Path) -> tuple[bool, int]:
         steps = os.path.relpath(image.parent, file.path.parent).split(os.sep)
