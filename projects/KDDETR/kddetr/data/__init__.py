@@ -18,14 +18,17 @@ from .evaluation_loader import build_test_loader
 from .fingerprint import data_card
 from .folders import list_images, load_image_folder
 from .images import read_image
+from .inspection import DataReport, Finding, inspect_data, write_data_page
 from .layouts import DataFolder, Split, find_data
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge
 
 __all__ = [
     "DataFolder",
+    "DataReport",
     "DatasetError",
     "DetectionMapper",
+    "Finding",
     "ShortestEdge",
     "Split",
     "TrainLoader",
@@ -40,6 +43,7 @@ __all__ = [
     "dataset_names",
     "find_data",
     "image_folder",
+    "inspect_data",
     "is_left_out",
     "list_images",
     "load_coco_format",
@@ -49,6 +53,7 @@ __all__ = [
     "registered_classes",
     "warn_of_shared_images",
     "without_annotations",
+    "write_data_page",
 ]
 
 __getattr__ = explain_old_names(__name__)

@@ -103,6 +103,19 @@ def header_size(file_name: str | PathLike) -> tuple[int, int] | None:
         return image.size[::-1] if turned else image.size
 
 
+def upright_size(file_name: str | PathLike) -> tuple[int, int]:
+    """Width and height of an image, after rotation; its pixels are read where the header cannot
+    tell.
+
+    Raises:
+        DatasetError: the file is not an image that can be opened.
+    """
+    if size := header_size(file_name):
+        return size
+    height, width = read_image(str(file_name)).shape[:2]
+    return width, height
+
+
 def check_size(
     file_name: str | PathLike, found: tuple[int, int], stated: tuple[float, float]
 ) -> None:

@@ -37,16 +37,9 @@ def check_boxes(
         DatasetError: most boxes are corners, fractions of the image, or outside of their image.
     """
     table = _table(records, sizes or {})
-    x, y, w, h, width, height = table.T
-    count, right, below = len(table), x + w, y + h
-    sized = (w > 0) & (h > 0)
-    beyond = (x < -MARGIN) | (y < -MARGIN) | (right > width + MARGIN) | (below > height + MARGIN)
-    inside = _inside(table)
-    warnings = [
-        *_fractions(table, sized, where),
-        *_corners(table, sized & beyond, where),
-        *_other_units(table, sized, where),
-    ]
+    count, sized = len(table), (table[:, 2:4] > 0).all(axis=1)
+    beyond, inside = _beyond(table), _inside(table)
+    warnings = _odd_units(table, where)
     outside = sized & ~inside
     if _most(outside, sized) and sized.sum() >= MIN_BOXES:
         raise DatasetError(
@@ -67,12 +60,37 @@ def check_boxes(
     return int(inside.sum()), warnings
 
 
+def odd_units(records: Sequence[dict], where: str) -> list[str]:
+    """The sentences of :func:`check_boxes` about boxes that seem to be no pixels, or corners.
+
+    Raises:
+        DatasetError: most boxes seem to be.
+    """
+    return _odd_units(_table(records, {}), where)
+
+
 def boxes_outside(records: Sequence[dict], sizes: Mapping[str, tuple[int, int]]) -> int:
     """The number of boxes with a size that have no area inside their image; the arguments are those
     of :func:`check_boxes`.
     """
     table = _table(records, sizes)
     return int(((table[:, 2:4] > 0).all(axis=1) & ~_inside(table)).sum())
+
+
+def _odd_units(table: np.ndarray, where: str) -> list[str]:
+    sized = (table[:, 2:4] > 0).all(axis=1)
+    return [
+        *_fractions(table, sized, where),
+        *_corners(table, sized & _beyond(table), where),
+        *_other_units(table, sized, where),
+    ]
+
+
+def _beyond(table: np.ndarray) -> np.ndarray:
+    """Which boxes reach beyond their image, by more than annotation programs round."""
+    x, y, w, h, width, height = table.T
+    upper_left = (x < -MARGIN) | (y < -MARGIN)
+    return upper_left | (x + w > width + MARGIN) | (y + h > height + MARGIN)
 
 
 def _inside(table: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError
 from .coco import coco_records, read_coco_json, set_classes
 from .entries import check_class_names, check_for_metric
-from .images import SEEN, check_size, header_size, read_image, spread
+from .images import SEEN, check_size, header_size, read_image, spread, upright_size
 from .paths import check_images_exist, check_paths, is_address
 from .plausibility import boxes_outside, check_boxes
 from .reader import read_by_detectron2
@@ -149,7 +149,7 @@ def _check_unsized(records: Sequence[dict], where: str) -> None:
     """Refuse boxes outside of images whose size is not stated: the metric would count them."""
     unsized = [r for r in records if r.get("annotations") and not ("width" in r and "height" in r)]
     sizes = {
-        file: header_size(file) or read_image(file).shape[1::-1]
+        file: upright_size(file)
         for file in (record["file_name"] for record in unsized)
         if not is_address(file)
     }

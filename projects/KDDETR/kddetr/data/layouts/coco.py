@@ -151,6 +151,8 @@ def _place_images(
                 "of these folders."
             )
         return ranked[0][1], []
+    if all((json_file.parent / name).is_file() for name in names):
+        return str(json_file.parent), []  # absolute paths, or outside of the folder
     found = [_closest(name, split, tree) for name in names]
     if missing := [name for name, file in zip(names, found) if file is None]:
         more = f" and {len(missing) - 1} more of its {len(names)} images" if missing[1:] else ""
@@ -185,13 +187,16 @@ def _rank(root: str, split: str, tree: Tree, json_file: Path) -> tuple[int, int]
 
 def _closest(name: str, split: str, tree: Tree) -> Path | None:
     """The only file whose path ends like a name, compared from the end; None for none or several.
-    The split decides where several do.
+    Files of the same split come first, and those of another do not count.
     """
     parts = [part for part in name.replace("\\", "/").split("/") if part]
     files = tree.by_name.get(parts[-1], []) if parts else []
     for length in range(len(parts), 0, -1):
         same = [file for file in files if list(file.parts[-length:]) == parts[-length:]]
-        same = [file for file in same if split_named(tree.relative(file)) == split] or same
+        named = [split_named(tree.relative(file)) for file in same]
+        same = [file for file, one in zip(same, named) if one == split] or [
+            file for file, one in zip(same, named) if one is None
+        ]
         if same:
             return same[0] if len(same) == 1 else None
     return None

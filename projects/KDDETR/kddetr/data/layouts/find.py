@@ -10,7 +10,10 @@ from ..paths import advice
 from .coco import coco_files, read_coco
 from .found import SPLITS, DataFolder, Document, Found, Split
 from .holdout import hold_out
+from .made import some
 from .tree import Tree
+from .voc import read_voc, voc_files
+from .yolo import read_yolo, yolo_files
 
 VAL_SHARE = 0.2
 
@@ -74,31 +77,65 @@ def _read(path: Path, work: Path) -> Found:
         raise DatasetError(
             f"There is no folder {path}: name the folder of your images and labels. {advice(path)}"
         )
-    root = path if path.is_dir() else path.parent
-    if work.is_relative_to(root):
+    if path.is_file():
+        return _read_file(path)
+    if work.is_relative_to(path):
         raise DatasetError(
-            f"Converted files would be written to {work}, inside of your data folder {root}, which "
+            f"Converted files would be written to {work}, inside of your data folder {path}, which "
             "stays as it is: choose an output folder elsewhere."
         )
-    tree = Tree(root)
-    kinds = {"COCO": coco_files(tree)}
-    if path.is_file():
-        kinds = {kind: [path] for kind, files in kinds.items() if path in files}
-    present = [kind for kind, files in kinds.items() if files]
-    if len(present) == 1:
-        return read_coco(tree, kinds["COCO"])
-    raise DatasetError(_not_one(path, tree, present))
+    tree = Tree(path)
+    kinds = {"COCO": coco_files(tree), "YOLO": yolo_files(tree), "Pascal VOC": voc_files(tree)}
+    present = {kind: files for kind, files in kinds.items() if files}
+    if len(present) != 1 or len(present.get("YOLO", ())) > 1:
+        raise DatasetError(_not_one(path, tree, present))
+    if "COCO" in present:
+        return read_coco(tree, present["COCO"])
+    if "YOLO" in present:
+        return read_yolo(present["YOLO"][0])
+    return read_voc(tree, present["Pascal VOC"])
 
 
-def _not_one(path: Path, tree: Tree, present: list[str]) -> str:
+def _read_file(path: Path) -> Found:
+    """Read the file that names the images: one in COCO's format, which is for training, or a
+    ``data.yaml``.
+    """
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml"):
+        return read_yolo(path)
+    if suffix != ".json":
+        raise DatasetError(
+            f"{path} is neither a folder nor a COCO file or data.yaml: unpack it if it is an "
+            "archive, and name the folder."
+        )
+    beside = path.parent.name == "annotations"  # COCO's own, whose images lie beside this folder
+    found = read_coco(Tree(path.parent.parent if beside else path.parent), [path])
+    return Found(found.layout, {"train": next(iter(found.documents.values()))}, found.notes)
+
+
+def _not_one(path: Path, tree: Tree, present: dict[str, list[Path]]) -> str:
+    """The sentence for a folder with no layout, or with several."""
+    if present:
+        files = [f"{kind} ({some(files, 2)})" for kind, files in present.items()]
+        return (
+            f"{path} has labels of several data sets: {' and '.join(files)}: move all but one "
+            "away, or name the COCO file or data.yaml that you mean instead of the folder."
+        )
+    hint = "see docs/your_own_data.md for the layouts"
+    if any(file.parent.name == "labels" or "labels" in file.parts for file in tree.of_kind(".txt")):
+        hint = "to use YOLO's label files, add a data.yaml with the keys names, train and val"
+    elif tree.images:
+        hint = "images without labels are named with --unlabeled"
     return (
-        f"{path} has no layout that is known: looked for JSON files in COCO's format, and found "
-        f"{tree.contents()}. See docs/your_own_data.md for the layouts."
+        f"{path} has no labels that are known: looked for JSON files in COCO's format, a data.yaml "
+        f"of YOLO and XML files of Pascal VOC, and found {tree.contents()}; {hint}."
     )
 
 
 def _check_splits(path: Path, found: Found) -> None:
-    """Refuse a training or validation split without images or boxes."""
+    """Refuse a training or validation split without images or boxes, or no split at all."""
+    if not found.documents:
+        raise DatasetError(f"{path} names no images: give it at least the key train.")
     for split, document in found.documents.items():
         if split == "test":
             continue
