@@ -116,7 +116,7 @@ def compute(func: Any, args: tuple, kwargs: dict, mode: CountsWaits | None) -> A
         kwargs["device"] = "cpu"
     result = func(*args, **kwargs)
     if on_device and func._schema.is_mutable and func._schema.name.endswith("_"):
-        return tensors[0]
+        return None if result is None else tensors[0]  # an operation on a list returns nothing
     is_value = func in READS or not to_device
     return result if is_value else tree_map_only(Tensor, OnDevice, result)
 

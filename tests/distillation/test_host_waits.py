@@ -4,7 +4,9 @@ losses when they are read at its end (StepTrainer). Everything else is queued.
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
+from kddetr.engine.average import MovingAverage
 from kddetr.points import (
     AtAnswers,
     GeneralSampler,
@@ -80,6 +82,20 @@ def test_the_backward_pass_and_the_clipping_do_not_wait(family):
         total.backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), 0.1)
     assert not counted.waits
+
+
+def test_averaging_the_weights_does_not_wait():
+    model = tiny_detector()
+    average = MovingAverage(model, decay=0.9, warmup=4)
+    for module in (model, average.module):
+        to_pretended_device(module)
+    with CountsWaits() as counted:
+        for _ in range(3):
+            average.update_parameters(model)
+    assert not counted.waits
+    with CountsWaits() as counted:
+        AveragedModel.update_parameters(average, model)
+    assert counted.waits  # PyTorch's own would
 
 
 def test_what_counts_as_waiting():

@@ -15,12 +15,19 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from kddetr.checkpoint import asset
-from kddetr.engine import load_config
+from kddetr.engine import load_config, train_defaults
 from kddetr.engine.metrics import read_metrics
 from kddetr.errors import UserError, exit_on_user_error
 from kddetr.quickstart import quickstart_root
 
 ROOT = Path(__file__).resolve().parents[2]
+# The keys of ``train`` that fingerprints have had from the start. A later key changes one only
+# where it is not at its default, so that the fingerprints of earlier runs stay.
+FIRST_KEYS = {
+    *("output_dir", "init_checkpoint", "classes", "max_iter", "time_limit", "batch_scaling"),
+    *("seed", "device", "amp", "compile", "clip_grad", "ddp", "checkpointer"),
+    *("eval_period", "best_metric", "log_period"),
+}
 
 
 class RunFailed(UserError, RuntimeError):
@@ -69,8 +76,12 @@ class Run:
     def recipe(self) -> str:
         """A fingerprint of config, overrides and bundled weights, the same on every machine."""
         cfg = self._config()
+        usual = train_defaults()
         for key in ("watch_period", "watch_images"):  # which do not change the training
             del cfg.train[key]
+        for key in usual.keys() & cfg.train.keys() - FIRST_KEYS:
+            if cfg.train[key] == usual[key]:
+                del cfg.train[key]
         text = OmegaConf.to_yaml(cfg)
         # Paths of this machine.
         text = text.replace(str(quickstart_root()), "quickstart").replace(f"{ROOT}/", "")

@@ -12,7 +12,7 @@ import dino
 import heterogeneous
 from kddetr.engine import load_config
 from quickstart import CONFIGS, table
-from runs import ROOT, Run, RunFailed, run_all
+from runs import FIRST_KEYS, ROOT, Run, RunFailed, run_all
 
 
 class FakeRun(Run):
@@ -118,6 +118,23 @@ def test_settings_depend_on_the_weights_of_a_teacher_and_not_on_where_it_lies(
     assert run(weights).settings() != found
     # The recipe is that of every machine.
     assert run(weights).recipe() == missing
+
+
+def test_a_later_key_of_the_train_section_counts_where_it_is_set(monkeypatch):
+    """The fingerprints of runs that were trained before there was the key stay as they are."""
+    config = "configs/quickstart/alone.py"
+    plain = Run("a", config, ROOT, 5).recipe()
+    assert Run("a", config, ROOT, 5, ["train.ema.decay=0.9"]).recipe() != plain
+    before = Run._config
+
+    def without_later_keys(run):
+        cfg = before(run)
+        for key in {*cfg.train} - FIRST_KEYS - {"watch_period", "watch_images"}:
+            del cfg.train[key]
+        return cfg
+
+    monkeypatch.setattr(Run, "_config", without_later_keys)
+    assert Run("a", config, ROOT, 5).recipe() == plain
 
 
 def test_a_student_is_evaluated_on_the_device_of_its_training(monkeypatch):

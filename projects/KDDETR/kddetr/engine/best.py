@@ -1,4 +1,4 @@
-"""The weights with the highest metric of a run, and the record of it."""
+"""The weights with the best metric of a run, and the record of it."""
 
 import json
 import logging
@@ -14,28 +14,38 @@ _log = logging.getLogger(__name__)
 
 
 class BestCheckpoint:
-    """Keeps the weights with the highest metric in ``model_best.pth`` and a record in
+    """Keeps the weights with the best metric in ``model_best.pth`` and a record in
     ``best.json``.
 
     ``model_best.pth`` has weights only, so a run is never resumed from it.
 
     Args:
         checkpointer: saves the weights; both files are in its folder.
-        metric: name of the result to maximise, e.g. "bbox/AP".
+        metric: name of the result, e.g. "bbox/AP".
         batch: images of an iteration, which the record's iterations are counted in; None: unknown.
+        mode: "max": the highest value is the best, or "min": the lowest.
     """
 
-    def __init__(self, checkpointer: Checkpointer, metric: str, batch: int | None = None):
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        metric: str,
+        batch: int | None = None,
+        *,
+        mode: str = "max",
+    ):
         self._checkpointer = checkpointer
         self._metric = metric
         self._batch = batch
+        self._mode, self._sign = mode, {"max": 1, "min": -1}[mode]
         self._path = os.path.join(checkpointer.save_dir, "best.json")
         self._weights = os.path.join(checkpointer.save_dir, "model_best.pth")
         self.value: float | None = None
         self.iteration: int | None = None
         self.evaluated: int | None = None
+        self._history: dict[int, float | None] = {}  # the metric by the iterations that were done
 
-    def restore(self, batch: int | None = None) -> None:
+    def restore(self, batch: int | None = None, *, start: int | None = None) -> None:
         """Read the record of the run that is resumed, where there is one.
 
         A damaged record is replaced by what ``model_best.pth`` itself says, and without that file
@@ -43,6 +53,7 @@ class BestCheckpoint:
 
         Args:
             batch: of the resumed checkpoint, which a record without a batch is counted in.
+            start: how many iterations are done; later evaluations are made again.
         """
         if not os.path.isfile(self._path):
             return
@@ -55,10 +66,17 @@ class BestCheckpoint:
         counted = record.get("batch") or batch
         if (evaluated := record["evaluated"]) is not None:
             self.evaluated = converted(evaluated, counted, self._batch)
-        if record["metric"] != self._metric:
-            words = "best.json is a record of %s, not of %s: the record starts anew."
-            _log.warning(words, record["metric"], self._metric)
-        elif record["value"] is not None and not os.path.isfile(self._weights):
+        before = record["metric"], record.get("mode", "max")
+        if before != (self._metric, self._mode):
+            words = "best.json is a record of the %s %s, not of the %s %s: the record starts anew."
+            _log.warning(words, *before[::-1], self._mode, self._metric)
+            return
+        self._history = {
+            converted(done, counted, self._batch): value
+            for done, value in record.get("history", ())
+            if start is None or converted(done, counted, self._batch) <= start
+        }
+        if record["value"] is not None and not os.path.isfile(self._weights):
             _log.warning("%s is missing: the best weights are those of later ones.", self._weights)
         elif record["value"] is not None:
             self.value = record["value"]
@@ -66,7 +84,8 @@ class BestCheckpoint:
 
     def _record_of_weights(self) -> dict[str, Any]:
         """The record that ``model_best.pth`` holds; without a value where that is damaged too."""
-        record: dict[str, Any] = {"metric": self._metric, "value": None, "evaluated": None}
+        record: dict[str, Any] = {"metric": self._metric, "mode": self._mode}
+        record |= {"value": None, "evaluated": None}
         try:
             data = read_checkpoint(self._weights)
             value, iteration = float(data["metric"][self._metric]), int(data["iteration"]) + 1
@@ -90,15 +109,19 @@ class BestCheckpoint:
                 self._metric,
                 did_you_mean(self._metric, results),
             )
-        elif math.isfinite(value) and (self.value is None or value > self.value):
+        elif math.isfinite(value) and (self.value is None or self.gain(value, self.value) > 0):
             self._save(float(value), iteration, results)
         self.evaluated = iteration
+        known = value is not None and math.isfinite(value)
+        self._history[iteration] = float(value) if known else None
         record = {
             "metric": self._metric,
+            "mode": self._mode,
             "value": self.value,
             "iteration": self.iteration,
             "evaluated": self.evaluated,
             "batch": self._batch,
+            "history": list(self._history.items()),
         }
         # Written after the weights: when the process is killed in between, the evaluation is
         # repeated and the better weights are there.
@@ -106,6 +129,22 @@ class BestCheckpoint:
             atomic_write(self._path, lambda stream: stream.write(json.dumps(record).encode()))
         except StorageError as error:
             _log.warning("%s The run goes on.", error)
+
+    def gain(self, value: float, before: float) -> float:
+        """How much better a value of the metric is than an earlier one."""
+        return self._sign * (value - before)
+
+    def without_gain(self, min_delta: float = 0.0) -> int:
+        """How many of the last evaluations did not improve on the best before them by more than
+        ``min_delta``.
+        """
+        best, count = None, 0
+        for value in self._history.values():
+            if value is not None and (best is None or self.gain(value, best) > min_delta):
+                best, count = value, 0
+            else:
+                count += 1
+        return count
 
     def _save(self, value: float, iteration: int, results: dict[str, float]) -> None:
         """Save the weights; what cannot be saved is not the best so far."""
@@ -136,4 +175,7 @@ def _checked(record: Any) -> dict[str, Any]:
             raise ValueError(key)
     if record["value"] is not None and record["iteration"] is None:
         raise KeyError("iteration")
+    for done, value in record.get("history", ()):
+        if not math.isfinite(done) or not math.isfinite(value or 0):
+            raise ValueError("history")
     return {**record, "metric": str(record["metric"])}

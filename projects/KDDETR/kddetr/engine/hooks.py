@@ -38,6 +38,7 @@ class EvalHook(HookBase):
         self._period = period
         self._evaluate = evaluate
         self._best = best
+        self._last: int | None = None  # iterations before the last evaluation
 
     def before_train(self) -> None:
         start = self.trainer.start_iter
@@ -63,6 +64,8 @@ class EvalHook(HookBase):
         if self.trainer.iter < self.trainer.max_iter:
             return
         done = max(self.trainer.start_iter, self.trainer.max_iter)
+        if done == self._last:  # early stopping follows an evaluation
+            return
         is_known = self._best is not None and self._best.evaluated == done
         # A run that was finished and is resumed has nothing to evaluate either.
         if done > self.trainer.start_iter or not any(comm.all_gather(is_known)):
@@ -79,6 +82,7 @@ class EvalHook(HookBase):
                 self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
             if self._best is not None and flat:
                 self._best.update(flat, done)
+            self._last = done
             # Wait for the slowest process here, so that the next iteration's time does not
             # include it.
             comm.synchronize()

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
+from .average import AverageHook
 from .card import ResultsInCard
+from .early_stopping import EarlyStopHook
+from .freezing import FreezeHook, frozen_norms
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .watch import watch_hooks
 
@@ -19,15 +22,20 @@ if TYPE_CHECKING:
 
 
 def build_hooks(trainer: "Trainer") -> list[HookBase]:
-    """Timer, schedule, checkpoints, watching, stopping, evaluation, writers, in this order.
+    """Timer, schedule, frozen parts, average, checkpoints, watching, stopping, evaluation, writers,
+    in this order.
 
     The checkpoint of an iteration is saved before its evaluation, so that no training is lost when
     the evaluation fails. After the training all of them run, even where one fails.
     """
     train = trainer.cfg.train
     in_order: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+    if norms := frozen_norms(trainer.unwrapped, train.freeze):
+        in_order.append(FreezeHook(norms))
+    keep = train.checkpointer
+    if trainer.average is not None:
+        in_order.append(AverageHook(trainer.average, trainer.average_checkpointer, keep.period))
     if comm.is_main_process():
-        keep = train.checkpointer
         in_order.append(
             PeriodicCheckpointer(trainer.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
         )
@@ -36,6 +44,10 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
         in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
         if comm.is_main_process():
             in_order.append(ResultsInCard(trainer.checkpointer, lambda: trainer.last_results))
+        if train.early_stopping.patience:
+            in_order.append(
+                EarlyStopHook(trainer.best, period=train.eval_period, **train.early_stopping)
+            )
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
     return in_order

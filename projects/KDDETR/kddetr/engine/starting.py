@@ -79,7 +79,7 @@ def _resume(trainer: "Trainer", run: ResumedRun) -> None:
             hook.resumed_at = run.done - 1
     restored = "optimizer, schedule"
     if trainer.best is not None:
-        trainer.best.restore(run.batch)
+        trainer.best.restore(run.batch, start=at)
         restored += f", {trainer.best.describe()}"
     _log.info("resumed from %s at iteration %d with %s", run.file, at, restored)
 

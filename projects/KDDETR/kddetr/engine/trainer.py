@@ -23,6 +23,7 @@ from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
 from . import starting, stopping
 from .agreement import all_or_none, require_same_config
+from .average import moving_average
 from .best import BestCheckpoint
 from .card import run_card
 from .checks import check_config, resolve_device
@@ -30,10 +31,13 @@ from .classes import check_model, record_classes
 from .compilation import compile_detectors
 from .config.calls import needs_no_teacher
 from .config.load import build, require_sections
+from .description import describe
 from .distributed import broadcast_buffers, wrap_for_processes
-from .evaluation.sets import best_metric_name, by_evaluation_set, has_test_data
+from .early_stopping import EnoughTrained
+from .evaluation.sets import AVERAGED, best_metric_name, by_evaluation_set, has_test_data
+from .freezing import freeze
 from .optimizer_state import check_card, optimizer_card
-from .precision import amp_dtype, dtype_name
+from .precision import amp_dtype
 from .run_hooks import build_hooks
 from .seeding import seed_everything
 from .step import StepTrainer
@@ -54,6 +58,7 @@ class Trainer(DefaultTrainer):
         resumed_batch: the batch of the checkpoint that was resumed from; None: unknown.
         can_evaluate: whether the config has test data and an evaluator.
         last_results: of the last evaluation, nested as in Detectron2; empty before.
+        average: the moving average of the detector's weights; None: there is none.
         best: keeps the best weights; on the main process only, and only where there is a metric.
 
     Raises:
@@ -81,6 +86,8 @@ class Trainer(DefaultTrainer):
             seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
             model = self.build_model(cfg).to(device)
             check_model(cfg, model)
+            freeze(model, cfg.train.freeze)
+            self.average = moving_average(cfg.train.ema, model)
             compile_detectors(cfg.train.compile, model)
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -94,18 +101,18 @@ class Trainer(DefaultTrainer):
             max_norm=clip.max_norm,
             norm_type=clip.norm_type,
         )
-        self.checkpointer = Checkpointer(
-            model,
-            cfg.train.output_dir,
-            card=run_card(cfg, model, record_classes(cfg), data_loader),
-            trainer=weakref.proxy(self),
-            wrapper=WrapperState(model),
-        )
+        folder, card = cfg.train.output_dir, run_card(cfg, model, record_classes(cfg), data_loader)
+        states = {"trainer": weakref.proxy(self), "wrapper": WrapperState(model)}
+        self.checkpointer = Checkpointer(model, folder, card=card, **states)
+        if self.average is not None:
+            self.average_checkpointer = Checkpointer(self.average.module, folder, card=card)
         self.can_evaluate = has_test_data(cfg)
         metric = best_metric_name(cfg) if self.can_evaluate else ""
         self.best = None
         if metric and comm.is_main_process():
-            self.best = BestCheckpoint(self.checkpointer, metric, self.batch)
+            averaged = metric.startswith(AVERAGED)
+            saver = self.average_checkpointer if averaged else self.checkpointer
+            self.best = BestCheckpoint(saver, metric, self.batch, mode=cfg.train.best_mode)
         self.register_hooks(self.build_hooks())
         if not self.can_evaluate:
             _log.warning("No test data or no evaluator is named: nothing is evaluated in this run.")
@@ -148,7 +155,7 @@ class Trainer(DefaultTrainer):
             words = "Nothing is left to train: %d iterations are done, and train.max_iter is %d."
             _log.info(words, self.start_iter, self.max_iter)
         try:
-            with stopping.after_step():
+            with stopping.after_step(), contextlib.suppress(EnoughTrained):
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         except stopping.Stopped as stopped:
             raise stopping.Stopped(
@@ -211,23 +218,7 @@ class Trainer(DefaultTrainer):
 
     def describe(self) -> str:
         """One line about the model, the optimizer, the batch, the devices and the length."""
-        model = self.unwrapped
-        parameters = list(model.parameters())
-        total = sum(p.numel() for p in parameters)
-        trainable = sum(p.numel() for p in parameters if p.requires_grad)
-        groups = ", ".join(
-            f"{len(g['params'])} tensors at {g['initial_lr']:.3g}"
-            for g in self.optimizer.param_groups
-        )
-        name, inner = type(model).__name__, deployable(model)
-        if inner is not model:
-            name += f" around {type(inner).__name__}"
-        return (
-            f"{name}: {trainable / 1e6:.2f} M of {total / 1e6:.2f} M parameters trainable;"
-            f" {type(self.optimizer).__name__} with {groups}; batch {self.batch or 'unknown'} on"
-            f" {comm.get_world_size()} x {parameters[0].device.type},"
-            f" {dtype_name(self._trainer.amp_dtype)}; {self.max_iter} iterations"
-        )
+        return describe(self)
 
     @classmethod
     def build_model(cls, cfg: DictConfig) -> nn.Module:
@@ -316,8 +307,17 @@ class Trainer(DefaultTrainer):
         return results.get("", results)
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate the model now; the results, nested, and the gap on the main process."""
-        self.last_results = with_gap(self, self.test(self.cfg, self.model))
+        """Evaluate the model now, and the average of its weights: the results, nested, with the gap
+        to the teacher, on the main process.
+        """
+        averaged = {}
+        if self.average is not None:
+            _log.info("Evaluation of the averaged weights (train.ema); the trained ones come next.")
+            averaged = self.test(self.cfg, self.average.module)
+        results = with_gap(self, self.test(self.cfg, self.model))
+        if averaged:
+            results = {**results, AVERAGED.strip("/"): averaged}
+        self.last_results = results
         return self.last_results
 
     @property

@@ -53,9 +53,11 @@ class LossPrinter(EventWriter):
         self._window = window
 
     def write(self) -> None:
-        """Log the current iteration, unless training is over."""
+        """Log the current iteration, unless it had no step: after the last one, and after an
+        error.
+        """
         storage = get_event_storage()
-        if storage.iter >= self._max_iter or "total_loss" not in storage.histories():
+        if storage.latest().get("total_loss", (0, -1))[1] != storage.iter:
             return
         memory = peak_memory()
         storage.put_scalar("max_mem_mb", memory, smoothing_hint=False)

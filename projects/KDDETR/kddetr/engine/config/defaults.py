@@ -73,6 +73,27 @@ class Checkpoints:
 
 
 @dataclass
+class MovingAverage:
+    """An exponential moving average of the detector's weights, see kddetr/engine/average.py."""
+
+    # The share of the average that stays at each iteration, such as 0.9997; 0: no average. Where a
+    # config is scaled to another batch, so is this.
+    decay: float = 0.0
+    # Iterations over which the decay rises: it is decay * (1 - exp(-t / warmup)) after t of them.
+    # RT-DETR has 2000; 0: the decay is the same from the start.
+    warmup: int = 0
+
+
+@dataclass
+class EarlyStop:
+    """When a run ends before ``max_iter``, see kddetr/engine/early_stopping.py."""
+
+    # So many evaluations without a better train.best_metric end the training; 0: never.
+    patience: int = 0
+    min_delta: float = 0.0  # how much better counts, in the units of the metric
+
+
+@dataclass
 class TrainSection:
     """All keys of ``train``."""
 
@@ -91,12 +112,31 @@ class TrainSection:
     amp: MixedPrecision = field(default_factory=MixedPrecision)
     compile: Compilation = field(default_factory=Compilation)
     clip_grad: GradientClipping = field(default_factory=GradientClipping)
+    # A batch goes through the model in so many parts, one after another, which needs less memory:
+    # dataloader.train.total_batch_size stays the number of images of an iteration.
+    accumulate: int = 1
+    # Parts of the detector that are not trained: names of its weights or modules, where * stands
+    # for any characters, such as [backbone, "encoder.layers.0.*"].
+    freeze: list[str] = field(default_factory=list)
+    ema: MovingAverage = field(default_factory=MovingAverage)
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
     eval_period: int = 5000  # 0: only after the last iteration
+    # 0: all batches of test images. A small number is for trying out a run: its AP means nothing,
+    # because the objects in all other images count as missed.
+    eval_batches: int = 0
     # "" or null: no best checkpoint. Of several test sets the first, or that of NAME/bbox/AP.
+    # ema/bbox/AP is that of the averaged weights.
     best_metric: str | None = "bbox/AP"
+    best_mode: str = "max"  # or "min", for a metric that is better when it is lower
+    early_stopping: EarlyStop = field(default_factory=EarlyStop)
     log_period: int = 20
+    # "rich": a display on the terminal in place of the lines about the progress, which are in
+    # log.txt all the same. "plain": lines. "auto": the display where the output is a terminal.
+    progress: str = "auto"
+    # Further loggers beside metrics.json and TensorBoard, such as [wandb, mlflow], see
+    # kddetr/engine/loggers.py.
+    loggers: list[str] = field(default_factory=list)
     # Of a distillation. Every so many iterations the gap to the teacher and the gradient ratio are
     # logged, which costs about two backward passes, and after every evaluation the gap on so many
     # test images, see kddetr/engine/watch.py; 0: not at all.
@@ -106,13 +146,22 @@ class TrainSection:
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
             raise ConfigError("train.output_dir is empty: name a folder for what the run saves.")
-        for key in ("max_iter", "log_period", "checkpointer.period", "checkpointer.max_to_keep"):
+        for key in (
+            *("max_iter", "log_period", "accumulate"),
+            *("checkpointer.period", "checkpointer.max_to_keep"),
+        ):
             self._require_at_least(1, key)
         for key in (
-            *("seed", "eval_period", "watch_period", "watch_images"),
-            *("batch_scaling.reference", "clip_grad.max_norm"),
+            *("seed", "eval_period", "eval_batches", "watch_period", "watch_images"),
+            *("batch_scaling.reference", "clip_grad.max_norm", "ema.decay", "ema.warmup"),
+            *("early_stopping.patience", "early_stopping.min_delta"),
         ):
             self._require_at_least(0, key)
+        if not self.ema.decay < 1:
+            raise ConfigError(
+                f"train.ema.decay must be below 1, not {self.ema.decay}: 0.9997 is usual, and 1"
+                " would keep the first weights for ever."
+            )
         if self.time_limit is not None and not self.time_limit > 0:
             raise ConfigError(f"train.time_limit must be above 0 seconds, not {self.time_limit}.")
         if not self.clip_grad.norm_type > 0:
@@ -120,9 +169,27 @@ class TrainSection:
             raise ConfigError(f"train.clip_grad.norm_type must be above 0, not {value}.")
         self._require_one_of(LEARNING_RATE_RULES, "batch_scaling.learning_rate")
         self._require_one_of(("bfloat16", "float16"), "amp.dtype")
+        self._require_one_of(("max", "min"), "best_mode")
+        self._require_one_of(("auto", "rich", "plain"), "progress")
+        if (self.best_metric or "").startswith("ema/") and not self.ema.decay:
+            raise ConfigError(
+                f"train.best_metric={self.best_metric} is of the averaged weights, and there is no"
+                " average: set train.ema.decay=0.9997, or another number below 1."
+            )
+        self._check_early_stopping()
         if self.amp.enabled not in (True, False, "auto"):
             value = self.amp.enabled
             raise ConfigError(f"train.amp.enabled must be true, false or auto, not '{value}'.")
+
+    def _check_early_stopping(self) -> None:
+        if not self.early_stopping.patience:
+            return
+        missing = "train.best_metric" if not self.best_metric else "train.eval_period"
+        if not (self.best_metric and self.eval_period):
+            raise ConfigError(
+                f"train.early_stopping.patience={self.early_stopping.patience} needs {missing}: set"
+                " both train.best_metric and train.eval_period, or set the patience to 0."
+            )
 
     def _require_at_least(self, least: int, key: str) -> None:
         value = attrgetter(key)(self)

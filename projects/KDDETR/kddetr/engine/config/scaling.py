@@ -2,8 +2,8 @@
 
 ``train.batch_scaling.reference`` is the batch size that the numbers of a config are for. Where
 ``dataloader.train.total_batch_size`` differs from it, the iterations are multiplied by
-reference / batch, so that the run processes the same number of images, and ``optimizer.lr`` is
-multiplied by a power of batch / reference.
+reference / batch, so that the run processes the same number of images, ``optimizer.lr`` is
+multiplied by a power of batch / reference, and ``train.ema.decay`` is raised to one.
 
 A recipe says its reference itself. What another file sets after importing it is not known to be for
 that batch, and stays as it is, unless that file says a reference of its own: then this holds for
@@ -30,9 +30,14 @@ LENGTHS = (
     "train.max_iter",
     "train.eval_period",
     "train.checkpointer.period",
+    "train.ema.warmup",
     "lr_multiplier.warmup_iters",
 )
 _RATE = "optimizer.lr"
+# The decay of an average is raised to the power of batch / reference, so that it reaches back over
+# the same number of images (Busbridge et al., How to scale your EMA, 2023).
+_DECAY = "train.ema.decay"
+_SCALED = (*LENGTHS, _RATE, _DECAY)
 BATCH = "dataloader.train.total_batch_size"
 REFERENCE = "train.batch_scaling.reference"
 
@@ -66,7 +71,7 @@ def mark_reference(sections: Mapping[str, Any]) -> None:
     reference = _node(sections, REFERENCE)
     if reference is None or _batch(reference) or not isinstance(reference._value(), int):
         return
-    for key in (*LENGTHS, _RATE, REFERENCE):
+    for key in (*_SCALED, REFERENCE):
         node = _node(sections, key)
         if node is not None and (_batch(node) is None or not reference._value()):
             marked = _ForReference(node._value())
@@ -78,7 +83,7 @@ def references(cfg: DictConfig) -> dict[str, int | None]:
     """For which batch each number is, by dotted key; None where a file has set it without a word
     about the batch.
     """
-    nodes = {key: _node(cfg, key) for key in (*LENGTHS, _RATE)}
+    nodes = {key: _node(cfg, key) for key in _SCALED}
     return {key: _batch(node) for key, node in nodes.items() if node is not None}
 
 
@@ -113,7 +118,7 @@ def scale_to_batch(
     scaling, batch = cfg.train.batch_scaling, OmegaConf.select(cfg, BATCH)
     if not isinstance(batch, int) or batch < 1 or scaling.reference == 0:
         return
-    given = [key for key in (*LENGTHS, _RATE) if OmegaConf.select(cfg, key)]
+    given = [key for key in _SCALED if OmegaConf.select(cfg, key)]
     meant = {key: (own or {}).get(key) or scaling.reference for key in given}
     if {*meant.values()} == {batch}:
         return
@@ -123,6 +128,8 @@ def scale_to_batch(
         power = LEARNING_RATE_RULES[scaling.learning_rate]
         rate = OmegaConf.select(cfg, _RATE) * ratios[_RATE] ** power
         changes[_RATE] = float(f"{rate:.6g}")
+    if _DECAY in given:
+        changes[_DECAY] = float(f"{OmegaConf.select(cfg, _DECAY) ** ratios[_DECAY]:.6g}")
     changed = []
     for key, value in changes.items():
         before = OmegaConf.select(cfg, key)

@@ -22,6 +22,8 @@ from .truth_sources import check_for_detectron2
 
 _DATASET = "dataloader.test.dataset"
 _EVALUATED = "dataloader.evaluator.dataset_name"
+AVERAGED = "ema/"  # at the start of the results of the averaged weights
+_GAP = "gap/"  # in the results of a distillation, which are known after an evaluation only
 
 
 def has_test_data(cfg: DictConfig) -> bool:
@@ -127,8 +129,8 @@ def check_evaluation(cfg: DictConfig, *, best_metric: bool) -> None:
             best_metric = False
             continue
         known += [f"{name}/{metric}" if name else metric for metric in evaluator.metric_names()]
-    metric = best_metric_name(cfg)
-    if best_metric and metric and metric not in known:
+    metric = best_metric_name(cfg).removeprefix(AVERAGED)
+    if best_metric and metric and metric not in known and _GAP not in f"/{metric}":
         hint = did_you_mean(metric, known) if known else "the test data have no object to find."
         raise ConfigError(
             f"train.best_metric={cfg.train.best_metric} will have no value in the evaluation;"
@@ -141,9 +143,11 @@ def best_metric_name(cfg: DictConfig) -> str:
     which is the first if ``train.best_metric`` names none; "" without a best checkpoint.
     """
     metric, names = cfg.train.best_metric or "", evaluation_sets(cfg)
+    prefix = AVERAGED if metric.startswith(AVERAGED) else ""
+    metric = metric.removeprefix(prefix)
     if not metric or len(names) < 2 or any(metric.startswith(f"{name}/") for name in names):
-        return metric
-    return f"{names[0]}/{metric}"
+        return prefix + metric
+    return f"{prefix}{names[0]}/{metric}"
 
 
 def names_in(node: Any) -> list[str]:
