@@ -22,6 +22,7 @@ from detectron2.data import transforms as T
 from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from ..checkpoint import CARD_FORMAT, Checkpointer, described, local_file, read_card, weight_owner
@@ -54,7 +55,7 @@ def run_card(
         "input": input_of(cfg, model),
         "classes": list(classes),
         "trained": {
-            "config": described(cfg, otherwise=repr),
+            "config": _whole(cfg),
             "data": data,
             "versions": versions(),
             "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -62,6 +63,16 @@ def run_card(
         "teacher": teacher_of(cfg),
         "results": {},
     }
+
+
+def _whole(cfg: DictConfig) -> dict[str, Any]:
+    """The config with its interpolations resolved, or as they are written where one of them leads
+    to a section that was taken out, such as ``dataloader.test=null``.
+    """
+    try:
+        return described(cfg, otherwise=repr)
+    except OmegaConfBaseException:
+        return described(OmegaConf.to_container(cfg, resolve=False), otherwise=repr)
 
 
 def _described_model(cfg: DictConfig) -> dict[str, Any] | None:
