@@ -120,8 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     with exit_on_user_error():
         if failed := predict(args):
             raise DatasetError(
-                f"{len(failed)} of the files could not be read; the others are done. "
-                + " ".join(failed[:5])
+                f"All is done but what could not be read ({len(failed)}): " + " ".join(failed[:5])
             )
 
 

@@ -50,10 +50,11 @@ class CocoJson:
             )
 
     def write(self, file: Path) -> None:
-        """Write the file.
+        """Write the file, and make its folder.
 
         Raises:
             StorageError: it cannot be written.
         """
+        file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self._document, ensure_ascii=False)
         atomic_write(str(file), lambda stream: stream.write(text.encode()))

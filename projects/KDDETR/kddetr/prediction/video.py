@@ -4,6 +4,8 @@ import math
 import os
 from pathlib import Path
 
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken file is one sentence of ours
+
 import cv2
 import numpy as np
 
@@ -74,6 +76,7 @@ class VideoWriter:
             StorageError: the file cannot be written.
         """
         if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             # The codec takes even sizes.
             self._size = frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2
             code = cv2.VideoWriter.fourcc(*"mp4v")
