@@ -12,6 +12,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -21,6 +22,7 @@ from kddetr.checkpoint import (
     CheckpointError,
     adapted,
     atomic_write,
+    card_in,
     converted,
     is_swin,
     read_checkpoint,
@@ -28,6 +30,7 @@ from kddetr.checkpoint import (
 )
 from kddetr.checkpoint.adapt import sizes
 from kddetr.checkpoint.backbones import depth_of, own_names
+from kddetr.checkpoint.card import CARD
 from kddetr.checkpoint.classes import CLASSES, assumed_classes, classes_in
 from kddetr.checkpoint.coverage import check_kinds, compare, grouped
 from kddetr.checkpoint.files import State
@@ -71,7 +74,7 @@ def convert(source: str, target: str, *, keep_classes: bool, averaged: bool, for
             f" {_OF_TIMM}"
         )
     names = classes_in(data, source) or assumed_classes(named, state, source)
-    write(target, state, stated, names)
+    write(target, state, stated, names, card_in(data, source))
     if found is not None:
         print(
             f"config: {config(found, recipes[0])} with {' '.join(needed(found, recipes[0], state))}"
@@ -205,10 +208,14 @@ def needed(found: Converted, recipe: Recipe, state: State) -> list[str]:
 
 
 def write(
-    target: str, state: State, settings: Sequence[Mapping[str, float]], names: Sequence[str]
+    target: str,
+    state: State,
+    settings: Sequence[Mapping[str, float]],
+    names: Sequence[str],
+    card: Mapping[str, Any] | None,
 ) -> None:
-    """Write weights, beside them the settings that they may need and the names of their classes,
-    and print how many they are.
+    """Write weights, beside them the settings that they may need, the names of their classes and
+    the model card that they had, and print how many they are.
     """
     # Of a view, the whole file that it lies in would be written.
     whole = {
@@ -217,6 +224,7 @@ def write(
     }
     data = {"model": whole} | ({SETTINGS: [dict(one) for one in settings]} if settings else {})
     data |= {CLASSES: list(names)} if names else {}
+    data |= {CARD: card} if card else {}
     atomic_write(target, lambda stream: torch.save(data, stream))
     numbers = sum(value.numel() for value in state.values())
     classes = count_classes(state)

@@ -3,7 +3,8 @@ r"""Write a detector as a file that runs without this project.
 
     python tools/export.py --weights output/dino_r18/model_final.pth --format onnx
 
-The config is config.yaml beside the weights, or --config-file. The file is checked against PyTorch
+The weights' model card says which detector it is; for those without one, config.yaml beside them
+or --config-file does. The file is checked against PyTorch
 on images of two sizes, of which one is padded; the largest difference is printed, with the time
 that an image takes in both, and the command that runs the file. See docs/export.md.
 """
@@ -11,7 +12,7 @@ that an image takes in both, and the command that runs the file. See docs/export
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,12 @@ import kddetr
 
 # isort: split
 import torch
-from detectron2.data import transforms as T
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from kddetr.checkpoint import Checkpointer, local_file
+from kddetr.checkpoint import Checkpointer, local_file, read_card
 from kddetr.detectors import DetectionTransformer
 from kddetr.detectors.stock.base import StockDetector
-from kddetr.engine import Trainer, build, load_config, require_sections
+from kddetr.engine import load_config, require_sections
 from kddetr.errors import ConfigError, StorageError, UsageError, exit_on_user_error
 from kddetr.export import (
     ENDINGS,
@@ -39,6 +38,7 @@ from kddetr.export import (
     latencies,
     open_file,
 )
+from kddetr.prediction import Source, source_of
 
 DEFAULT_SIZE = (640, 640)
 RUNS_IT = {
@@ -50,17 +50,17 @@ RUNS_IT = {
 
 def export(args: argparse.Namespace) -> None:
     """Write the file, check it and print what was found."""
-    cfg = load_config(config_of(args), args.overrides)
-    require_sections(cfg, "model")
-    detector = Trainer.build_detector(cfg).eval()
+    source = source_for(args)
+    detector = source.model.eval()
     loaded = Checkpointer(detector).load(args.weights, strict=True)
     graph = graph_of(detector, raw=args.raw)
-    classes = list(loaded.get("classes") or cfg.train.get("classes") or ())
-    size = args.image_size or expected_size(cfg)
+    classes = list(loaded.get("classes") or source.classes)
+    resize = resize_of(source)
+    size = args.image_size or expected_size(resize)
     ending = ENDINGS[args.format]
     file = Path(args.output or Path(local_file(args.weights)).with_suffix(ending).name)
     check_target(file, ending)
-    card = card_of(detector, classes, resize_of(cfg), size)
+    card = card_of(source, classes, resize, size)
     padded, other = batches(graph, size)
     others = opened(args.against)
     export_file(graph, file, args.format, padded, card, sampling=args.sampling)
@@ -75,19 +75,25 @@ def export(args: argparse.Namespace) -> None:
     print(f"run it: {RUNS_IT[args.format].format(file=str(file))}")
 
 
-def config_of(args: argparse.Namespace) -> str:
-    """The config file: the one that was named, or config.yaml beside the weights.
+def source_for(args: argparse.Namespace) -> Source:
+    """The detector: that of --config-file, or of the model card of the weights, or, with overrides
+    or without a card, of config.yaml beside the weights.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: none of them is there.
     """
-    beside = Path(local_file(args.weights)).parent / "config.yaml"
-    if args.config_file or beside.is_file():
-        return args.config_file or str(beside)
-    raise ConfigError(
-        f"There is no config.yaml beside {args.weights}: name the config that builds this detector"
-        " with --config-file."
-    )
+    config = args.config_file
+    if not config and (args.overrides or read_card(args.weights) is None):
+        config = str(Path(local_file(args.weights)).parent / "config.yaml")
+        if not Path(config).is_file():
+            raise ConfigError(
+                f"There is no config.yaml beside {args.weights}: name the config that builds this"
+                " detector with --config-file."
+            )
+    cfg = load_config(config, args.overrides) if config else None
+    if cfg is not None:
+        require_sections(cfg, "model")
+    return source_of(args.weights, config=cfg, model=None)
 
 
 def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockGraph:
@@ -109,27 +115,26 @@ def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockG
     )
 
 
-def resize_of(cfg: DictConfig) -> dict[str, int] | None:
-    """How the config resizes test images: shortest edge and longest edge at most; None: not."""
-    steps = OmegaConf.select(cfg, "dataloader.test.mapper.augmentations") or []
-    for step in map(build, steps):
-        if isinstance(step, T.ResizeShortestEdge):
-            return {"shortest_edge": int(step.short_edge_length[0]), "max_size": int(step.max_size)}
-    return None
+def resize_of(source: Source) -> dict[str, int] | None:
+    """How images are resized in evaluation: shortest edge and longest edge at most; None: not."""
+    found = source.prepared or {}
+    if found.get("min_size") is None:
+        return None
+    return {"shortest_edge": found["min_size"], "max_size": found["max_size"]}
 
 
-def expected_size(cfg: DictConfig) -> tuple[int, int]:
+def expected_size(resize: Mapping[str, int] | None) -> tuple[int, int]:
     """Height and width of the images for the check."""
-    resize = resize_of(cfg)
     if resize is None:
         return DEFAULT_SIZE
     return resize["shortest_edge"], min(resize["max_size"], 2 * resize["shortest_edge"])
 
 
 def card_of(
-    detector: torch.nn.Module, classes: Sequence[str], resize: Any, size: Sequence[int]
+    source: Source, classes: Sequence[str], resize: Any, size: Sequence[int]
 ) -> dict[str, str]:
     """What is written into the file beside the graph, as JSON by name."""
+    detector = source.model
     owner = getattr(detector, "stock", detector)
     card = {
         "classes": classes or [str(number) for number in range(detector.num_classes)],
@@ -139,6 +144,7 @@ def card_of(
         "pixel_mean": owner.pixel_mean.flatten().tolist(),
         "pixel_std": owner.pixel_std.flatten().tolist(),
         "kddetr": kddetr.__version__,
+        **({"card": source.card} if source.card else {}),
     }
     return {name: json.dumps(value) for name, value in card.items()}
 
@@ -263,7 +269,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="the checkpoint")
     add("--format", required=True, choices=tuple(FORMATS))
-    add("--config-file", metavar="CONFIG", help="default: config.yaml beside the weights")
+    add("--config-file", metavar="CONFIG", help="for weights without a model card")
     add("--output", metavar="FILE", help="default: the name of the weights, in this folder")
     size = "of the check (default: as the config resizes test images, else 640 640)"
     add("--image-size", type=side, nargs=2, metavar=("H", "W"), help=size)

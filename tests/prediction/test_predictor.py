@@ -9,66 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from detectron2.config import LazyCall as L
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog
 from detectron2.utils.visualizer import Visualizer
-from omegaconf import OmegaConf
 from PIL import Image
 
 import kddetr
 from kddetr.checkpoint import Checkpointer, CheckpointError, asset
-from kddetr.data import DetectionMapper, ShortestEdge, build_test_loader
-from kddetr.detectors import RegionDetector, TinyConvNet, dab_detr
-from kddetr.engine import CocoEvaluator, Trainer, train_defaults
+from kddetr.data import ShortestEdge
+from kddetr.detectors import RegionDetector
+from kddetr.engine import CocoEvaluator, Trainer
 from kddetr.engine.card import run_card
 from kddetr.errors import ConfigError, DatasetError, UsageError
 from kddetr.prediction import DefaultPredictor, Predictor
-from tests.engine.engine_toy import write_dataset
+from tests.prediction.trained import NAMES, save_trained
 from tests.stock_models import tiny_faster_rcnn
-
-NAMES = ["one", "two", "three"]
-
-
-def tiny_cfg(dataset: str = ""):
-    """A config of a tiny detector whose images are enlarged."""
-    model = L(dab_detr)(
-        backbone=L(TinyConvNet)(channels=[4, 6], blocks=[0, 0], norm="FrozenBN"),
-        in_feature="stage1",
-        num_classes=3,
-        num_queries=6,
-        embed_dim=16,
-        num_heads=2,
-        feedforward_dim=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        num_detections=10,
-    )
-    test = L(build_test_loader)(
-        dataset=L(get_detection_dataset_dicts)(names=dataset, filter_empty=False),
-        mapper=L(DetectionMapper)(
-            is_train=False, augmentations=[L(ShortestEdge)(short_edge_length=48, max_size=80)]
-        ),
-        batch_size=4,
-    )
-    evaluator = L(CocoEvaluator)(dataset_name=dataset)
-    loaders = {"test": test, "evaluator": evaluator}
-    return OmegaConf.create(
-        {"model": model, "dataloader": loaders, "train": train_defaults()},
-        flags={"allow_objects": True},
-    )
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(the config, a checkpoint of its detector, the detector in evaluation mode)."""
-    folder = tmp_path_factory.mktemp("trained")
-    cfg = tiny_cfg(write_dataset(folder / "data"))
-    torch.manual_seed(0)
-    model = Trainer.build_detector(cfg)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    Checkpointer(model, str(folder), card=run_card(cfg, model, NAMES)).save_weights("student")
-    return cfg, str(folder / "student.pth"), model.eval()
+    return save_trained(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

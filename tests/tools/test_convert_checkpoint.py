@@ -14,6 +14,7 @@ from kddetr.checkpoint import (
     converted,
     detectron2_names,
     load_pretrained,
+    read_card,
     read_checkpoint,
 )
 from kddetr.checkpoint.origins import CONFIGS, ORIGINS
@@ -75,6 +76,12 @@ def test_a_detector(tmp_path, capsys, official):
     text = printed(capsys, official, out, "--force", "--keep-classes")
     assert "91 classes\n" in text and "model.num_classes=91" in text
     load_pretrained(detector(91), out)
+
+
+def test_a_model_card_is_kept(tmp_path, capsys):
+    shipped, out = "kddetr://quickstart_teacher.pth", str(tmp_path / "out.pth")
+    printed(capsys, shipped, out)
+    assert read_card(out) == read_card(shipped) and read_card(out) is not None
 
 
 def test_a_backbone(tmp_path, capsys):

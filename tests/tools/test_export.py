@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -128,11 +129,26 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
     assert code == 2 and "--raw is for detection transformers" in text, text
 
 
+def test_the_model_card_stands_for_the_config():
+    args = Namespace(weights="kddetr://quickstart_teacher.pth", config_file=None, overrides=[])
+    source = export.source_for(args)
+    resize = export.resize_of(source)
+    assert resize == {"shortest_edge": 128, "max_size": 512}
+    assert export.expected_size(resize) == (128, 256)
+    card = export.card_of(source, source.classes, resize, (128, 256))
+    assert json.loads(card["card"]) == source.card
+    args.config_file = str(ROOT / "configs/quickstart/teacher.py")
+    args.overrides = ["model.num_queries=9"]
+    assert export.source_for(args).model.num_queries == 9
+
+
 def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):
     weights = str(run_folder / "model_final.pth")
+    bare = tmp_path / "bare.pth"
+    torch.save({"model": {"a": torch.ones(1)}}, bare)
     for arguments, words in (
         (("--weights", "nowhere/x.pth"), "nowhere/x.pth does not exist"),
-        (("--weights", "kddetr://quickstart_teacher.pth"), "name the config"),
+        (("--weights", str(bare)), "name the config"),
         (("--weights", str(run_folder / "x.pth")), "x.pth"),
         (("--weights", weights, "--output", "nowhere/x.onnx"), "does not exist"),
         (("--weights", weights, "--output", "x.pt2"), "ends in .onnx"),

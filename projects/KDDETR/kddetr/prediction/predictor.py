@@ -4,8 +4,7 @@ An image is resized as in the evaluation of the training, and its colours are pu
 detector that is fed otherwise loses many points of AP without an error.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..engine import resolve_device
 from ..errors import DatasetError, UsageError
 from ..ranges import whole
 from ..returned import described
+from .flow import batches
 from .source import Source, source_of
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -122,7 +122,9 @@ class Predictor:
             UsageError: an image is of another kind.
         """
         if isinstance(images, list | tuple):
-            found = list(self._all(images))
+            inputs = (self.prepare(self.read(image)) for image in images)
+            parts = batches(inputs, self.batch_size, lambda x: x["image"].shape)
+            found = [one for batch in parts for one in self.detect(batch)]
         else:
             found = self.detect([self.prepare(self.read(images))])
         if self._as_dicts:
@@ -176,23 +178,6 @@ class Predictor:
             {"class": self.classes[k], "class_id": k, "score": score, "box": box}
             for k, score, box in zip(classes, scores, boxes, strict=True)
         ]
-
-    def _all(self, images: Sequence[ImageLike]) -> Iterator[Instances]:
-        for batch in batches((self.prepare(self.read(x)) for x in images), self.batch_size):
-            yield from self.detect(batch)
-
-
-def batches(inputs: Iterator[Any], most: int, size: Any = None) -> Iterator[list[Any]]:
-    """Consecutive images of one size, at most ``most`` in a batch.
-
-    Args:
-        inputs: prepared images, or objects of which ``size`` gives what must be equal.
-        most: images in a batch.
-        size: by default the shape of a prepared image.
-    """
-    for _, same in itertools.groupby(inputs, size or (lambda x: x["image"].shape)):
-        while batch := list(itertools.islice(same, most)):
-            yield batch
 
 
 def _precision(name: str, device: torch.device) -> torch.dtype | None:

@@ -74,8 +74,8 @@ def source_of(
     if card is None:
         raise CheckpointError(
             f"{weights} has no model card, so which detector it is of is not known: give the config"
-            f" that it was trained with{_beside(weights)} (in Python config=FILE, on the command"
-            " line --config-file FILE)."
+            f" that it was trained with{_beside(weights)} (in Python config=FILE; on the"
+            " command line --config-file or --compare-config)."
         )
     return Source(_built(card, weights), prepared, card["classes"], card)
 

@@ -1,0 +1,114 @@
+"""The images and videos that a user names, and the files that their predictions are written to."""
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.folders import files_below, image_suffixes
+from ..errors import DatasetError, StorageError, did_you_mean
+
+VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+# Formats in which a drawn image is saved as the image itself is; the others become PNG.
+KEPT = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image or video file.
+
+    Attributes:
+        path: where it is.
+        name: its path below the folder that all inputs are in, with "/".
+    """
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether its suffix is that of a video."""
+        return self.path.suffix.lower() in VIDEOS
+
+    @property
+    def drawn_name(self) -> str:
+        """The name of the file with the detections drawn into it."""
+        suffix = self.path.suffix.lower()
+        if self.is_video:
+            return self.name if suffix == ".mp4" else f"{self.name}.mp4"
+        return self.name if suffix in KEPT else f"{self.name}.png"
+
+
+def find_inputs(paths: Sequence[str]) -> list[Input]:
+    """The images and videos that paths name, each once, in their order.
+
+    Args:
+        paths: of files, of folders (everything below them counts), or patterns such as
+            ``"frames/*.png"`` and ``"data/**/*.jpg"``.
+
+    Raises:
+        DatasetError: a path leads to nothing, or to a file that is neither.
+    """
+    files: dict[Path, None] = {}
+    roots = []
+    for path in paths:
+        found, root = _below(os.path.expanduser(path))
+        files |= dict.fromkeys(found)
+        roots.append(root)
+    whole = Path(os.path.commonpath([root.absolute() for root in roots]))
+    return [Input(file, file.absolute().relative_to(whole).as_posix()) for file in files]
+
+
+def _below(path: str) -> tuple[list[Path], Path]:
+    """(the files that a path names, the folder that they are in)."""
+    given = Path(path)
+    if given.is_dir():
+        found = sorted(file for file in files_below(given) if _is_known(file))
+        if not found:
+            raise DatasetError(f"The folder {path} holds no image and no video.")
+        return found, given
+    if given.exists():
+        if not _is_known(given):
+            raise DatasetError(
+                f"{path} is neither an image nor a video by its name: name files such as .jpg,"
+                f" .png or .webp, or {', '.join(sorted(VIDEOS))}."
+            )
+        return [given], given.absolute().parent
+    if glob.has_magic(path):
+        found = sorted(Path(one) for one in glob.glob(path, recursive=True))
+        found = [file for file in found if file.is_file() and _is_known(file)]
+        if not found:
+            raise DatasetError(f"No image and no video matches {path}.")
+        return found, Path(os.path.commonpath([file.absolute().parent for file in found]))
+    folder = given.absolute().parent
+    present = os.listdir(folder) if folder.is_dir() else []
+    hint = did_you_mean(given.name, present, otherwise="check the path.", count=3)
+    raise DatasetError(f"{path} does not exist; {hint}")
+
+
+def _is_known(file: Path) -> bool:
+    return file.suffix.lower() in image_suffixes() or file.suffix.lower() in VIDEOS
+
+
+def check_targets(inputs: Sequence[Input], targets: Sequence[Path], *, force: bool) -> None:
+    """Refuse to write over a file that is there.
+
+    Args:
+        inputs: which are never written over.
+        targets: the files that will be written.
+        force: whether other files may be.
+
+    Raises:
+        StorageError: one of them exists.
+    """
+    own = {os.path.realpath(one.path) for one in inputs}
+    for target in targets:
+        if os.path.realpath(target) in own:
+            raise StorageError(
+                f"{target} is one of the images themselves: name another folder with --output."
+            )
+        if target.exists() and not force:
+            raise StorageError(
+                f"{target} exists: name another folder with --output, or add --force to overwrite."
+            )
