@@ -135,6 +135,13 @@ def test_equal_names_in_several_folders_are_told_apart_by_the_split(tmp_path):
         find_data(tmp_path / "data", tmp_path / "work")
 
 
+def test_a_split_may_use_the_image_folder_of_another(tmp_path):
+    folder = coco(tmp_path / "data")
+    (folder / "val2017").rename(tmp_path / "elsewhere")
+    data = find_data(folder, tmp_path / "work")
+    assert data.val.image_root.endswith("train2017")
+
+
 def test_splits_with_different_classes_get_the_same(tmp_path):
     folder = fiftyone(tmp_path / "data")
     write_coco(folder / "validation/labels.json", {"3": TRUTH["3"]}, ids={"cat": 4, "bird": 2})

@@ -78,8 +78,11 @@ def _copies(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
             split_of.setdefault(file, set()).add(one.split)
     across, within = [], []
     for group in equal_files(place, pixels):
-        several = len(set().union(*(split_of[file] for file in group))) > 1
-        (across if several else within).append(group)
+        split = {min(split_of[file]): file for file in reversed(group)}  # the first of each split
+        if len(split) > 1:
+            across.append(sorted(split.values(), key=group.index))
+        else:
+            within.append(group)
     across += [[file] for file, own in split_of.items() if len(own) > 1]
     findings = []
     if across:

@@ -80,6 +80,20 @@ def sized(files: Iterable[Path], notes: list[str]) -> dict[Path, tuple[int, int]
     return sizes
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without spaces around them.
+
+    Raises:
+        DatasetError: it is not text in UTF-8.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not text in UTF-8 ({error}): save it in this encoding."
+        ) from error
+
+
 def count(number: int, noun: str) -> str:
     """``1 image`` or ``2 images``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
