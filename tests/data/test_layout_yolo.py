@@ -134,7 +134,7 @@ def test_lines_that_are_no_boxes_are_refused_with_their_place(yolo, line, messag
         ({"train": "images/missing"}, "as its train split"),
         ({"names": []}, "names no class"),
         ({"kpt_shape": 17}, "kpt_shape must be"),
-        ({"train": None, "val": None, "test": "images/val"}, "no training split"),
+        ({"train": None, "val": None, "test": "images/missing"}, "names no images"),
         ({"names": {1: "cat", 2: "dog"}}, "number the classes from 0 to 1"),
         ({"val": "images/empty"}, "validation split images/empty .* has no image"),
         ({"val": "images/unlabelled"}, "validation split .* has no box"),
@@ -155,6 +155,13 @@ def test_a_missing_test_split_and_broken_images_are_noted(yolo):
     assert data.test is None and "2" not in read(data.train, data)
     assert any("images/missing, which does not exist" in note for note in data.notes)
     assert any("1 file cannot be opened as an image" in note for note in data.notes)
+
+
+def test_a_folder_may_have_images_for_validation_alone(yolo):
+    describe(yolo, train=None)
+    data = find(yolo)
+    assert data.train is None and "no training split" in data.notes[-1]
+    assert_equal(read(data.val, data), TRUTH)
 
 
 def test_labels_in_another_encoding_are_refused(yolo):

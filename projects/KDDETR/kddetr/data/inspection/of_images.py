@@ -35,7 +35,10 @@ def _broken(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
         return []
     what = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
     first = pixels[bad[0][0].files[bad[0][1]]].error
-    images = tuple(one.show(i, caption=pixels[one.files[i]].error) for one, i in bad[:SHOWN])
+    images = tuple(
+        one.show(i, caption=pixels[one.files[i]].error.replace(f"The image {one.files[i]} ", ""))
+        for one, i in bad[:SHOWN]
+    )
     sentence = f"{what} be read, and training would stop there: {first}"
     return [Finding("broken images", "error", sentence, images, len(bad))]
 
@@ -130,9 +133,8 @@ def _empty(labels: Sequence[Labels]) -> list[Finding]:
         return []
     most = len(empty) > 0.5 * total
     sentence = (
-        f"{len(empty)} of {total} images have no object"
-        + ("; are they labelled? " if most else ": ")
-        + "They are trained on as background, which is right only where they were looked at."
+        f"{len(empty)} of {total} images have no object: they are trained on as background, which "
+        f"is right only where somebody has looked at them{'; are they labelled?' if most else '.'}"
     )
     images = tuple(one.show(i) for one, i in empty[:SHOWN])
     return [Finding("empty images", "warning" if most else "note", sentence, images, len(empty))]
