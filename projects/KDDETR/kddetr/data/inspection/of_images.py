@@ -35,10 +35,7 @@ def _broken(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
         return []
     what = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
     first = pixels[bad[0][0].files[bad[0][1]]].error
-    images = tuple(
-        one.show(i, caption=pixels[one.files[i]].error.replace(f"The image {one.files[i]} ", ""))
-        for one, i in bad[:SHOWN]
-    )
+    images = tuple(one.show(i) for one, i in bad[:SHOWN])
     sentence = f"{what} be read, and training would stop there: {first}"
     return [Finding("broken images", "error", sentence, images, len(bad))]
 

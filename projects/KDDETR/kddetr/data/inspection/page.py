@@ -127,7 +127,7 @@ class _Pictures:
     def draw(self, image: OddImage) -> dict:
         """What the template needs of an image."""
         data, width, height = self._read(image.file)
-        picture = {"data": data, "split": image.split, "caption": image.caption}
+        picture = {"data": data, "split": image.split}
         picture |= {"name": os.path.basename(image.file), "file": image.file}
         if not data:
             return picture

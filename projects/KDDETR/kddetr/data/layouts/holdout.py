@@ -49,7 +49,7 @@ def hold_out(train: Document, share: float, seed: int) -> tuple[Document, Docume
         held.remove(max(places, key=lambda group: places[group]))
     _spread_classes(train.content, groups, places, held, max(1, round(1.5 * share * len(places))))
     sides = [group in held for group in groups]
-    return tuple(_part(train, sides, wanted) for wanted in (False, True))
+    return _part(train, sides, False), _part(train, sides, True)
 
 
 def _spread_classes(
@@ -72,7 +72,9 @@ def _spread_classes(
     for own in with_class:
         if own <= held and len(held) > 1:
             kept = (g for g in own if all(o == {g} or o & held - {g} for o in shared(g)))
-            held.remove(max(kept, key=lambda g: places[g], default=max(own, key=places.get)))
+            held.remove(
+                max(kept, key=lambda g: places[g], default=max(own, key=lambda g: places[g]))
+            )
     for own in reversed(with_class):
         if len(own) > 1 and not own & held and len(held) < most:
             free = [g for g in own if all(o - held - {g} for o in shared(g))]

@@ -56,7 +56,7 @@ def make_document(images: Sequence[Labelled], classes: Sequence[str], source: st
     for i, one in enumerate(images, 1):
         for box in one.boxes:
             x, y, width, height = box.xywh
-            note = {"id": len(notes) + 1, "image_id": i, "category_id": box.label}
+            note: dict = {"id": len(notes) + 1, "image_id": i, "category_id": box.label}
             note |= {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}
             notes.append(note | ({"ignore": 1} if box.ignore else {}))
     return Document(content, root, source)
