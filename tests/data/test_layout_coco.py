@@ -75,6 +75,24 @@ def test_a_file_that_can_be_used_is_not_copied(tmp_path, make):
     assert not (tmp_path / "work").exists() and data.notes == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "images", "inside"),
+    [
+        ("labels.json", "data", ""),  # FiftyOne
+        ("annotations/instances_default.json", "images", "sub/"),  # CVAT
+        ("_annotations.coco.json", ".", ""),  # Roboflow
+        ("deep/er/export.json", "else/where", ""),
+    ],
+)
+def test_one_file_alone_is_divided(tmp_path, labels, images, inside):
+    for name in TRUTH:
+        picture(tmp_path / f"data/{images}/{inside}{name}.png")
+    write_coco(tmp_path / "data" / labels, {f"{inside}{name}": b for name, b in TRUTH.items()})
+    data = find_data(tmp_path / "data", tmp_path / "work")
+    assert data.train.image_root == str((tmp_path / "data" / images).resolve())
+    assert_equal({**read(data.train, data), **read(data.val, data)}, TRUTH)
+
+
 def test_the_parent_class_of_roboflow_is_left_out_and_said(tmp_path):
     data = find_data(roboflow(tmp_path / "data"), tmp_path / "work")
     (note,) = data.notes

@@ -41,6 +41,7 @@ def find(folder):
         {"names": {0: "cat", 1: "dog"}, "test": ""},
         {"train": ["images/train"], "val": "./images/val/"},
         {"train": "../images/train", "val": "../images/val"},  # as Roboflow writes it
+        {"path": "images", "train": "train", "val": "val"},
         {"path": "datasets/elsewhere"},  # of another machine
         {"train": "lists/train.txt", "val": None, "validation": "images/val"},
     ],
