@@ -75,6 +75,24 @@ def test_a_file_that_can_be_used_is_not_copied(tmp_path, make):
     assert not (tmp_path / "work").exists() and data.notes == []
 
 
+@pytest.mark.parametrize(
+    ("labels", "images", "inside"),
+    [
+        ("labels.json", "data", ""),  # FiftyOne
+        ("annotations/instances_default.json", "images", "sub/"),  # CVAT
+        ("_annotations.coco.json", ".", ""),  # Roboflow
+        ("deep/er/export.json", "else/where", ""),
+    ],
+)
+def test_one_file_alone_is_divided(tmp_path, labels, images, inside):
+    for name in TRUTH:
+        picture(tmp_path / f"data/{images}/{inside}{name}.png")
+    write_coco(tmp_path / "data" / labels, {f"{inside}{name}": b for name, b in TRUTH.items()})
+    data = find_data(tmp_path / "data", tmp_path / "work")
+    assert data.train.image_root == str((tmp_path / "data" / images).resolve())
+    assert_equal({**read(data.train, data), **read(data.val, data)}, TRUTH)
+
+
 def test_the_parent_class_of_roboflow_is_left_out_and_said(tmp_path):
     data = find_data(roboflow(tmp_path / "data"), tmp_path / "work")
     (note,) = data.notes
@@ -133,6 +151,13 @@ def test_equal_names_in_several_folders_are_told_apart_by_the_split(tmp_path):
         picture(tmp_path / f"data/train_backup/{name}.png")
     with pytest.raises(DatasetError, match=r"are in .* and in .*keep one"):
         find_data(tmp_path / "data", tmp_path / "work")
+
+
+def test_a_split_may_use_the_image_folder_of_another(tmp_path):
+    folder = coco(tmp_path / "data")
+    (folder / "val2017").rename(tmp_path / "elsewhere")
+    data = find_data(folder, tmp_path / "work")
+    assert data.val.image_root.endswith("train2017")
 
 
 def test_splits_with_different_classes_get_the_same(tmp_path):

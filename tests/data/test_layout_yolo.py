@@ -41,6 +41,7 @@ def find(folder):
         {"names": {0: "cat", 1: "dog"}, "test": ""},
         {"train": ["images/train"], "val": "./images/val/"},
         {"train": "../images/train", "val": "../images/val"},  # as Roboflow writes it
+        {"path": "images", "train": "train", "val": "val"},
         {"path": "datasets/elsewhere"},  # of another machine
         {"train": "lists/train.txt", "val": None, "validation": "images/val"},
     ],
@@ -133,6 +134,8 @@ def test_lines_that_are_no_boxes_are_refused_with_their_place(yolo, line, messag
         ({"val": "images/missing"}, "names images/missing as its val split, which does not exist"),
         ({"train": "images/missing"}, "as its train split"),
         ({"names": []}, "names no class"),
+        ({"kpt_shape": 17}, "kpt_shape must be"),
+        ({"train": None, "val": None, "test": "images/missing"}, "names no images"),
         ({"names": {1: "cat", 2: "dog"}}, "number the classes from 0 to 1"),
         ({"val": "images/empty"}, "validation split images/empty .* has no image"),
         ({"val": "images/unlabelled"}, "validation split .* has no box"),
@@ -153,6 +156,20 @@ def test_a_missing_test_split_and_broken_images_are_noted(yolo):
     assert data.test is None and "2" not in read(data.train, data)
     assert any("images/missing, which does not exist" in note for note in data.notes)
     assert any("1 file cannot be opened as an image" in note for note in data.notes)
+
+
+def test_a_folder_may_have_images_for_validation_alone(yolo):
+    describe(yolo, train=None)
+    data = find(yolo)
+    assert data.train is None and "no training split" in data.notes[-1]
+    assert_equal(read(data.val, data), TRUTH)
+
+
+def test_labels_in_another_encoding_are_refused(yolo):
+    describe(yolo)
+    (yolo / "labels/train/0.txt").write_bytes(b"0 0.5 0.5 0.1 0.1 \xff")
+    with pytest.raises(DatasetError, match=r"0.txt is not text in UTF-8"):
+        find(yolo)
 
 
 def test_label_files_without_data_yaml_ask_for_one(yolo):

@@ -1,4 +1,4 @@
-"""Data in COCO's format: reading and checking it, the mapper, and the resumable loader."""
+"""Data in COCO's format: finding, reading and checking it, the mapper, and the resumable loader."""
 
 from ..errors import DatasetError
 from ..renamed import explain_old_names

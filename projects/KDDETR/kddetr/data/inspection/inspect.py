@@ -37,7 +37,7 @@ def inspect_data(
         DatasetError: an annotation file cannot be read.
     """
     splits = {"train": data.train, "val": data.val, "test": data.test}
-    labels = [read_labels(name, split)[0] for name, split in splits.items() if split]
+    labels = [read_labels(name, split) for name, split in splits.items() if split]
     files = [file for one in labels for file in one.files]
     seen = spread(files, max_images)
     pixels = read_pixels(seen, workers)

@@ -52,30 +52,27 @@ class Labels:
         short, long = self.sizes.min(axis=1), self.sizes.max(axis=1)
         return np.minimum(min_size / short, max_size / long)
 
-    def show(self, index: int, odd: np.ndarray | None = None, caption: str = "") -> OddImage:
+    def show(self, index: int, odd: np.ndarray | None = None) -> OddImage:
         """An image with its boxes.
 
         Args:
             index: of the image.
             odd: (N,) bool, the boxes of the split that are odd; None: none.
-            caption: see :class:`OddImage`.
         """
         own = self.image == index
         marked = np.zeros(own.sum(), dtype=bool) if odd is None else odd[own]
         file = self.files[index]
-        return OddImage(file, self.split, self.boxes[own], self.label[own], marked, caption)
+        return OddImage(file, self.split, self.boxes[own], self.label[own], marked)
 
 
-def read_labels(name: str, split: Split) -> tuple[Labels, int]:
-    """Read a split, and the number of its classes.
+def read_labels(name: str, split: Split) -> Labels:
+    """Read a split.
 
     Raises:
         DatasetError: the file cannot be read.
     """
     document = read_coco_json(split.json_file)
-    records, classes, _ = coco_records(
-        document, json_file=split.json_file, image_root=split.image_root
-    )
+    records, *_ = coco_records(document, json_file=split.json_file, image_root=split.image_root)
     rows = [
         (i, note["category_id"], *note["bbox"], note["iscrowd"])
         for i, record in enumerate(records)
@@ -89,7 +86,7 @@ def read_labels(name: str, split: Split) -> tuple[Labels, int]:
             except DatasetError:  # reported with the pixels
                 record["width"] = record["height"] = float("nan")
     sizes = [(record["width"], record["height"]) for record in records]
-    labels = Labels(
+    return Labels(
         name,
         [record["file_name"] for record in records],
         records,
@@ -100,4 +97,3 @@ def read_labels(name: str, split: Split) -> tuple[Labels, int]:
         np.array(sizes, dtype=np.float64).reshape(-1, 2),
         split.json_file,
     )
-    return labels, len(classes)

@@ -29,8 +29,8 @@ def class_findings(labels: Sequence[Labels], names: Sequence[str]) -> list[Findi
                 Finding(
                     "classes without boxes",
                     "warning",
-                    f"{_listed(untrained, names)} no box: the detector has outputs for them that "
-                    "learn nothing; remove them from the classes, or label some.",
+                    f"{_listed(untrained, names)} no box: the detector's outputs for what is not "
+                    "in the data learn nothing; remove such classes, or label some.",
                     count=int(untrained.sum()),
                 )
             )
@@ -40,8 +40,8 @@ def class_findings(labels: Sequence[Labels], names: Sequence[str]) -> list[Findi
                 Finding(
                     "rare classes",
                     "warning",
-                    f"{_listed(few, names)} fewer than {FEW} training boxes: they will hardly be "
-                    "learned; label more of them.",
+                    f"{_listed(few, names)} fewer than {FEW} training boxes, too little to learn "
+                    "them well; label more.",
                     _examples(labels, "train", few),
                     int(few.sum()),
                 )
@@ -54,8 +54,8 @@ def class_findings(labels: Sequence[Labels], names: Sequence[str]) -> list[Findi
                 Finding(
                     "classes not in val",
                     "warning",
-                    f"{_listed(unmeasured, names)} no box in the validation split: their AP is not "
-                    "measured, and the mean is over the others.",
+                    f"{_listed(unmeasured, names)} no box in the validation split, so that "
+                    "AP is the mean over the other classes.",
                     count=int(unmeasured.sum()),
                 )
             )
@@ -67,7 +67,7 @@ def _only_in_val(labels: Sequence[Labels], only: np.ndarray, names: Sequence[str
         return []
     sentence = (
         f"{_listed(only, names)} boxes in the validation split and none in the training split: "
-        "their AP stays near 0 and lowers the mean; move some of their images to training."
+        "AP stays near 0 there and lowers the mean; move some of these images to training."
     )
     shown = _examples(labels, "val", only)
     return [Finding("classes only in val", "warning", sentence, shown, int(only.sum()))]

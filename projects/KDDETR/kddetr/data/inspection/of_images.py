@@ -35,7 +35,7 @@ def _broken(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
         return []
     what = "1 image cannot" if len(bad) == 1 else f"{len(bad)} images cannot"
     first = pixels[bad[0][0].files[bad[0][1]]].error
-    images = tuple(one.show(i, caption=pixels[one.files[i]].error) for one, i in bad[:SHOWN])
+    images = tuple(one.show(i) for one, i in bad[:SHOWN])
     sentence = f"{what} be read, and training would stop there: {first}"
     return [Finding("broken images", "error", sentence, images, len(bad))]
 
@@ -78,8 +78,11 @@ def _copies(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
             split_of.setdefault(file, set()).add(one.split)
     across, within = [], []
     for group in equal_files(place, pixels):
-        several = len(set().union(*(split_of[file] for file in group))) > 1
-        (across if several else within).append(group)
+        split = {min(split_of[file]): file for file in reversed(group)}  # the first of each split
+        if len(split) > 1:
+            across.append(sorted(split.values(), key=group.index))
+        else:
+            within.append(group)
     across += [[file] for file, own in split_of.items() if len(own) > 1]
     findings = []
     if across:
@@ -127,9 +130,8 @@ def _empty(labels: Sequence[Labels]) -> list[Finding]:
         return []
     most = len(empty) > 0.5 * total
     sentence = (
-        f"{len(empty)} of {total} images have no object"
-        + ("; are they labelled? " if most else ": ")
-        + "They are trained on as background, which is right only where they were looked at."
+        f"{len(empty)} of {total} images have no object: they are trained on as background, which "
+        f"is right only where somebody has looked at them{'; are they labelled?' if most else '.'}"
     )
     images = tuple(one.show(i) for one, i in empty[:SHOWN])
     return [Finding("empty images", "warning" if most else "note", sentence, images, len(empty))]

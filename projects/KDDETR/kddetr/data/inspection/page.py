@@ -37,11 +37,9 @@ def write_data_page(report: DataReport, file: str | os.PathLike) -> Path:
         for i, name in enumerate(names)
     ]
     classes.sort(key=lambda row: [-count for count, _ in row[1]])
-    first = report.data.train or report.data.val or report.data.test
     page = _environment().get_template("page.html.jinja")
     text = page.render(
         report=report,
-        folder=os.path.dirname(first.json_file) if first else "",
         splits=report.counts,
         split_names=split_names,
         classes=classes,
@@ -129,25 +127,35 @@ class _Pictures:
     def draw(self, image: OddImage) -> dict:
         """What the template needs of an image."""
         data, width, height = self._read(image.file)
-        picture = {"data": data, "split": image.split, "caption": image.caption}
+        picture = {"data": data, "split": image.split}
         picture |= {"name": os.path.basename(image.file), "file": image.file}
         if not data:
             return picture
-        edge = _frame(image, width, height)
-        unit = max(edge[2], edge[3]) / 100  # 1 % of the picture
-        order = np.argsort(image.odd, kind="stable")  # odd boxes are drawn over the others
-        labelled = set(order[-MOST_LABELS:].tolist())
-        boxes = [
-            {
-                "box": [round(float(v), 2) for v in image.boxes[i]],
-                "odd": bool(image.odd[i]),
-                "name": self._names[image.labels[i]] if i in labelled else "",
-            }
-            for i in order.tolist()
-        ]
+        frame = _frame(image, width, height)
+        unit = max(frame[2:]) / 100  # 1 % of the picture
+        order = np.argsort(image.odd, kind="stable").tolist()  # odd boxes are drawn over the others
+        # Where some boxes are odd, only these are named; otherwise as many as can be read.
+        named = [i for i in order if image.odd[i] or not image.odd.any()][-MOST_LABELS:]
+        boxes = []
+        for i in order:
+            x, y, w, h = image.boxes[i].tolist()
+            if image.odd[i]:  # is seen even where it has no area
+                more_w, more_h = max(0, 3 * unit - w), max(0, 3 * unit - h)
+                x, y, w, h = x - more_w / 2, y - more_h / 2, w + more_w, h + more_h
+            right = x > frame[0] + 0.7 * frame[2]
+            boxes.append(
+                {
+                    "box": [round(value, 2) for value in (x, y, w, h)],
+                    "odd": bool(image.odd[i]),
+                    "name": self._names[image.labels[i]] if i in named else "",
+                    "text_x": round(x + w if right else x, 2),
+                    "text_y": round(max(y - unit, frame[1] + 5.5 * unit), 2),
+                    "anchor": "end" if right else "start",
+                }
+            )
         return picture | {
             "width": width, "height": height, "unit": unit, "boxes": boxes,
-            "frame": " ".join(f"{value:.1f}" for value in edge),
+            "frame": " ".join(f"{value:.1f}" for value in frame),
             "small": max(width, height) < THUMBNAIL / 2,
         }  # fmt: skip
 

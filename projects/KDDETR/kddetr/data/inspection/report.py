@@ -20,7 +20,6 @@ class OddImage:
         boxes: (N, 4) x, y, width and height in pixels of the upright image.
         labels: (N,) index of the class of each box.
         odd: (N,) bool: the boxes that a finding is about.
-        caption: what is odd about the image, in a few words; "" where the finding says it.
     """
 
     file: str
@@ -28,7 +27,6 @@ class OddImage:
     boxes: np.ndarray
     labels: np.ndarray
     odd: np.ndarray
-    caption: str = ""
 
 
 @dataclass(frozen=True)

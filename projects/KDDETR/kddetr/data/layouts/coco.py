@@ -21,6 +21,8 @@ from .tree import Tree, split_named
 # The words of files of COCO that are about other tasks than boxes, or have no labels.
 _OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
+_OTHER_SPLIT = 2  # rank of a folder that is named like another split
+
 
 def coco_files(tree: Tree) -> list[Path]:
     """The files of a folder that seem to be detection data in COCO's format."""
@@ -77,7 +79,7 @@ def _drop_parent_class(found: Found) -> None:
     """Leave out the class that Roboflow adds: id 0, no box, and the parent of all other classes."""
     listed = [document.content["categories"] for document in found.documents.values()]
     entries = [one for categories in listed for one in categories if isinstance(one, dict)]
-    parents = {one.get("supercategory") for one in entries if one.get("id") != 0}
+    parents = {str(one.get("supercategory")) for one in entries if one.get("id") != 0}
     first = [one for one in entries if one.get("id") == 0]
     if len(parents) != 1 or not first:
         return
@@ -143,8 +145,9 @@ def _place_images(
     roots = _roots(names[0], tree, json_file.parent)
     files = {str(file) for file in tree.files}
     whole = [r for r in roots if all(os.path.normpath(f"{r}/{name}") in files for name in names)]
-    if whole:
-        ranked = sorted((_rank(root, split, tree, json_file), root) for root in whole)
+    ranked = sorted((_rank(root, split, tree, json_file), root) for root in whole)
+    # The folder of another split may hold files of the same names, while an own one is missing.
+    if ranked and (ranked[0][0][0] < _OTHER_SPLIT or not _in_own_folder(names, split, tree)):
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise DatasetError(
                 f"The images of {json_file} are in {ranked[0][1]} and in {ranked[1][1]}: keep one "
@@ -182,7 +185,14 @@ def _rank(root: str, split: str, tree: Tree, json_file: Path) -> tuple[int, int]
     if path.is_relative_to(tree.root):
         named = split_named(tree.relative(path) / "_")
     steps = os.path.relpath(path, json_file.parent).split(os.sep)
-    return (0 if named == split else 1 if named is None else 2), len([s for s in steps if s != "."])
+    likely = 0 if named == split else 1 if named is None else _OTHER_SPLIT
+    return likely, len([step for step in steps if step != "."])
+
+
+def _in_own_folder(names: Sequence[str], split: str, tree: Tree) -> bool:
+    """Whether a folder that is named like a split has some of the files."""
+    files = (file for name in names for file in tree.by_name.get(PurePath(name).name, ()))
+    return any(split_named(tree.relative(file.parent) / "_") == split for file in files)
 
 
 def _closest(name: str, split: str, tree: Tree) -> Path | None:

@@ -68,7 +68,7 @@ def find_data(
     first = next(document for document in splits.values() if document)
     classes = coco_records(first.content, json_file=first.source, image_root="")[1]
     written = {split: d and _split(d, work / f"{split}.json") for split, d in splits.items()}
-    return DataFolder(found.layout, **written, classes=classes, notes=found.notes)
+    return DataFolder(found.layout, **written, classes=classes, notes=found.notes, folder=str(path))
 
 
 def _read(path: Path, work: Path) -> Found:

@@ -29,6 +29,7 @@ class DataFolder:
         test: None where the folder has none, or one without boxes.
         classes: the class names, in the order of the numbers that training gives them.
         notes: a sentence about each decision that was made.
+        folder: the folder itself, or the file that was named instead, as an absolute path.
     """
 
     layout: str
@@ -37,6 +38,7 @@ class DataFolder:
     test: Split | None
     classes: list[str]
     notes: list[str]
+    folder: str = ""
 
 
 @dataclass

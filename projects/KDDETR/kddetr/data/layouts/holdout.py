@@ -47,15 +47,18 @@ def hold_out(train: Document, share: float, seed: int) -> tuple[Document, Docume
     }
     if len(held) == len(places):
         held.remove(max(places, key=lambda group: places[group]))
-    _spread_classes(train.content, groups, places, held)
+    _spread_classes(train.content, groups, places, held, max(1, round(1.5 * share * len(places))))
     sides = [group in held for group in groups]
-    return tuple(_part(train, sides, wanted) for wanted in (False, True))
+    return _part(train, sides, False), _part(train, sides, True)
 
 
-def _spread_classes(content: dict, groups: Sequence[str], places: dict, held: set) -> None:
-    """Move pictures so that every class is trained on, and validated on if it has two pictures.
+def _spread_classes(
+    content: dict, groups: Sequence[str], places: dict, held: set, most: int
+) -> None:
+    """Move pictures so that every class is trained on, and as many as possible are validated on.
 
-    Rare classes come first. A picture only moves where that takes no class from its old side.
+    A picture moves to validation, frequent classes first, only where that takes no class from
+    training, and while fewer than ``most`` pictures are there.
     """
     group_of = {image["id"]: group for image, group in zip(content["images"], groups)}
     owners: dict = {}
@@ -67,16 +70,15 @@ def _spread_classes(content: dict, groups: Sequence[str], places: dict, held: se
         return [own for own in with_class if group in own]
 
     for own in with_class:
-        nearest = sorted(own, key=lambda group: places[group])
-        if len(own) == 1:
-            if own <= held and len(held) > 1:
-                held -= own
-        elif not own & held:
-            free = (g for g in nearest if all(o - held - {g} for o in shared(g)))
-            held |= set(list(free)[:1])
-        elif own <= held:
-            free = (g for g in nearest[::-1] if all(o & held - {g} for o in shared(g) if o != {g}))
-            held -= set(list(free)[:1])
+        if own <= held and len(held) > 1:
+            kept = (g for g in own if all(o == {g} or o & held - {g} for o in shared(g)))
+            held.remove(
+                max(kept, key=lambda g: places[g], default=max(own, key=lambda g: places[g]))
+            )
+    for own in reversed(with_class):
+        if len(own) > 1 and not own & held and len(held) < most:
+            free = [g for g in own if all(o - held - {g} for o in shared(g))]
+            held |= set(sorted(free, key=lambda g: places[g])[:1])
 
 
 def _groups(images: Sequence[dict], image_root: str) -> list[str]:

@@ -56,7 +56,7 @@ def make_document(images: Sequence[Labelled], classes: Sequence[str], source: st
     for i, one in enumerate(images, 1):
         for box in one.boxes:
             x, y, width, height = box.xywh
-            note = {"id": len(notes) + 1, "image_id": i, "category_id": box.label}
+            note: dict = {"id": len(notes) + 1, "image_id": i, "category_id": box.label}
             note |= {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}
             notes.append(note | ({"ignore": 1} if box.ignore else {}))
     return Document(content, root, source)
@@ -78,6 +78,20 @@ def sized(files: Iterable[Path], notes: list[str]) -> dict[Path, tuple[int, int]
             f"{'is' if len(broken) == 1 else 'are'} left out: {some(broken)}."
         )
     return sizes
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without spaces around them.
+
+    Raises:
+        DatasetError: it is not text in UTF-8.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not text in UTF-8 ({error}): save it in this encoding."
+        ) from error
 
 
 def count(number: int, noun: str) -> str:

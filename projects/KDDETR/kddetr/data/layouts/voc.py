@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 from ...errors import DatasetError
 from ..images import check_size
 from .found import Found
-from .made import Box, Labelled, count, make_document, sized, some
+from .made import Box, Labelled, count, make_document, read_lines, sized, some
 from .tree import Tree, split_named
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -157,10 +157,9 @@ def _splits(tree: Tree, files: list[_File], notes: list[str]) -> dict[str, list[
     by_id = {_identity(file.path): file for file in files}
     splits, missing = {}, []
     for stem, path in lists.items():
-        ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
         split = "train" if stem in ("trainval", "default") else stem
         members = splits.setdefault(split, [])
-        for name in filter(None, ids):
+        for name in filter(None, read_lines(path)):
             file = by_id.get(name) or by_id.get(os.path.splitext(name)[0])
             (missing if file is None else members).append(file or Path(name))
     if missing:

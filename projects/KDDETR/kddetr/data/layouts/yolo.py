@@ -23,7 +23,7 @@ import yaml
 from ...errors import DatasetError
 from ..folders import files_below, image_suffixes
 from .found import Found
-from .made import Box, Labelled, count, make_document, sized, some
+from .made import Box, Labelled, count, make_document, read_lines, sized, some
 from .tree import Tree
 
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -46,8 +46,7 @@ def read_yolo(path: Path) -> Found:
     description = _parsed(path)
     found = Found("YOLO", {})
     classes = _class_names(description, path)
-    keypoints = description.get("kpt_shape") or [0]
-    numbers_of_pose = 4 + math.prod(keypoints) if all(type(k) is int for k in keypoints) else 4
+    numbers_of_pose = _numbers_of_pose(description, path)
     for split, keys in _KEYS.items():
         value = next((description[key] for key in keys if description.get(key)), None)
         if not value:
@@ -121,6 +120,16 @@ def _class_names(description: dict, path: Path) -> list[str]:
     return [str(name) for name in names]
 
 
+def _numbers_of_pose(description: dict, path: Path) -> int:
+    """How many numbers follow the class in a line with keypoints; 4 where there are none."""
+    shape = description.get("kpt_shape")
+    if shape is None:
+        return 4
+    if not isinstance(shape, list) or not all(type(number) is int for number in shape):
+        raise DatasetError(f"{path}: kpt_shape must be two whole numbers, not {shape!r}.")
+    return 4 + math.prod(shape)
+
+
 def _images_of(
     value: object, path: Path, description: dict, split: str, notes: list[str]
 ) -> list[Path] | None:
@@ -157,9 +166,8 @@ def _place(entry: str, path: Path, description: dict) -> Path | None:
 
 def _listed(listing: Path, root: Path) -> list[Path]:
     """The images that a text file lists, one a line, relative to it or to ``data.yaml``."""
-    lines = [line.strip() for line in listing.read_text(encoding="utf-8").splitlines()]
     files, missing = [], []
-    for line in filter(None, lines):
+    for line in filter(None, read_lines(listing)):
         tries = (listing.parent / line, root / line)
         file = next((file for file in tries if file.is_file()), None)
         (missing if file is None else files).append(file or Path(line))
@@ -178,7 +186,7 @@ def _boxes(
     if not label.is_file():
         return []
     boxes = []
-    for number, line in enumerate(label.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(label), 1):
         if words := line.split():
             try:
                 boxes.append(_box([float(word) for word in words], size, classes, numbers_of_pose))
