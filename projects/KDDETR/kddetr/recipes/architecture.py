@@ -86,9 +86,7 @@ def transformer_node(state: State, settings: Settings, source: str) -> DictConfi
     return L(builder)(backbone=backbone, **options)
 
 
-def _given(
-    settings: Settings, needed: list[str], builder: Callable, source: str
-) -> dict[str, Any]:
+def _given(settings: Settings, needed: list[str], builder: Callable, source: str) -> dict[str, Any]:
     if missing := [name for name in needed if name not in settings]:
         usual = inspect.signature(builder).parameters
         example = " ".join(f"teacher.{name}={usual[name].default:g}" for name in missing)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import atomic_write
 from ..engine.config import train_defaults
-from ..engine.config.calls import located, target_name, walk
+from ..engine.config.calls import located, walk
 from ..engine.config.schema import SECTIONS
 from ..errors import ConfigError
 
@@ -194,9 +194,7 @@ class _Writer:
         ]
         has_comment = any(where in self.comments for where in paths)
         if not has_comment and all(len(lines) == 1 for lines in inside):
-            short = ", ".join(
-                start + lines[0] for start, lines in zip(starts, inside, strict=True)
-            )
+            short = ", ".join(start + lines[0] for start, lines in zip(starts, inside, strict=True))
             if used + len(opening + short + closing) + 1 <= _WIDTH:
                 return [opening + short + closing]
         lines = [opening]
