@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..detectors import dab_detr, deformable_detr, dino
 from ..engine import load_config, resolve_device
+from ..engine.config.calls import located
 from ..engine.config.scaling import BATCH, REFERENCE
 from ..errors import CheckpointError, UsageError
 from .amounts import SHORT, batch_size, iterations, loading_processes, set_image_size
@@ -147,7 +148,7 @@ def _recipe_of(weights: Recognized | None) -> str:
         raise UsageError("Name a detector with --model NAME; --model list shows all.")
     if isinstance(name := weights.model.get("name"), str):
         return name
-    target = weights.model["_target_"]
+    target = located(weights.model["_target_"])
     names = {dab_detr: "dab_detr_r50", dino: "dino_r50"}
     if target is deformable_detr:
         variant = str(weights.model.get("variant", "refine"))
@@ -261,8 +262,8 @@ def _finished(cfg: DictConfig, request: Request, decisions: list[Decision], comm
     known = settled(decisions, draft, final, keys)
     known = [replace(one, why="as given") if one.key in keys else one for one in known]
     about = (
-        f"{_title(request)}\n\nWritten by\n\n    {command}\n\nTo train with changes, edit it and run"
-        "\n\n    python train_net.py --config-file FILE.py"
+        f"{_title(request)}\n\nWritten by\n\n    {command}\n\nTo train with changes, edit it and"
+        " run\n\n    python train_net.py --config-file FILE.py"
     )
     text = config_text(final, about=about, comments={one.key: one.comment for one in known})
     return Plan(final, text, known, final.train.output_dir)

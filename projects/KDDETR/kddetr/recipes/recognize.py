@@ -16,11 +16,19 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ..checkpoint import converted, read_checkpoint, weight_owner, weights_of
+from ..checkpoint import (
+    card_in,
+    converted,
+    detector_in,
+    read_checkpoint,
+    weight_owner,
+    weights_of,
+)
 from ..checkpoint.classes import CLASSES
 from ..checkpoint.coverage import grouped
 from ..checkpoint.files import State
 from ..checkpoint.loading import load_file
+from ..checkpoint.origins import Recipe
 from ..checkpoint.prefixes import without_prefix
 from ..checkpoint.published import origin_of
 from ..checkpoint.settings import overrides as as_overrides
@@ -92,6 +100,10 @@ def recognize(path: str, *, config: str = "", settings: Sequence[str] = ()) -> R
     if config:
         return _checked(replace(found, model=node_of_config(config)), settings)
     data = read_checkpoint(path)
+    card = card_in(data, path)
+    if card is not None and card["model"] is not None:
+        node = OmegaConf.create(detector_in(card, path), flags={"allow_objects": True})
+        return _checked(replace(found, model=node, card=card), settings)
     return _checked(_from_weights(found, data, _parsed(settings)), settings)
 
 
@@ -135,7 +147,7 @@ def _from_weights(
         recipes = recipes_of(published.origin, stated, path)
         chosen = {**recipes[0].settings, **(stated[0] if stated else {}), **settings}
         if len(recipes) > 1 and recipes[0].mark and not settings:
-            choices = [f"{as_overrides(r.settings)} for {r.mark}" for r in recipes]
+            choices = [f"{as_overrides(_special(r, recipes))} for {r.mark}" for r in recipes]
             raise UsageError(
                 f"{path} is {published.origin}, of which there are weights for several settings:"
                 f" add {' or '.join(choices).replace('model.', 'teacher.')}."
@@ -147,6 +159,15 @@ def _from_weights(
         node = transformer_node(state, {**(stated[0] if stated else {}), **settings}, path)
         return replace(found, model=node, notes=[*found.notes, *said])
     raise CheckpointError(_unknown(path, state))
+
+
+def _special(recipe: Recipe, recipes: Sequence[Recipe]) -> dict[str, float]:
+    """The settings of a recipe that are not those of all."""
+    return {
+        name: value
+        for name, value in recipe.settings.items()
+        if any(other.settings.get(name) != value for other in recipes)
+    }
 
 
 def _is_known(state: State) -> bool:

@@ -46,14 +46,12 @@ def write_plan(request: Request, command: str) -> tuple[Plan, str]:
 def _checksum(text: str) -> str:
     """The last line of a config file, by which it is seen whether the file was edited."""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return (
-        f"\n# {digest}: the checksum of the lines above, which may be replaced while it is right.\n"
-    )
+    return f"\n# Checksum of the lines above, which may be replaced while it is right: {digest}\n"
 
 
 def _may_replace(file: Path, text: str) -> bool:
     """Whether a config file is as this program wrote it, and no run has begun with it."""
-    lines = text.rstrip("\n").rpartition("\n# ")[0]
+    lines = text.rstrip("\n").rpartition("\n# Checksum")[0]
     return lines + _checksum(lines) == text and not file.with_name("config.yaml").exists()
 
 

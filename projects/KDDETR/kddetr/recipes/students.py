@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..detectors import model_zoo_detector, zoo_config
 from ..engine import load_config, require_sections
-from ..engine.config.calls import walk
+from ..engine.config.calls import located, walk
 from ..engine.config.scaling import scale_to_batch
 from ..errors import UsageError, did_you_mean
 from ..zoo import zoo_names
@@ -109,7 +109,7 @@ def set_num_classes(node: DictConfig, count: int) -> None:
     """Set the number of classes of a detector's node, in place, wherever it has one; where it
     refers to another one it stays.
     """
-    if node["_target_"] is model_zoo_detector:
+    if located(node["_target_"]) is model_zoo_detector:
         node.num_classes = count
         return
     tree = OmegaConf.to_container(node, resolve=False)

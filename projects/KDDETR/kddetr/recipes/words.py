@@ -6,6 +6,7 @@ from torch import nn
 from ..checkpoint import weight_owner
 from ..checkpoint.backbones import described
 from ..detectors import dab_detr, deformable_detr, dino
+from ..engine.config.calls import located
 
 _FAMILIES = {dab_detr: "DAB-DETR", dino: "DINO", deformable_detr: "Deformable DETR"}
 _VARIANTS = {
@@ -32,9 +33,9 @@ def in_words(node: DictConfig, model: nn.Module) -> str:
     if owner is not model:
         cascade = "Cascade" in type(getattr(owner, "roi_heads", None)).__name__
         kind = "Cascade R-CNN" if cascade else _STOCK.get(kind, kind)
-    elif node["_target_"] in _FAMILIES:
-        kind = _VARIANTS.get(str(node.get("variant")), _FAMILIES[node["_target_"]])
-        if node["_target_"] is deformable_detr and "variant" not in node:
+    elif (builder := located(node["_target_"])) in _FAMILIES:
+        kind = _VARIANTS.get(str(node.get("variant")), _FAMILIES[builder])
+        if builder is deformable_detr and "variant" not in node:
             kind = _VARIANTS["refine"]  # the default
     network = described(model.state_dict()).removeprefix("a ")
     if network in ("backbone of another kind", "") and (part := getattr(model, "backbone", None)):
