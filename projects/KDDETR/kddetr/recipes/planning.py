@@ -134,10 +134,13 @@ def _detector(
         decisions.append(_about_size(short, why_short))
         for loader in (cfg.dataloader.train, cfg.dataloader.test):
             loader.num_workers = min(loader.num_workers, loading_processes())
-        _set_length(cfg, given(request, _LENGTH), images.trained)
+        length = given(request, _LENGTH) or iterations(cfg.train.max_iter, images.trained)
+        _set_length(cfg, length, periods=True)
         OmegaConf.update(cfg, REFERENCE, batch)
     else:
         why_batch = "as the config file says"
+        if length := given(request, _LENGTH):
+            _set_length(cfg, length, periods=False)
     decisions += _about_schedule(cfg, images, batch, why_batch, published)
     return cfg, decisions
 
@@ -203,13 +206,22 @@ def given(request: Request, key: str) -> Any:
     return None
 
 
-def _set_length(cfg: DictConfig, length: int | None, images: int) -> None:
-    """Set the number of iterations and all periods, in place."""
-    train = cfg.train
-    train.max_iter = length or iterations(train.max_iter, images)
-    train.eval_period = train.checkpointer.period = max(1, train.max_iter // _EVALUATIONS)
+def _set_length(cfg: DictConfig, length: int, periods: bool) -> None:
+    """Set the number of iterations, in place, and fit the warm-up and the periods to it.
+
+    Args:
+        cfg: the config.
+        length: iterations.
+        periods: whether the run is evaluated and saved ten times; otherwise as often as before.
+    """
+    train, before = cfg.train, cfg.train.max_iter
+    train.max_iter = length
+    for group, key in ((train, "eval_period"), (train.checkpointer, "period")):
+        period = max(1, length // _EVALUATIONS if periods else round(group[key] * length / before))
+        group[key] = period if periods or group[key] else 0
     if warmup := cfg.lr_multiplier.get("warmup_iters"):
-        cfg.lr_multiplier.warmup_iters = min(warmup, train.max_iter // 10)
+        most = length // 10 if periods else round(warmup * length / before)
+        cfg.lr_multiplier.warmup_iters = min(warmup, most)
     train.batch_scaling.note = ""
 
 
