@@ -60,6 +60,11 @@ MAY_IMPORT = {
     "export": {*BASE, "detectors"},
     "prediction": {*BASE, "checkpoint", "data", "engine", "visualization"},
     "quickstart": {*BASE, "data"},
+    "recipes": {
+        *BASE,
+        *("checkpoint", "data", "detectors", "distiller", "engine", "losses", "points"),
+        *("teachers", "zoo"),
+    },
     "visualization": BASE,
 }
 # Folders inside of a room that may import only some of its other modules.

@@ -14,6 +14,7 @@ from kddetr.data import DatasetError
 from kddetr.detectors import RegionDetector
 from kddetr.engine import ConfigError, build, check_model, train_defaults
 from kddetr.errors import UsageError
+from kddetr.points import SpecificSampler
 from kddetr.structures import QueryableDetector
 from kddetr.teachers import CachedEncoder, Vocabulary, class_names
 from tests.stock_models import tiny_faster_rcnn
@@ -50,6 +51,31 @@ def test_predictions_are_those_of_the_wanted_classes_in_their_order():
     assert torch.equal(found.boxes, expected.boxes) and found.class_boxes is None
     assert torch.equal(queries.boxes, expected_queries.boxes)
     assert torch.equal(queries.content, expected_queries.content)
+
+
+def test_a_class_that_the_teacher_lacks_is_not_taught():
+    """It gets no gradient of the distillation, and the others are taught as without it."""
+    batch = tiny_batch(SIZES, boxes=(None, None))
+    names, gradients = ["fish", "unicorn", "cat"], {}
+    weights = tiny_detector("dino", seed=1, num_classes=3).state_dict()
+    for wanted in (names, ["fish", "cat"]):
+        teacher = Vocabulary(detector=teacher_of(), classes=KNOWN, wanted=wanted, partial=True)
+        student, rows = tiny_detector("dino", num_classes=len(wanted)), [*map(names.index, wanted)]
+        student.load_state_dict(
+            {k: v[rows] if "class_head" in k or "label" in k else v for k, v in weights.items()}
+        )
+        losses = tiny_distiller(student, teacher, sampler=SpecificSampler())(batch)
+        torch.stack([v for k, v in losses.items() if k.startswith("kd")]).sum().backward()
+        gradients[len(wanted)] = student.decoder.class_heads[-1].weight.grad
+    found, expected = gradients[3], gradients[2]
+    assert not found[1].any() and found[0].any()
+    torch.testing.assert_close(found[[0, 2]], expected)
+
+
+def test_a_teacher_without_any_of_the_classes_is_refused():
+    for partial, wanted in ((False, ["fish", "unicorn"]), (True, ["unicorn"])):
+        with pytest.raises(UsageError, match="no class 'unicorn'"):
+            Vocabulary(detector=teacher_of(), classes=KNOWN, wanted=wanted, partial=partial)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])

@@ -27,10 +27,11 @@ __all__ = [
     "Predictor",
     "Queries",
     "QueryableDetector",
+    "distill",
 ]
 
 # Imported when it is first asked for, because it needs all that a training needs.
-_LATER = {"Predictor": "prediction"}
+_LATER = {"Predictor": "prediction", "distill": "recipes"}
 
 
 def __getattr__(name: str) -> Any:

@@ -204,6 +204,8 @@ class KDDETR(nn.Module):
     ) -> tuple[Predictions, Predictions, Queries]:
         """The student's and the teacher's predictions at the same points, and these points.
 
+        Both are for the classes that the teacher knows.
+
         Args:
             inputs: the images.
             memory: the student's memory of the same images.
@@ -221,6 +223,7 @@ class KDDETR(nn.Module):
         converted = self.student.convert_queries(memory, asked)
         student = EncodedDetector(self.student, memory, inputs)
         predictions = student.decode(converted, layers=compared_layers(self.loss)[0])
+        predictions = predictions.with_classes(answers.classes)
         return replace(predictions, encoded=student), answers, points
 
     @torch.no_grad()

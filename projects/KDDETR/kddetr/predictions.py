@@ -32,6 +32,8 @@ class Predictions:
         answered: (L, B, N) whether a query counts in a loss; None: all do, as of every live
             detector. A recorded teacher has queries that do not where an image has fewer answers
             than others.
+        classes: (k,) indices of the classes that the k <= K columns of ``logits`` are for, where a
+            teacher does not know all of the student's; None: there is a column for every class.
         encoded: the :class:`~kddetr.structures.EncodedDetector` that predicts, with the images, for
             losses that need more than predictions; the distiller sets it, elsewhere it is None,
             also of predictions about chosen images.
@@ -42,6 +44,7 @@ class Predictions:
     class_boxes: Tensor | None = None
     layers: tuple[int, ...] | None = None
     answered: Tensor | None = None
+    classes: Tensor | None = None
     encoded: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -138,6 +141,21 @@ class Predictions:
         index = classes.expand(self.logits.shape[:3])[..., None, None].expand(-1, -1, -1, 1, 4)
         boxes = self.class_boxes.gather(3, index)[:, :, :, 0]
         return replace(self, boxes=boxes)
+
+    def with_classes(self, classes: Tensor | None) -> "Predictions":
+        """The predictions for some classes only, to be compared with a teacher that knows these.
+
+        Args:
+            classes: (k,) indices in [0, K); None: all, the same predictions.
+        """
+        if classes is None:
+            return self
+        logits = self.logits.index_select(-1, classes)
+        if self.class_boxes is None:
+            return replace(self, logits=logits, classes=classes)
+        boxes = self.class_boxes.index_select(-2, classes)
+        chosen = replace(self, logits=logits, class_boxes=boxes, classes=classes)
+        return chosen.of_classes(logits.argmax(-1))
 
     def _map(self, function: Callable[..., Tensor]) -> "Predictions":
         tensors = {n: t for n in TENSORS if (t := getattr(self, n)) is not None}

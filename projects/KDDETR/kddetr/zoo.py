@@ -1,7 +1,10 @@
 """Detectron2's model zoo, for a config that is in it."""
 
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+
+import detectron2
 
 from .errors import UsageError, did_you_mean
 
@@ -24,12 +27,7 @@ def zoo_with(name: str) -> ModuleType:
         raise UsageError(
             f"Detectron2's model zoo cannot be imported ({error}): pip install 'setuptools<81'."
         ) from error
-    folder = Path(model_zoo.__file__).parent / "configs"
-    known = sorted(
-        file.relative_to(folder).as_posix()
-        for file in folder.rglob("*.*")
-        if file.suffix in (".py", ".yaml")
-    )
+    known = zoo_names()
     if name in known:
         return model_zoo
     other = "this installation came without its configs."
@@ -37,3 +35,16 @@ def zoo_with(name: str) -> ModuleType:
         other = f"its {len(known)} names are like {known[len(known) // 2]}."
     hint = did_you_mean(name, known, otherwise=other, count=3)
     raise UsageError(f"Detectron2's model zoo has no config {name!r}; {hint}")
+
+
+@cache
+def zoo_names() -> tuple[str, ...]:
+    """The names of all configs in the model zoo, sorted; empty where the installation has none."""
+    folder = Path(detectron2.__file__).parent / "model_zoo" / "configs"
+    return tuple(
+        sorted(
+            file.relative_to(folder).as_posix()
+            for file in folder.rglob("*.*")
+            if file.suffix in (".py", ".yaml")
+        )
+    )

@@ -39,7 +39,8 @@ def advice(path: str | os.PathLike, name: str = "") -> str:
         now = f"is {root}" if root else "is not set, so ./datasets is searched"
         return (
             "Set DETECTRON2_DATASETS to the folder that holds Detectron2's data sets (it "
-            f"{now}); your own data needs no such name: see configs/common/data/custom.py."
+            f"{now}), or, for a folder of your own, use python tools/train.py DATA --model NAME or "
+            "a config such as configs/detectors/custom.py or configs/distill/custom.py."
         )
     meant = similar_file(path)
     if meant:

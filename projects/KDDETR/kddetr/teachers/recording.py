@@ -187,7 +187,13 @@ class DetectorSource:
             queries = self.detector.queries(memory)
             if content_width(self.detector):
                 self._keep_content(queries.content)
-            answers = best_answers(self.detector.decode(memory, queries), queries, **self.kept)
+            predictions = self.detector.decode(memory, queries)
+            if predictions.classes is not None:
+                raise UsageError(
+                    "A teacher that lacks some of the classes (Vocabulary with partial=True) cannot"
+                    " be recorded: record the teacher without it."
+                )
+            answers = best_answers(predictions, queries, **self.kept)
             found |= dict(zip(same, answers, strict=True))
         return [found[i] for i in range(len(inputs))]
 

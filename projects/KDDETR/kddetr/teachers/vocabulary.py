@@ -33,18 +33,29 @@ class Vocabulary(TeacherWrapper):
         classes: all classes of the detector, in the order of its logits. Where the student's data
             spells a class differently, give a list with the student's spelling here.
         wanted: the classes of the student.
+        partial: accept wanted classes that the detector does not have. Its predictions are then for
+            the others alone, see :attr:`~kddetr.structures.Predictions.classes`: a student learns
+            the missing classes from labels, and is not told that their objects are background.
 
     Attributes:
         classes, wanted: the names, as lists.
 
     Raises:
-        UsageError: the detector does not have a wanted class, a class is listed twice, a list is
-            empty, ``classes`` has another length than the detector's list or another order than
-            in the detector's file, or a string is neither a data set nor a file.
+        UsageError: the detector does not have a wanted class, or with ``partial`` none of them, a
+            class is listed twice, a list is empty, ``classes`` has another length than the
+            detector's list or another order than in the detector's file, or a string is neither a
+            data set nor a file.
         DatasetError: the data set or the file cannot be read.
     """
 
-    def __init__(self, *, detector: QueryableDetector, classes: Classes, wanted: Classes) -> None:
+    def __init__(
+        self,
+        *,
+        detector: QueryableDetector,
+        classes: Classes,
+        wanted: Classes,
+        partial: bool = False,
+    ) -> None:
         super().__init__(detector)
         self.classes = _distinct("classes", classes)
         self.wanted = _distinct("wanted", wanted)
@@ -56,14 +67,19 @@ class Vocabulary(TeacherWrapper):
             )
         self._check_order(detector)
         order = {name: i for i, name in enumerate(self.classes)}
-        if missing := [name for name in self.wanted if name not in order]:
+        missing = [name for name in self.wanted if name not in order]
+        if missing and not (partial and len(missing) < len(self.wanted)):
             raise UsageError(
                 f"The {type(detector).__name__} has no class {_missing(missing, self.classes)}; its"
                 f" classes are {listed(self.classes)}: spell the same class alike in both lists,"
-                " and leave out of wanted what the detector cannot detect."
+                " and leave out of wanted what the detector cannot detect, or set partial=True to"
+                " learn it from labels alone."
             )
-        rows = torch.tensor([order[name] for name in self.wanted])
-        self.register_buffer("rows", rows, persistent=False)
+        known = [(i, order[name]) for i, name in enumerate(self.wanted) if name in order]
+        places, rows = torch.tensor(known).unbind(1)
+        self.register_buffer("rows", rows.contiguous(), persistent=False)
+        # The places of the known classes among the wanted ones, where these are not all.
+        self.register_buffer("places", places.contiguous() if missing else None, persistent=False)
 
     def _check_order(self, detector: QueryableDetector) -> None:
         """Refuse ``classes`` in which a name has another place than in the detector's file.
@@ -90,18 +106,14 @@ class Vocabulary(TeacherWrapper):
     def decode(
         self, memory: Any, queries: Queries, layers: Sequence[int] | None = None
     ) -> Predictions:
-        """The detector's predictions for the wanted classes, (L, B, N, K).
+        """The detector's predictions for the wanted classes, (L, B, N, K); where it lacks some of
+        them, for the others.
 
         Where the detector predicts a box for every class, the box of a query is that of its most
         likely *wanted* class.
         """
-        answers = super().decode(memory, queries, layers)
-        logits = answers.logits.index_select(-1, self.rows)
-        if answers.class_boxes is None:
-            return replace(answers, logits=logits)
-        boxes = answers.class_boxes.index_select(-2, self.rows)
-        wanted = replace(answers, logits=logits, class_boxes=boxes)
-        return wanted.of_classes(logits.argmax(-1))
+        answers = super().decode(memory, queries, layers).with_classes(self.rows)
+        return replace(answers, classes=self.places)
 
 
 def trained_classes(detector: Any) -> Sequence[str]:

@@ -211,7 +211,11 @@ def _check_argument(node: DictConfig, part: str, path: str, key: str, *, is_last
             f" has no keys yet: set {path}.{part} as a whole."
         )
     known = {str(name) for name in node if name != "_target_"} | (parameters or set())
-    raise ConfigError(
-        f"Unknown key {key}: {path or 'the config'} has no '{part}';"
-        f" {did_you_mean(part, known)} (+{key}=... adds a key on purpose.)"
-    )
+    hint = f"{did_you_mean(part, known)} (+{key}=... adds a key on purpose.)"
+    if part in ("json_file", "image_root") and "names" in known:
+        hint = (
+            "it takes data sets that are registered by name. For files of your own take a config"
+            " such as configs/detectors/custom.py or configs/distill/custom.py, or python"
+            " tools/train.py DATA --model NAME."
+        )
+    raise ConfigError(f"Unknown key {key}: {path or 'the config'} has no '{part}'; {hint}")

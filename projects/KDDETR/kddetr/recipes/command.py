@@ -1,0 +1,75 @@
+"""What ``tools/distill.py`` and ``tools/train.py`` share: flags, and how they run."""
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields
+
+from ..engine import program
+from ..errors import UsageError, exit_on_user_error
+from .decisions import print_decisions
+from .request import Request
+from .running import arguments, config_to_resume, refuse_torchrun, write_plan
+from .students import students
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of both programs."""
+    add = parser.add_argument
+    add("--output", default="", metavar="DIR", help="output folder")
+    add(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="short side of a test image; 0 leaves all images as large as they are",
+    )
+    add("--dry-run", action="store_true", help="write the config and stop")
+    add("--resume", action="store_true", help="continue the run in the output folder")
+    add("--num-gpus", type=int, default=1, metavar="N", help="processes, one for each GPU")
+    add("overrides", nargs="*", metavar="key=value", help="values of the config")
+
+
+def request_of(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> tuple[Request, argparse.Namespace, str]:
+    """The parsed command line: what is asked for, all arguments, and the command itself."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_intermixed_args(argv)
+    for name in ("teacher", "data"):  # what may be left out is followed by overrides
+        value = getattr(args, name, None)
+        if value and "=" in value and not value.startswith((".", "/", "~")):
+            args.overrides.insert(0, value)
+            setattr(args, name, "")
+    if getattr(args, "data", "") == "-":
+        args.data = ""
+    values = {f.name: getattr(args, f.name) for f in fields(Request) if hasattr(args, f.name)}
+    model = getattr(args, "student", None) or getattr(args, "model", "")
+    told = [word for word in argv if word != "--dry-run"]
+    command = shlex.join(["python", f"tools/{parser.prog}", *told])
+    return Request(**values | {"model": model}), args, command
+
+
+def run(request: Request, args: argparse.Namespace, command: str) -> None:
+    """Plan, print and train; an error of the user ends in a sentence and exit code 2."""
+    with exit_on_user_error():
+        if request.model == "list":
+            width = max(map(len, students()))
+            print("\n".join(f"{name:{width}}  {words}" for name, words in students().items()))
+            return
+        refuse_torchrun()
+        flags = ["--num-gpus", str(request.num_gpus)]
+        if args.resume:
+            file, overrides = config_to_resume(request), request.config_overrides
+            print(f"{file} is continued, as it was decided at its start.")
+            flags.append("--resume")
+        else:
+            if request.teacher and not request.model:
+                raise UsageError("Name a student with --student NAME; --student list shows all.")
+            made, file = write_plan(request, command)
+            print_decisions(made.decisions)
+            print(f"\nThe config is {file}", flush=True)
+            overrides = []
+        if args.dry_run:
+            print(f"Train it with: python train_net.py --config-file {shlex.quote(file)}")
+            return
+    program.start(arguments(file, overrides, flags))

@@ -1,0 +1,289 @@
+"""A config for a detector alone, or for a distillation, from what the user asks for."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ..detectors import dab_detr, deformable_detr, dino
+from ..engine import load_config, resolve_device
+from ..engine.config.calls import located
+from ..engine.config.scaling import BATCH, REFERENCE
+from ..errors import CheckpointError, UsageError
+from .amounts import SHORT, batch_size, iterations, loading_processes, set_image_size
+from .decisions import Decision, settled
+from .distilling import add_teacher
+from .recognize import Recognized, recognize, without_memory
+from .request import Request
+from .sources import Images, about_images, find_images, set_images
+from .students import ZOO, is_published, recipe, set_num_classes, students
+from .words import in_words
+from .written import config_text
+
+_EVALUATIONS = 10  # in a run
+_LENGTH = "train.max_iter"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config that is ready to be trained.
+
+    Attributes:
+        cfg: the config, overrides included.
+        text: the same as a Python file.
+        decisions: what was decided, for the table.
+        folder: the output folder.
+    """
+
+    cfg: DictConfig
+    text: str
+    decisions: list[Decision]
+    folder: str
+
+
+def plan(request: Request, command: str) -> Plan:
+    """Decide everything that a request leaves open.
+
+    Args:
+        request: what the user asks for.
+        command: the command line, for the docstring of the config file.
+
+    Raises:
+        UserError: something that the request names cannot be used; the message says what to do.
+    """
+    if request.model:
+        recipe(request.model, what=request.what)  # an unknown name is found before files are read
+    teacher = None
+    if request.teacher:
+        teacher = recognize(
+            request.teacher, config=request.teacher_config, settings=request.teacher_settings
+        )
+    weights = _detector_in(request.weights)
+    images = find_images(request)
+    classes = len(images.classes) or (teacher.num_classes if teacher else 0)
+    cfg, decisions = _detector(request, images, teacher or weights, weights, classes)
+    set_images(cfg.dataloader, images)
+    cfg.train.output_dir = request.folder
+    if teacher is not None:
+        decisions = add_teacher(cfg, request, teacher, images) + decisions
+    decisions += about_images(request, images)
+    decisions.append(
+        Decision("output", "{}", "where the run is saved", "--output DIR", "train.output_dir")
+    )
+    return _finished(cfg, request, decisions, command)
+
+
+def _detector_in(file: str) -> Recognized | None:
+    """The detector in the weights to start from; None where they are a backbone's, or none."""
+    if not file:
+        return None
+    try:
+        return recognize(file)
+    except CheckpointError as error:
+        if "ImageNet backbone" in str(error):
+            return None
+        raise
+
+
+def _detector(
+    request: Request,
+    images: Images,
+    like: Recognized | None,
+    weights: Recognized | None,
+    classes: int,
+) -> tuple[DictConfig, list[Decision]]:
+    """The config of the detector alone, without its images, and what was decided.
+
+    Args:
+        request: what the user asks for.
+        images: of the training.
+        like: a detector whose image size is taken, where its file says it.
+        weights: the detector in the weights to start from.
+        classes: their number.
+    """
+    name = request.model or _recipe_of(weights)
+    published = is_published(name)
+    short, why_short = _short_side(request, like, published)
+    batch, why_batch = _batch(request, images, short)
+    cfg = recipe(name, batch=batch if published else 0, what=request.what)
+    if not published:
+        batch = given(request, BATCH) or cfg.dataloader.train.total_batch_size
+    cfg.dataloader.train.total_batch_size = batch
+    if weights is not None:
+        cfg.model = weights.model
+    if request.weights:
+        cfg.train.init_checkpoint = weights.file if weights else request.weights
+    set_num_classes(cfg.model, classes)
+    model = without_memory(cfg.model)
+    words = f"{name}: {in_words(cfg.model, model)}"
+    decisions = [
+        Decision(
+            request.what,
+            words,
+            students().get(name, "as the file says").rstrip("."),
+            f"--{request.what} NAME",
+            "model.student" if request.teacher else "model",
+        ),
+        _start(request, cfg, weights),
+    ]
+    if published:
+        set_image_size(cfg.dataloader, SHORT if short is None else short)
+        decisions.append(_about_size(short, why_short))
+        for loader in (cfg.dataloader.train, cfg.dataloader.test):
+            loader.num_workers = min(loader.num_workers, loading_processes())
+        length = given(request, _LENGTH) or iterations(cfg.train.max_iter, images.trained)
+        _set_length(cfg, length, periods=True)
+        OmegaConf.update(cfg, REFERENCE, batch)
+    else:
+        why_batch = "as the config file says"
+        if length := given(request, _LENGTH):
+            _set_length(cfg, length, periods=False)
+    decisions += _about_schedule(cfg, images, batch, why_batch, published)
+    return cfg, decisions
+
+
+def _recipe_of(weights: Recognized | None) -> str:
+    """The recipe for a detector that is known by its weights alone."""
+    if weights is None:
+        raise UsageError("Name a detector with --model NAME; --model list shows all.")
+    if isinstance(name := weights.model.get("name"), str):
+        return name
+    target = located(weights.model["_target_"])
+    names = {dab_detr: "dab_detr_r50", dino: "dino_r50"}
+    if target is deformable_detr:
+        variant = str(weights.model.get("variant", "refine"))
+        kinds = {"plain": "deformable_detr_r50", "anchors": "dino_r50"}
+        return kinds.get(variant, f"deformable_detr_{variant}_r50")
+    return names.get(target, ZOO["retinanet_r50"])
+
+
+def _short_side(
+    request: Request, like: Recognized | None, published: bool
+) -> tuple[int | None, str]:
+    """The short side of a test image, None for that of the recipe, and why."""
+    if request.image_size is not None:
+        if not published:
+            raise UsageError(
+                f"--image-size is for the detectors that are known by name, and {request.model} is"
+                " a config file: set the size there."
+            )
+        return request.image_size, "as given"
+    card = (like.card or {}).get("input") if like else None
+    if card and card.get("min_size"):
+        return int(card["min_size"]), f"that of {like.file}, by its card"
+    if card and card.get("augmentations") == []:
+        return 0, f"{like.file} takes images as they are, by its card"
+    return None, "as in the published recipes"
+
+
+def _about_size(short: int | None, why: str) -> Decision:
+    value = (
+        f"short side {SHORT if short is None else short} pixels" if short != 0 else "as they are"
+    )
+    return Decision("image size", value, why, "--image-size PIXELS", "dataloader.train.mapper")
+
+
+def _batch(request: Request, images: Images, short: int | None) -> tuple[int, str]:
+    if batch := given(request, BATCH):
+        return batch, "as given"
+    device = resolve_device(given(request, "train.device") or "auto")
+    labeled, each = images.labeled or images.unlabeled, request.num_gpus
+    batch, why = batch_size(device, each, labeled, short or SHORT)
+    if images.unlabeled and images.labeled and batch < 2 * each:
+        batch, why = 2 * each, "one image with labels and one without for each process"
+    return batch, why
+
+
+def given(request: Request, key: str) -> Any:
+    """The value that an override gives to a key; None where there is none."""
+    for text in reversed(request.config_overrides):
+        name, _, value = text.partition("=")
+        if name.lstrip("+") == key:
+            return yaml.safe_load(value)
+    return None
+
+
+def _set_length(cfg: DictConfig, length: int, periods: bool) -> None:
+    """Set the number of iterations, in place, and fit the warm-up and the periods to it.
+
+    Args:
+        cfg: the config.
+        length: iterations.
+        periods: whether the run is evaluated and saved ten times; otherwise as often as before.
+    """
+    train, before = cfg.train, cfg.train.max_iter
+    train.max_iter = length
+    for group, key in ((train, "eval_period"), (train.checkpointer, "period")):
+        period = max(1, length // _EVALUATIONS if periods else round(group[key] * length / before))
+        group[key] = period if periods or group[key] else 0
+    if warmup := cfg.lr_multiplier.get("warmup_iters"):
+        most = length // 10 if periods else round(warmup * length / before)
+        cfg.lr_multiplier.warmup_iters = min(warmup, most)
+    train.batch_scaling.note = ""
+
+
+def _start(request: Request, cfg: DictConfig, weights: Recognized | None) -> Decision:
+    """What is said about the weights that the training starts from."""
+    file, key = cfg.train.init_checkpoint or "nothing", "train.init_checkpoint"
+    why = "weights of ImageNet for the backbone, all else is random"
+    if weights is not None:
+        why = weights.words
+        if weights.num_classes != _classes(cfg.model):
+            why += "; its class heads are made anew, for other classes"
+    elif request.weights:
+        why = "as given"
+    elif file == "nothing":
+        why = "random weights"
+    value = "{}" if cfg.train.init_checkpoint else file
+    return Decision("starts from", value, why, f"{key}=FILE", key)
+
+
+def _classes(node: DictConfig) -> int:
+    return without_memory(node).num_classes
+
+
+def _about_schedule(
+    cfg: DictConfig, images: Images, batch: int, why_batch: str, published: bool
+) -> list[Decision]:
+    epochs = cfg.train.max_iter * batch / max(1, images.trained)
+    why = "as the config file says"
+    if published:
+        why = (
+            f"{epochs:.0f} epochs of {images.trained} images: the published length times the square"
+            " root of images / COCO's 118,287"
+        )
+    rule = "the recipe's, scaled to the batch" if published else why
+    return [
+        Decision("batch", "{} images", why_batch, f"{BATCH}=N", BATCH),
+        Decision("iterations", "{}", why, f"{_LENGTH}=N", _LENGTH),
+        Decision("learning rate", "{}", rule, "optimizer.lr=X", "optimizer.lr"),
+    ]
+
+
+def _finished(cfg: DictConfig, request: Request, decisions: list[Decision], command: str) -> Plan:
+    """The plan with the overrides of the user, read from a file as a training reads it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "config.py")
+        file.write_text(config_text(cfg), encoding="utf-8")
+        draft = load_config(str(file))
+        final = load_config(str(file), request.config_overrides)
+    keys = {text.partition("=")[0].lstrip("+") for text in request.config_overrides}
+    known = settled(decisions, draft, final, keys)
+    known = [replace(one, why="as given") if one.key in keys else one for one in known]
+    about = (
+        f"{_title(request)}\n\nWritten by\n\n    {command}\n\nTo train with changes, edit it and"
+        " run\n\n    python train_net.py --config-file FILE.py"
+    )
+    text = config_text(final, about=about, comments={one.key: one.comment for one in known})
+    return Plan(final, text, known, final.train.output_dir)
+
+
+def _title(request: Request) -> str:
+    data = request.data or request.unlabeled
+    name = Path(request.model or request.weights).name
+    if request.teacher:
+        return f"{name}, distilled from {request.teacher} on {data}."
+    return f"{name}, trained on {data}."
