@@ -7,6 +7,7 @@ before_you_distil.md has the runs.
 import math
 
 from .measured import Measured
+from .names import known_words, unknown_words
 
 # Of the gradient ratio before the training. The runs of docs/evidence.md whose distillation helped
 # began at 0.28 (Faster R-CNN) and 1.7 (DAB-DETR), and had medians from 0.36 to 1.1 in training.
@@ -31,26 +32,28 @@ def refusals(m: Measured) -> list[str]:
     names = m.vocabularies
     if names is not None and names.teacher and names.data and not names.known:
         found.append(
-            f"The teacher knows none of the {len(names.data)} classes of the data"
-            f"{_hints(m)}: name a teacher of these classes, or give model.teacher a Vocabulary"
-            " whose classes are the teacher's in the spelling of the data."
+            f"The teacher knows none of the {len(names.data)} classes of the data:"
+            f" {unknown_words(names)}; name a teacher of these classes, or give model.teacher a"
+            " Vocabulary whose classes are the teacher's in the spelling of the data."
         )
+    elif m.unbuildable:
+        found.append(m.unbuildable)
     if m.steps.fits is not None:
         found.append(_too_large(m))
-    if m.teacher is not None and sum(m.teacher.objects.values()) >= ENOUGH_OBJECTS:
-        if m.teacher.interval[1] < NO_AP:
-            found.append(
-                f"The teacher finds next to nothing on {m.teacher.images} {m.judged_on} images (AP"
-                f" {m.teacher.value:.1f}), and its student would learn that: check its file, the"
-                " order of its classes, and that it was trained on images of this kind."
-            )
+    teacher = m.teacher
+    tried = teacher is not None and sum(teacher.objects.values()) >= ENOUGH_OBJECTS
+    if tried and teacher.interval[1] < NO_AP:
+        found.append(
+            f"The teacher finds next to nothing on {teacher.images} {m.judged_on} images (AP"
+            f" {teacher.value:.1f}), and its student would learn that: check its file, the order of"
+            " its classes, and that it was trained on images of this kind."
+        )
     return found
 
 
 def warnings(m: Measured) -> list[str]:
     """Sentences about why the distillation may not pay, and what to do, the gravest first."""
-    found = [*_about_teacher(m), *_about_names(m), *_about_ratio(m), *_about_time(m)]
-    return found
+    return [*_about_teacher(m), *_about_names(m), *_about_ratio(m), *_about_time(m)]
 
 
 def _about_teacher(m: Measured) -> list[str]:
@@ -91,20 +94,17 @@ def _about_teacher(m: Measured) -> list[str]:
 
 def _about_names(m: Measured) -> list[str]:
     names = m.vocabularies
-    if names is None or not names.known or not names.unknown:
+    if m.unbuildable or names is None or not names.known or not names.unknown:
         return []
-    covered = f", with {names.covered:.0%} of the boxes" if names.covered is not None else ""
     few = names.covered is not None and names.covered < LEAST_COVERED
-    words = (
-        f"The teacher knows {len(names.known)} of the {len(names.data)} classes of the data"
-        f"{covered}{_hints(m)}"
-    )
-    advice = (
-        "the other classes have only their labels to learn from"
-        if not few
-        else "most of its help will be missing; train a teacher with all classes"
-    )
-    return [f"{words}: {advice}."]
+    return [
+        f"{known_words(names)}: "
+        + (
+            "most of its help will be missing; train a teacher with all classes."
+            if few
+            else "the other classes have only their labels to learn from."
+        )
+    ]
 
 
 def _about_ratio(m: Measured) -> list[str]:
@@ -134,10 +134,11 @@ def _about_time(m: Measured) -> list[str]:
                 " alone, mostly for the teacher: recording its answers once makes the steps little"
                 " dearer than plain ones, see docs/recorded.md."
             )
-    if m.eta and (m.evaluation_seconds or 0) > LARGE_EVALUATIONS * m.eta:
+    share = (m.evaluation_seconds or 0) / m.eta if m.eta else 0.0
+    if share > LARGE_EVALUATIONS and m.run.evaluations > 1:
         found.append(
-            f"The {m.run.evaluations} evaluations take {m.evaluation_seconds / m.eta:.0%} of the"
-            " run: evaluate less often with train.eval_period."
+            f"The {m.run.evaluations} evaluations take {100 * share:.0f} % of the run: evaluate"
+            " less often with train.eval_period."
         )
     return found
 
@@ -155,14 +156,3 @@ def _too_large(m: Measured) -> str:
         f" does: set dataloader.train.total_batch_size={total} (the schedule follows), or"
         " model.student.checkpoint_activations=true."
     )
-
-
-def _hints(m: Measured) -> str:
-    """A few of the classes that the teacher does not know, with hints: `` (not 'cats', did ...)``."""
-    names = m.vocabularies
-    shown = [
-        repr(name) + (f" ({names.near[name]})" if name in names.near else "")
-        for name in names.unknown[:5]
-    ]
-    more = len(names.unknown) - len(shown)
-    return f", and not {', '.join(shown)}{f' and {more} more' if more else ''}" if shown else ""

@@ -24,6 +24,7 @@ class JudgedImages:
         mapper: makes a detector's input from one.
         truth: the objects in all of them.
         kind: "validation" or "training".
+        evaluated: how many images an evaluation judges, of all test sets; 0: none.
         batch_size, num_workers, max_dets: as in the config's evaluation.
     """
 
@@ -31,6 +32,7 @@ class JudgedImages:
     mapper: Callable[[dict], dict]
     truth: GroundTruth
     kind: str
+    evaluated: int = 0
     batch_size: int = 1
     num_workers: int = 0
     max_dets: int = 100
@@ -54,18 +56,20 @@ def validation_images(cfg: DictConfig) -> JudgedImages | None:
     """The (first) test set of a config; None where it has none with a data set and a mapper."""
     if not has_test_data(cfg):
         return None
-    part = next(iter(by_evaluation_set(cfg).values()))
+    part, *others = by_evaluation_set(cfg).values()
     loader, evaluator = part.dataloader.test, part.dataloader.evaluator
     if not OmegaConf.is_dict(loader) or "dataset" not in loader or "mapper" not in loader:
         return None
     names = evaluation_sets(part)
     if len(names) != 1:
         return None
+    records = build(loader.dataset)
     return JudgedImages(
-        _shuffled(build(loader.dataset)),
+        _shuffled(records),
         build(loader.mapper),
         GroundTruth(names[0]),
         "validation",
+        len(records) + sum(len(build(other.dataloader.test.dataset)) for other in others),
         loader.get("batch_size") or 1,
         loader.get("num_workers") or 0,
         (evaluator.get("max_dets_per_image") if OmegaConf.is_dict(evaluator) else None) or 100,
@@ -80,18 +84,7 @@ def training_images(cfg: DictConfig, records: Sequence[dict]) -> JudgedImages | 
     if len(names) != 1 or mapper is None:
         return None
     labelled = [x for x in records if "annotations" in x]
-    return JudgedImages(
-        _shuffled(labelled), build(mapper), GroundTruth(names[0]), "training"
-    )
-
-
-def count_images(cfg: DictConfig) -> int:
-    """The number of images of an evaluation, of all test sets; 0 where it is not known."""
-    if not has_test_data(cfg):
-        return 0
-    nodes = [part.dataloader.test for part in by_evaluation_set(cfg).values()]
-    known = [node for node in nodes if OmegaConf.is_dict(node) and "dataset" in node]
-    return sum(len(build(node.dataset)) for node in known)
+    return JudgedImages(_shuffled(labelled), build(mapper), GroundTruth(names[0]), "training")
 
 
 def _shuffled(records: Sequence[dict]) -> list[dict]:

@@ -49,6 +49,7 @@ class Measured:
         judged_on: what these images are, "validation" or "training".
         alone: the AP of the student without a teacher, which another run has measured.
         seconds_an_image: of an evaluation of the student; None: unknown.
+        unbuildable: why the classes do not let the distiller be built; empty where they do.
         notes: sentences about what was left out, and why.
         seconds: what the measuring took.
     """
@@ -65,6 +66,7 @@ class Measured:
     judged_on: str = ""
     alone: float | None = None
     seconds_an_image: float | None = None
+    unbuildable: str = ""
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 

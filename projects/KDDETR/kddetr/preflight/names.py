@@ -74,6 +74,24 @@ def compare_names(
     return Vocabularies(data, teacher, near, known / total if total and teacher else None)
 
 
+def known_words(names: Vocabularies) -> str:
+    """How many of the classes of the data the teacher knows, and which it does not, in words."""
+    words = f"The teacher knows {len(names.known)} of the {len(names.data)} classes of the data"
+    if names.covered is not None:
+        words += f", with {100 * names.covered:.0f} % of the boxes"
+    return f"{words}, and not {unknown_words(names)}" if names.unknown else words
+
+
+def unknown_words(names: Vocabularies) -> str:
+    """The first of the classes that the teacher does not know: ``'cats' (did you mean cat?)``."""
+    shown = [
+        repr(name) + (f" ({names.near[name]})" if name in names.near else "")
+        for name in names.unknown[:5]
+    ]
+    more = len(names.unknown) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
 def teacher_names(cfg: DictConfig) -> list[str]:
     """The class names that a config's teacher was trained with, before it is built; empty where
     neither its Vocabulary, its record nor its file says them.

@@ -5,13 +5,15 @@ import json
 import math
 import os
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..checkpoint import atomic_write
 from ..errors import ConfigError
 from .advice import refusals, warnings
 from .measured import Measured
+from .names import known_words
 from .sample_ap import SampleAP
 
 FILE = "preflight.json"
@@ -60,12 +62,25 @@ class PreflightReport:
         atomic_write(os.path.join(folder, FILE), lambda stream: stream.write(text.encode()))
 
 
-def report_on(m: Measured, findings: list[str] | None = None) -> PreflightReport:
-    """The report on what was measured; ``findings`` are further warnings, about the data."""
+class Finding(Protocol):
+    """Something odd about the data, as a data report has it."""
+
+    severity: str  # "error", "warning" or "note"
+    sentence: str
+
+
+def report_on(m: Measured, findings: Sequence[Finding] = ()) -> PreflightReport:
+    """The report on what was measured; errors among the ``findings`` are refusals, and warnings are
+    warnings.
+    """
+
+    def of_data(severity: str) -> list[str]:
+        return [found.sentence for found in findings if found.severity == severity]
+
     return PreflightReport(
         rows=_rows(m),
-        warnings=[*warnings(m), *(findings or ())],
-        refusals=refusals(m),
+        warnings=[*warnings(m), *of_data("warning")],
+        refusals=[*refusals(m), *of_data("error")],
         figures=m.figures(),
     )
 
@@ -124,11 +139,7 @@ def _names_words(m: Measured) -> str:
             f"The data have {len(names.data)}; the names of the teacher's are not known, so they"
             " are taken to be the same in the same order."
         )
-    words = (
-        f"The teacher knows {len(names.known)} of the {len(names.data)} classes of the data by name"
-    )
-    covered = "" if names.covered is None else f", which have {names.covered:.0%} of the boxes"
-    return f"{words}{covered}."
+    return f"{known_words(names)}."
 
 
 def _labels_words(m: Measured) -> str:
@@ -181,7 +192,7 @@ def _eta_words(m: Measured) -> str:
 
 
 def _own_time(m: Measured) -> str:
-    share = f", {m.seconds / m.eta:.1%} of the run" if m.eta else ""
+    share = f", {100 * m.seconds / m.eta:.1f} % of the run" if m.eta else ""
     return f"It took {_long(m.seconds)}{share}."
 
 

@@ -7,11 +7,11 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from detectron2.utils import comm
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 
 from ..engine import Trainer, check_model, record_classes, resolve_device
@@ -31,12 +31,12 @@ from ..engine.seeding import kept_random_states
 from ..errors import ConfigError, UserError
 from ..teachers import RecordedTeacher, trained_classes
 from .detections import Detect, detections_of, teacher_detections
-from .images import JudgedImages, count_images, training_images, validation_images
+from .images import JudgedImages, training_images, validation_images
 from .measured import Measured, Run
 from .names import compare_names, count_labels, teacher_names
-from .report import PreflightReport, report_on
+from .report import Finding, PreflightReport, report_on
 from .sample_ap import SampleAP, sample_ap
-from .steps import FEWEST, MOST, next_batches, remembers, time_distilled, time_plain
+from .steps import FEWEST, next_batches, remembers, time_distilled, time_plain
 from .still import Batch, Given, still_trainer
 
 _log = logging.getLogger(__name__)
@@ -44,13 +44,6 @@ LONGEST = 120.0  # seconds
 SHARE = 0.03  # of the run
 FEWEST_IMAGES, MOST_IMAGES = 40, 1000
 FEWEST_BATCHES = 3  # of the ten whose gradients are compared
-
-
-class Finding(Protocol):
-    """Something odd about the data, as the data report has it."""
-
-    severity: str  # "error", "warning" or "note"
-    sentence: str
 
 
 def run_preflight(
@@ -86,14 +79,11 @@ def run_preflight(
     alone = alone_ap(student_alone) if student_alone else None
     with kept_random_states():
         measured = _Measuring(cfg, seconds, started).measure()
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()  # the models of the measurement, before the training builds its own
         torch.cuda.empty_cache()
     measured.alone, measured.seconds = alone, time.perf_counter() - started
-    report = report_on(measured)
-    report.warnings.extend(f.sentence for f in findings if f.severity == "warning")
-    report.refusals.extend(f.sentence for f in findings if f.severity == "error")
-    report = comm.all_gather(report)[0]
+    report = comm.all_gather(report_on(measured, findings))[0]
     if comm.is_main_process():
         report.save(cfg.train.output_dir)
     return report
@@ -170,9 +160,8 @@ class _Measuring:
             getattr(loader, "total_batch_size", None) or 0,
             *(images[:1] or [0]),
             sum(images[1:]),
-            count_images(cfg),
-            often + 1 if evaluates else 0,
-            teaches,
+            evaluations=often + 1 if evaluates else 0,
+            teaches=teaches,
         )
 
     def _compare_names(self, teacher: Sequence[str]) -> None:
@@ -183,15 +172,16 @@ class _Measuring:
         self.found.vocabularies = compare_names(data, teacher, boxes) if data else None
 
     def _distiller(self, student: nn.Module) -> Any:
-        """The distiller; None where it cannot be built because the classes have no overlap, which
-        the report says.
+        """The distiller; None where it cannot be built and the teacher does not know all classes of
+        the data, which the report says.
         """
         names = self.found.vocabularies
         try:
             model = starting_distiller(self.cfg, student)
-        except UserError:
-            if names is None or not names.teacher or names.known:
+        except UserError as error:
+            if names is None or not names.teacher or not names.unknown:
                 raise
+            self.found.unbuildable = str(error)
             return None
         if names is not None and not names.teacher:
             self._compare_names(list(trained_classes(model.teacher)))
@@ -243,8 +233,10 @@ class _Measuring:
     def _judged_images(self, teacher: Any, records: Sequence[dict]) -> JudgedImages | None:
         modules = teacher.modules() if isinstance(teacher, nn.Module) else ()
         recorded = any(isinstance(module, RecordedTeacher) for module in modules)
-        images = None if recorded else validation_images(self.cfg)
-        if images is None:
+        images = validation_images(self.cfg)
+        if images is not None:
+            self.found.run.test_images = images.evaluated
+        if images is None or recorded:
             images = training_images(self.cfg, records)
         if images is None:
             self.found.notes.append("AP: the config names no labelled images to judge it on.")

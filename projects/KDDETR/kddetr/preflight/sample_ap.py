@@ -115,7 +115,7 @@ def _matched(
 
 
 def _class_ap(found_in: Sequence[dict | None], counts: np.ndarray, recalls: np.ndarray):
-    """AP of one class in each row of ``counts``, (1 + RESAMPLES,), from 0 to 1; NaN without objects.
+    """AP of one class in each row of ``counts``, from 0 to 1; NaN where there are no objects.
 
     Args:
         found_in: what pycocotools matched in each image; None: neither objects nor detections.
