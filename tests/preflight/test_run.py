@@ -10,15 +10,15 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 
-from kddetr.engine import Trainer
+from kddetr.engine import Trainer, load_config
 from kddetr.engine.auto_weight import settle_weight
-from kddetr.engine.step import StepTrainer
 from kddetr.errors import ConfigError
 from kddetr.preflight import run_preflight
 from kddetr.teachers import CachedEncoder, Vocabulary
 from tests.preflight.seeing import SeeingTeacher
 from tests.tiny import assert_same_tensors, tiny_detector
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["class1", "class5", "class9"]
 
 
@@ -78,6 +78,14 @@ def test_a_weight_of_auto_becomes_a_number_that_balances_the_gradients(config):
     assert resumed.model.weight == weight
 
 
+def test_auto_is_a_value_of_the_weight_alone():
+    file = str(ROOT / "configs" / "quickstart" / "distilled.py")
+    assert load_config(file, ["model.weight=auto"]).model.weight == "auto"
+    for override in ("model.weight=aut", "model.loss.class_loss.weight=auto"):
+        with pytest.raises(ConfigError, match="must be"):
+            load_config(file, [override])
+
+
 def test_a_teacher_that_finds_nothing_and_remembers_images(config, tmp_path):
     """The student starts from the same weights, so the teacher is no better."""
     torch.save({"model": tiny_detector(seed=1).state_dict()}, tmp_path / "start.pth")
@@ -109,17 +117,20 @@ def test_classes_that_the_teacher_does_not_have_are_refused(config, dataset, cla
     assert "The teacher knows" in str(report)
 
 
-def test_a_batch_that_is_too_large_is_refused_with_one_that_fits(config, monkeypatch):
-    run_step = StepTrainer.run_step
-
-    def small_memory(self):
-        if len(next(self._data_loader_iter)) > 2:
+def detector_with_room_for(images: int) -> torch.nn.Module:
+    def out_of_memory(detector, inputs):
+        if detector.training and len(inputs[0]) > images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        run_step(self)
 
-    monkeypatch.setattr(StepTrainer, "run_step", small_memory)
+    detector = tiny_detector()
+    detector.register_forward_pre_hook(out_of_memory)
+    return detector
+
+
+def test_a_batch_that_is_too_large_is_refused_with_one_that_fits(config):
     cfg = config()
     cfg.dataloader.train.total_batch_size = 8
+    cfg.model.student = L(detector_with_room_for)(images=2)
     report = run_preflight(cfg, seconds=0)
     assert "set dataloader.train.total_batch_size=2" in report.refusals[0]
 

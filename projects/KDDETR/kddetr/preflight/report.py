@@ -172,7 +172,7 @@ def _ratio_rows(m: Measured) -> list[tuple[str, str]]:
     if m.ratio is None:
         return []
     words = (
-        f"The distillation pulls {m.ratio:.2g} times as hard as the labels (median of"
+        f"The distillation pulls {_times(m.ratio)} times as hard as the labels (median of"
         f" {len(m.ratios)} batches)."
     )
     if m.settled is not None:
@@ -194,6 +194,10 @@ def _eta_words(m: Measured) -> str:
 def _own_time(m: Measured) -> str:
     share = f", {100 * m.seconds / m.eta:.1f} % of the run" if m.eta else ""
     return f"It took {_long(m.seconds)}{share}."
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if 0.1 <= ratio < 100 else f"{ratio:.1g}"
 
 
 def _short(seconds: float) -> str:

@@ -36,7 +36,7 @@ from .measured import Measured, Run
 from .names import compare_names, count_labels, teacher_names
 from .report import Finding, PreflightReport, report_on
 from .sample_ap import SampleAP, sample_ap
-from .steps import FEWEST, next_batches, remembers, time_distilled, time_plain
+from .steps import TIMED, next_batches, remembers, time_distilled, time_plain
 from .still import Batch, Given, still_trainer
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class _Measuring:
         self._compare_names(teacher_names(cfg) if teaches else [])
         batches = iter(loader)
         student = starting_student(cfg)
-        timed = next_batches(batches, FEWEST + 1, self.found.steps.waiting)
+        timed = next_batches(batches, TIMED + 1, self.found.steps.waiting)
         amp = amp_dtype(cfg.train.amp, resolve_device(cfg.train.device), student)
         time_plain(self.found.steps, lambda: _steps(cfg, student, amp), timed)
         if teaches and self.found.steps.fits is None:
@@ -142,9 +142,8 @@ class _Measuring:
             self._time_distilled(model, timed, batches)
             self._measure_ratios(model, timed, batches)
             self._detect(model.teacher, student, records or ())
-        else:
-            if not teaches:
-                check_model(cfg, student)
+        elif not teaches:
+            check_model(cfg, student)
             self._detect(None, student, records or ())
         if cfg.train.compile.student or cfg.train.compile.teacher:
             self.found.notes.append("Compilation (train.compile): steps were timed without it.")

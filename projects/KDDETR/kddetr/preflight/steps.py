@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from ..engine.step import StepTrainer
@@ -15,7 +17,7 @@ from ..teachers import CachedEncoder, RecordedTeacher
 from .still import Batch, Given, run_still
 
 REMEMBERING = (CachedEncoder, RecordedTeacher)  # the latter the bytes of the files
-FEWEST, MOST = 3, 8  # steps of a kind that are timed
+TIMED = 3  # steps of a kind
 
 
 @dataclass
@@ -107,8 +109,8 @@ def _fitting(
     batch: Batch,
     name: str,
 ) -> Callable[[Batch, int], float] | None:
-    """What runs a step and returns its seconds, after the first step; None where that needs more
-    memory than there is. Then the batch is halved until a step fits.
+    """What runs a step and returns its seconds, after a first step; None where that needs more
+    memory than there is in one of the processes.
     """
     trainer, given = make()
     device = next(trainer.model.parameters()).device
@@ -121,22 +123,38 @@ def _fitting(
         return time.perf_counter() - started
 
     if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     size, figures.images = len(batch), len(batch)
-    while size:
-        try:
-            run(batch[:size], 0)
-            break
-        except torch.OutOfMemoryError:
-            trainer.optimizer.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            size //= 2
+    while size and not _fits(trainer, batch[:size]):
+        size //= 2
+    size = min(comm.all_gather(size))
     if size < len(batch):
         figures.fits = size
         return None
+    run(batch, 0)
     figures.memory[name] = peak_memory()
     return run
+
+
+def _fits(trainer: StepTrainer, batch: Batch) -> bool:
+    """Whether there is memory for the losses and gradients of a batch.
+
+    A step would not do, because all processes meet in it, and one of them may lack memory.
+    """
+    device, dtype = next(trainer.model.parameters()).device, trainer.amp_dtype
+    try:
+        with torch.autocast(device.type, dtype, dtype is not None), EventStorage():
+            losses = trainer.model(batch)
+        total = sum(loss for loss in losses.values() if loss.requires_grad)
+        if isinstance(total, torch.Tensor):
+            total.backward()
+        return True
+    except torch.OutOfMemoryError:
+        return False
+    finally:
+        trainer.optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _finish(device: torch.device) -> None:
