@@ -14,6 +14,7 @@ import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 
 # isort: split
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from kddetr.engine import check_config, check_launch, launch, load_config
 from kddetr.errors import exit_on_user_error
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure in one process of the job."""
+    setup_logger(distributed_rank=comm.get_rank(), name="kddetr")
     cfg = load_config(args.config_file, args.overrides)
     report = run_preflight(cfg, student_alone=args.student_alone, seconds=args.seconds)
     if comm.is_main_process():

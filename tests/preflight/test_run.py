@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.data import DatasetCatalog
 
 from kddetr.engine import Trainer, load_config
 from kddetr.engine.auto_weight import settle_weight
 from kddetr.errors import ConfigError
+from kddetr.points import SpecificSampler
 from kddetr.preflight import run_preflight
-from kddetr.teachers import CachedEncoder, Vocabulary
+from kddetr.teachers import CachedEncoder, RecordedTeacher, Vocabulary
 from tests.preflight.seeing import SeeingTeacher
+from tests.records import record_of
 from tests.tiny import assert_same_tensors, tiny_detector
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +160,17 @@ def test_a_weak_teacher_that_drowns_the_few_labels(config, tmp_path):
 def test_the_student_alone_is_looked_for_in_an_output_folder(config, tmp_path):
     with pytest.raises(ConfigError, match="no output folder of a run that was evaluated"):
         run_preflight(config(), student_alone=str(tmp_path / "nowhere"))
+
+
+def test_a_record_is_judged_on_the_images_that_it_has(config, dataset, tmp_path):
+    records = DatasetCatalog.get(dataset)
+    cfg = config(L(RecordedTeacher)(path=record_of(SeeingTeacher(), tmp_path / "r", records)))
+    cfg.model.sampler = L(SpecificSampler)()
+    report = run_preflight(cfg, seconds=0)
+    found = report.figures["teacher"]
+    assert found["AP"] == pytest.approx(100) and found["judged_on"] == "training"
+    assert any("because a record has no others" in words for _, words in report.rows)
+    assert "again" in report.figures["step_seconds"]
 
 
 def test_a_detector_alone_is_timed(config):

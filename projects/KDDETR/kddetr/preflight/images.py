@@ -14,6 +14,8 @@ from ..engine.checks import labeled_names
 from ..engine.evaluation.ground_truth import GroundTruth
 from ..engine.evaluation.sets import by_evaluation_set, evaluation_sets, has_test_data
 
+MOST_RECORDS = 2000  # of the training data, of which labelled ones are taken
+
 
 @dataclass(frozen=True)
 class JudgedImages:
@@ -64,8 +66,9 @@ def validation_images(cfg: DictConfig) -> JudgedImages | None:
     if len(names) != 1:
         return None
     records = build(loader.dataset)
+    order = np.random.default_rng(0).permutation(len(records))
     return JudgedImages(
-        _shuffled(records),
+        [records[i] for i in order],
         build(loader.mapper),
         GroundTruth(names[0]),
         "validation",
@@ -83,10 +86,6 @@ def training_images(cfg: DictConfig, records: Sequence[dict]) -> JudgedImages | 
     names, mapper = labeled_names(cfg), OmegaConf.select(cfg, "dataloader.test.mapper")
     if len(names) != 1 or mapper is None:
         return None
-    labelled = [x for x in records if "annotations" in x]
-    return JudgedImages(_shuffled(labelled), build(mapper), GroundTruth(names[0]), "training")
-
-
-def _shuffled(records: Sequence[dict]) -> list[dict]:
-    order = np.random.default_rng(0).permutation(len(records))
-    return [records[i] for i in order]
+    order = np.random.default_rng(0).permutation(len(records))[:MOST_RECORDS]
+    labelled = [x for x in (records[i] for i in order) if "annotations" in x]
+    return JudgedImages(labelled, build(mapper), GroundTruth(names[0]), "training")

@@ -100,8 +100,8 @@ def teacher_names(cfg: DictConfig) -> list[str]:
     tree = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else {}
     calls = [value for _, value in [("", tree), *walk(tree)] if isinstance(value, Mapping)]
     for call in calls:
-        target = call.get("_target_")
-        kind = located(target) if target is not None else None
+        target = call.get("_target_")  # which may be a call that makes the callable
+        kind = None if target is None or isinstance(target, Mapping) else located(target)
         if kind is Vocabulary:
             return class_names(build(call["classes"]))
         if kind is RecordedTeacher:

@@ -134,12 +134,15 @@ class _Measuring:
         student = starting_student(cfg)
         timed = next_batches(batches, TIMED + 1, self.found.steps.waiting)
         amp = amp_dtype(cfg.train.amp, resolve_device(cfg.train.device), student)
+        _log.info("Preflight: steps of the student alone are timed.")
         time_plain(self.found.steps, lambda: _steps(cfg, student, amp), timed)
         if teaches and self.found.steps.fits is None:
             model = self._distiller(student)
             if model is None:
                 return self.found
-            self._time_distilled(model, timed, batches)
+            _log.info("Preflight: steps with the teacher are timed.")
+            self._time_distilled(model, timed)
+            _log.info("Preflight: gradients are compared.")
             self._measure_ratios(model, timed, batches)
             self._detect(model.teacher, student, records or ())
         elif not teaches:
@@ -186,7 +189,7 @@ class _Measuring:
             self._compare_names(list(trained_classes(model.teacher)))
         return model
 
-    def _time_distilled(self, model: Any, timed: list[Batch], batches: Iterator[Batch]) -> None:
+    def _time_distilled(self, model: Any, timed: list[Batch]) -> None:
         cfg, steps = self.cfg, self.found.steps
         amp = amp_dtype(cfg.train.amp, model.device, model)
         twice = remembers(model.teacher)
@@ -259,6 +262,7 @@ class _Measuring:
             self.found.notes.append(
                 f"AP was measured on {count} of {len(images.records)} images, to save time."
             )
+        _log.info("Preflight: %d %s images are judged.", count, images.kind)
         found = detections_of(detect, images.loader(count))
         return sample_ap(images.truth, found, images.ids(count), max_dets=images.max_dets)
 
@@ -287,11 +291,13 @@ def _labelled_records(loader: Any) -> Sequence[dict] | None:
 
 @torch.no_grad()
 def _seconds_an_image(detect: Detect, images: JudgedImages) -> float:
-    """Of the second of two batches, loading included."""
+    """Seconds for one more image, loading included, where all processes share the images; of the
+    second of two batches.
+    """
     few = images.loader(2 * images.batch_size * comm.get_world_size())
     seconds, started = 0.0, time.perf_counter()
     for batch in few:
         detect(batch)
         seconds = (time.perf_counter() - started) / len(batch)
         started = time.perf_counter()
-    return max(comm.all_gather(seconds))
+    return max(comm.all_gather(seconds)) / comm.get_world_size()
