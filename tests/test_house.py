@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "gap": {*BASE, "losses"},
     "engine": {*BASE, "checkpoint", "data", "gap", "teachers"},
     "export": {*BASE, "detectors"},
+    "preflight": {*BASE, "checkpoint", "data", "detectors", "engine", "teachers"},
     "prediction": {*BASE, "checkpoint", "data", "engine", "visualization"},
     "quickstart": {*BASE, "data"},
     "recipes": {

@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from benchmarking.batches import Batch
-from benchmarking.subject import Given, Subject
+from benchmarking.subject import Subject
 from kddetr.engine.step import StepTrainer
+from kddetr.preflight.still import Given
 from tests.tiny import tiny_batch, tiny_detector, tiny_distiller
 
 

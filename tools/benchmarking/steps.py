@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from detectron2.utils.events import EventStorage
 
 from kddetr.engine.step import StepTrainer
 from kddetr.predictions import LAST
+from kddetr.preflight.steps import remembers
+from kddetr.preflight.still import run_still
 from kddetr.structures import EncodedDetector
-from kddetr.teachers import CachedEncoder, RecordedTeacher
 
 from .batches import Batch
 from .clock import Clock, Spread
 from .subject import Subject
-
-REMEMBERING = (CachedEncoder, RecordedTeacher)  # the latter the bytes of the files
 
 
 def teacher_forward(
@@ -38,10 +36,7 @@ def teacher_forward(
 
 def run_step(subject: Subject, trainer: StepTrainer, batch: Batch, repetition: int = 0) -> None:
     """One training step; equal repetitions draw equal random numbers, whatever the kind."""
-    subject.given.batch = batch
-    trainer.iter = repetition
-    with EventStorage(repetition):  # the step and heads of Detectron2 log figures to it
-        trainer.run_step()
+    run_still(trainer, subject.given, batch, repetition)
 
 
 def kinds(subject: Subject) -> dict[str, Callable[[Batch], None]]:
@@ -81,9 +76,7 @@ def fill_cache(subject: Subject, batch: Batch) -> None:
     """Let a teacher that keeps what it knows about an image meet the images and the points that
     repeat first, as in every epoch but the first.
     """
-    teacher = subject.teacher
-    modules = teacher.modules() if isinstance(teacher, torch.nn.Module) else ()
-    if subject.distiller and any(isinstance(module, REMEMBERING) for module in modules):
+    if subject.distiller and remembers(subject.teacher):
         teacher_forward(subject, batch)
         with torch.no_grad(), subject.autocast():
             subject.distiller.ask_teacher(batch, subject.student.encode(batch))

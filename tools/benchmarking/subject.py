@@ -1,6 +1,5 @@
 """What is measured: a student, the distiller around it where there is one, and what trains them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,21 +16,12 @@ from kddetr.engine.config.calls import needs_no_teacher
 from kddetr.engine.precision import amp_dtype, check_precision
 from kddetr.engine.step import StepTrainer
 from kddetr.errors import UsageError
+from kddetr.preflight.still import Given, still_trainer
 from kddetr.teachers import HalfPrecision
 
 from .batches import DEFAULT_SIZE, Batch, RandomImages, Source, own_images
 from .fixed_answers import FixedAnswers
 from .weights import batch_statistics, is_here, is_recorded, replace_missing
-
-
-class Given:
-    """A data loader that hands over the batch that it was given last."""
-
-    batch: Batch
-
-    def __iter__(self) -> Iterator[Batch]:
-        while True:
-            yield self.batch
 
 
 @dataclass
@@ -111,8 +101,8 @@ def build_subject(cfg: DictConfig, args: Any) -> Subject:
     # A teacher decides too, so both kinds of steps have the precision of the whole.
     amp = amp_dtype(cfg.train.amp, device, whole)
     given = Given()
-    plain = _trainer(cfg, student, given, amp)
-    distilling = None if distiller is None else _trainer(cfg, distiller, given, amp)
+    plain = still_trainer(cfg, student, given, amp)
+    distilling = None if distiller is None else still_trainer(cfg, distiller, given, amp)
     return Subject(student, distiller, given, plain, distilling, source, device, amp, notes)
 
 
@@ -176,22 +166,3 @@ def _load_start(cfg: DictConfig, student: nn.Module, notes: list[str]) -> bool:
 def _missing_note(file: str) -> str:
     named = f"its file {file} is not here" if file else "the config names no file"
     return f"The teacher's weights are random, because {named}."
-
-
-def _trainer(cfg: DictConfig, model: nn.Module, given: Given, amp: torch.dtype | None):
-    """What runs the steps of a training. Its learning rate is 0: the optimizer does all its work
-    and leaves the weights as they are, so that every repetition measures the same step.
-    """
-    optimizer = Trainer.build_optimizer(cfg, model)
-    for group in optimizer.param_groups:
-        group["lr"] = 0.0
-    clip = cfg.train.clip_grad
-    return StepTrainer(
-        model=model,
-        data_loader=given,
-        optimizer=optimizer,
-        seed=cfg.train.seed,
-        amp_dtype=amp,
-        max_norm=clip.max_norm,
-        norm_type=clip.norm_type,
-    )

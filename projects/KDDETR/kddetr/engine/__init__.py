@@ -3,6 +3,7 @@ evaluation.
 """
 
 from ..errors import ConfigError
+from .auto_weight import settle_weight
 from .best import BestCheckpoint
 from .checks import (
     check_config,
@@ -47,6 +48,7 @@ __all__ = [
     "require_sections",
     "resolve_device",
     "seed_everything",
+    "settle_weight",
     "step_schedule",
     "train_defaults",
     "under_torchrun",

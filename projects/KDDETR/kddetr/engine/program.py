@@ -20,6 +20,7 @@ from ..checkpoint import Checkpointer
 from ..errors import ConfigError, UserError, exit_on_user_error
 from . import stopping
 from .agreement import all_or_none, require_same, require_same_config, require_same_weights
+from .auto_weight import settle_weight
 from .checks import (
     check_config,
     check_launch,
@@ -80,6 +81,7 @@ def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
         log = logging.getLogger("kddetr")
         log.info("Environment info:\n%s", collect_env_info())
         log.info("Command line arguments: %s", args)
+        settle_weight(cfg, resume=args.resume)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()

@@ -118,9 +118,29 @@ class WatchHook(HookBase):
         weights = [p for p in self._model.student.parameters() if p.requires_grad]
         with torch.autocast(weights[0].device.type, enabled=False):
             self._seen = {**gap_sums(student, teacher, points)}
-            norms = [_gradient_norm(part, weights, self._scale) for part in (distilled, losses)]
-        if all(norm is not None for norm in norms):
-            self._seen[RATIO] = norms[0] / norms[1]
+        ratio = gradient_ratio(distilled, losses, weights, self._scale)
+        if ratio is not None:
+            self._seen[RATIO] = ratio
+
+
+def gradient_ratio(
+    distilled: Mapping[str, Tensor],
+    losses: Mapping[str, Tensor],
+    weights: list[nn.Parameter],
+    scale: Callable[[Tensor], Tensor],
+) -> Tensor | None:
+    """The norm of the gradient of some losses over that of others, a scalar on the device; None
+    where one of the two has no gradient. The graph stays for the backward pass of the step.
+
+    Args:
+        distilled: the losses of the distillation, weighted.
+        losses: those of the student's own task.
+        weights: with respect to which the gradients are.
+        scale: multiplies both, so that their gradients do not underflow in float16.
+    """
+    with torch.autocast(weights[0].device.type, enabled=False):
+        norms = [_gradient_norm(part, weights, scale) for part in (distilled, losses)]
+    return None if norms[0] is None or norms[1] is None else norms[0] / norms[1]
 
 
 def _gradient_norm(

@@ -17,6 +17,8 @@ from .schema import CALLS
 
 # Given when the call is made.
 GIVEN_LATER = ("optimizer.params.model",)
+# The weight of a distillation that is measured before the training, see ..auto_weight.
+WEIGHT, AUTO_WEIGHT = "model.weight", "auto"
 _INFINITE = (float("inf"), float("-inf"))  # which a class of the user's may take
 # Smallest values of arguments of PyTorch's loader, which is made long after the start of training
 # where it is for evaluation.
@@ -76,6 +78,8 @@ def _check_call(path: str, node: Mapping[str, Any], target: Any) -> None:
     package = str(getattr(function, "__module__", "")).split(".")[0]
     for name, value in node.items():
         key = f"{path}.{name}"
+        if (key, value) == (WEIGHT, AUTO_WEIGHT):
+            continue
         if name in types and not fits(value, types[name]):
             raise ConfigError(wrong_type(key, value, types[name]))
         items = value if isinstance(value, list) else [value]

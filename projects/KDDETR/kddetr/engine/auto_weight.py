@@ -1,0 +1,153 @@
+"""``model.weight=auto``: the weight at which the distillation pulls as hard as the student's task.
+
+How hard a distillation pulls depends on its terms, its points and the detectors. Clipping and AdamW
+take out the length of the whole gradient, so what the weight decides is the ratio of the two
+gradients, see :mod:`.watch`. It is measured before the training, at the weights from which the
+student starts, and the weight is a number from then on: in the log, in ``config.yaml`` and for
+:class:`~kddetr.KDDETR`.
+"""
+
+import itertools
+import logging
+import os
+import statistics
+from collections.abc import Iterable, Mapping
+
+import torch
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ..checkpoint import Checkpointer
+from ..errors import ConfigError
+from .checks import resolve_device
+from .classes import check_model
+from .config.load import build
+from .config.values import AUTO_WEIGHT, WEIGHT
+from .precision import amp_dtype
+from .run_folder import config_of_run
+from .seeding import kept_random_states, seed_everything
+from .trainer import Trainer
+from .watch import Watchable, gradient_ratio
+
+_log = logging.getLogger(__name__)
+BATCHES = 10  # whose median counts
+# Both pull equally hard. docs/before_you_distil.md has what was measured at other ratios.
+TARGET = 1.0
+
+
+def is_auto(cfg: DictConfig) -> bool:
+    """Whether the weight of a config's distillation is still to be measured."""
+    return OmegaConf.select(cfg, WEIGHT) == AUTO_WEIGHT
+
+
+def settle_weight(cfg: DictConfig, *, resume: bool = False) -> None:
+    """Replace ``model.weight=auto`` by a number, in place; any other config stays as it is.
+
+    The training that follows is that of a config with this number, bit for bit: the model that is
+    measured is thrown away, and the random generators are left as they were.
+
+    Args:
+        cfg: a config as :func:`~kddetr.engine.load_config` returns it. All processes of a job call
+            this together, and agree on the number.
+        resume: whether a run is continued, which keeps the number that it had.
+
+    Raises:
+        ConfigError: no ratio can be measured, because no image has labels or nothing is distilled.
+    """
+    if not is_auto(cfg):
+        return
+    folder = cfg.train.output_dir
+    if resume and os.path.isfile(os.path.join(folder, "config.yaml")):
+        before = config_of_run(folder)
+        if before is not None and not is_auto(before):
+            cfg.model.weight = OmegaConf.select(before, WEIGHT, default=1.0)
+            _log.info("model.weight=auto stays %g, as the run began.", cfg.model.weight)
+            return
+    with kept_random_states():
+        model = starting_distiller(cfg, starting_student(cfg))
+        batches = Trainer.build_train_loader(cfg)
+        ratios = gradient_ratios(model, itertools.islice(batches, BATCHES), cfg)
+    use_weight(cfg, ratios)
+
+
+def use_weight(cfg: DictConfig, ratios: list[float]) -> None:
+    """Write the weight that follows from the ratios at weight 1 into ``model.weight``.
+
+    Raises:
+        ConfigError: there are none, or their median is 0.
+    """
+    median = statistics.median(ratios) if ratios else 0.0
+    if not median:
+        raise ConfigError(
+            "model.weight=auto compares the gradient of the distillation with that of the labels,"
+            f" and {'the former is 0' if ratios else 'no batch had both'}: set model.weight to a"
+            " number, such as 1."
+        )
+    cfg.model.weight = float(f"{TARGET / median:.3g}")
+    _log.info(
+        "model.weight=auto is %g: at weight 1 the gradient of the distillation was %.3g times that"
+        " of the labels (median of %d batches, %.3g to %.3g).",
+        *(cfg.model.weight, median, len(ratios), min(ratios), max(ratios)),
+    )
+
+
+def starting_student(cfg: DictConfig) -> nn.Module:
+    """The detector that a run trains, with the weights that it starts from, in training mode."""
+    seed_everything(cfg.train.seed)
+    student = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device))
+    Checkpointer(student).load(cfg.train.init_checkpoint, checkpointables=[])
+    return student.train()
+
+
+def starting_distiller(cfg: DictConfig, student: nn.Module) -> nn.Module:
+    """The distiller around a student, as a run trains it; at weight 1 where that is ``auto``.
+
+    Raises:
+        ConfigError, UsageError: teacher and student do not go together.
+    """
+    weight = {"weight": 1.0} if is_auto(cfg) else {}
+    model = build(cfg.model, student=student, **weight).to(resolve_device(cfg.train.device))
+    check_model(cfg, model)
+    return model.train()
+
+
+def gradient_ratios(
+    model: Watchable, batches: Iterable[list[dict]], cfg: DictConfig
+) -> list[float]:
+    """The gradient ratio of each batch, see :class:`~kddetr.engine.watch.WatchHook`.
+
+    Batch i draws the random numbers of iteration i. Weights and gradients stay as they are;
+    statistics of BatchNorm see the batches.
+
+    Args:
+        model: a distiller, in training mode.
+        batches: of this process.
+        cfg: seed and precision.
+
+    Returns:
+        the finite ratios, those of all processes one after the other.
+    """
+    found: list[Tensor] = []
+    weights = [p for p in model.student.parameters() if p.requires_grad]
+    device = weights[0].device
+    dtype = amp_dtype(cfg.train.amp, device, model)
+    # Scaled as a run in float16 scales its loss at the start.
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+
+    def observe(losses: Mapping[str, Tensor], distilled: Mapping[str, Tensor], *_: object) -> None:
+        ratio = gradient_ratio(distilled, losses, weights, scaler.scale)
+        if ratio is not None:
+            found.append(ratio)
+
+    model.observer = observe
+    try:
+        for i, batch in enumerate(batches):
+            seed_everything(cfg.train.seed, i, comm.get_rank(), 1)
+            with torch.autocast(device.type, dtype, dtype is not None), EventStorage(i):
+                model(batch)
+    finally:
+        model.observer = None
+    own = [float(ratio) for ratio in found if ratio.isfinite()]
+    return [ratio for ratios in comm.all_gather(own) for ratio in ratios]
