@@ -60,6 +60,7 @@ MAY_IMPORT = {
     "export": {*BASE, "detectors"},
     "prediction": {*BASE, "checkpoint", "data", "engine", "visualization"},
     "quickstart": {*BASE, "data"},
+    "report": {*BASE, "checkpoint", "data", "engine", "gap", "losses", "teachers", "visualization"},
     "visualization": BASE,
 }
 # Folders inside of a room that may import only some of its other modules.
