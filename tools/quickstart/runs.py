@@ -69,7 +69,8 @@ class Run:
     def recipe(self) -> str:
         """A fingerprint of config, overrides and bundled weights, the same on every machine."""
         cfg = self._config()
-        for key in ("watch_period", "watch_images"):  # which do not change the training
+        # Which do not change the training.
+        for key in ("watch_period", "watch_images", "report", "report_images"):
             del cfg.train[key]
         text = OmegaConf.to_yaml(cfg)
         # Paths of this machine.
@@ -141,6 +142,7 @@ class Run:
             "--resume",
             f"train.max_iter={self.iterations}",
             f"train.output_dir={self.output}",
+            "train.report=false",  # these programs show their results themselves
             *self.overrides,
         ]
         # One thread per run: two runs with two threads each are slower on two cores.

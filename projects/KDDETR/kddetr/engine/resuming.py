@@ -22,7 +22,10 @@ from .run_folder import config_of_run, save_config
 
 _log = logging.getLogger(__name__)
 # What does not change a training: its folder, how long it may take, and notes about the config.
-_IGNORED = ("train.output_dir", "train.time_limit", "train.batch_scaling.", "train.classes")
+_IGNORED = (
+    *("train.output_dir", "train.time_limit", "train.batch_scaling.", "train.classes"),
+    "train.report",
+)
 
 
 def converted(iterations: int, before: int | None, now: int | None) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.style import context
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ..visualization import style
 
@@ -107,7 +107,9 @@ def line_chart(
             logarithmic = min(values) > 0 and max(values) / min(values) > _WIDE_RANGE
         if logarithmic and min(values) > 0:
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         elif min(values) >= 0:
             axes.set_ylim(bottom=0, top=1.06 * max(*values, 1e-9))
         axes.set_xlim(left=0)

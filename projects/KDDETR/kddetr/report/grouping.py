@@ -48,7 +48,7 @@ class Group:
 
     def unlike(self, other: "Group") -> int:
         """In how many settings besides those of a distillation two groups differ."""
-        keys = [key for key in self.settings if not key.startswith(_DISTILLATION)]
+        keys = [key for key in self.settings if not is_of_distillation(key)]
         return sum(self.settings[key] != other.settings[key] for key in keys)
 
     @property
@@ -86,6 +86,11 @@ def deciding_differences(one: DictConfig, other: DictConfig) -> dict[str, tuple]
         # It does not matter which images without labels are never read.
         found = {k: v for k, v in found.items() if not k.startswith("dataloader.train.unlabeled")}
     return {key: pair for key, pair in found.items() if not _DECIDES_NOTHING.fullmatch(key)}
+
+
+def is_of_distillation(key: str) -> bool:
+    """Whether a setting of :func:`comparable` belongs to the distillation."""
+    return key.split(".")[0] == _DISTILLATION
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -134,7 +134,8 @@ class CocoEvaluator(COCOEvaluator):
         """Save the detections of all images and fill ``self._results`` with the metrics."""
         found = [detection for image in predictions for detection in image["instances"]]
         self._check_detections(found)
-        self._describe(found, predictions)
+        if img_ids is None:
+            self._describe(found, predictions)
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
             with open(path, "w") as stream:
