@@ -1,6 +1,7 @@
 """The page of one run: what was gained first, then figures, curves, pictures and settings."""
 
 import math
+import re
 import statistics
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..gap import FIGURES, FOREGROUND
 from .charts import Dot, Series, dot_chart, line_chart
 from .comparison import claim
 from .findings import Findings
-from .grouping import comparable, deciding_differences
+from .grouping import comparable, deciding_differences, is_of_distillation
 from .intervals import pairs_needed
 from .rendering import as_text, flattened, render
 from .run import Run, plain
@@ -22,6 +23,7 @@ from .tables import class_table, count_of, figure, results_table
 
 # Colours of the charts: the student alone, this run, the teacher.
 ALONE, OWN, TEACHER = 0, 1, 2
+_OF_TEACHERS_MODEL = re.compile(r"distillation\.teacher\..*model\.")
 
 
 def run_page(found: Findings) -> str:
@@ -90,8 +92,8 @@ def _lead(found: Findings) -> str:
             if value - start > 1:
                 share = (run.value - start) / (value - start)
                 parts.append(
-                    f"The teacher has {value:.1f}: this run closes {100 * share:.0f} % of the way from the"
-                    " student alone to it."
+                    f"The teacher has {value:.1f}: this run closes {100 * share:.0f} % of the way"
+                    " from the student alone to it."
                 )
         else:
             parts.append(f"The {name} has {value:.1f}.")
@@ -264,17 +266,22 @@ def _settings(found: Findings) -> dict[str, Any]:
     defaults = OmegaConf.create({"train": train_defaults()})
     own = OmegaConf.create({"train": plain(run.cfg.train)})
     changed = differences(defaults, own)
-    partner, name = [], ""
+    distillation, others, name = [], [], ""
     if found.partners:
         alone = found.partners.alone
         name = f"student alone ({alone.name})"
         unlike = deciding_differences(comparable(alone.cfg), comparable(run.cfg))
-        partner = [(key, as_text(now), as_text(then)) for key, (then, now) in unlike.items()]
+        for key, (then, now) in unlike.items():
+            if not is_of_distillation(key):
+                others.append((key, as_text(now), as_text(then)))
+            elif not _OF_TEACHERS_MODEL.match(key):
+                distillation.append((key, as_text(now)))
     card = "" if found.card is None else _yaml(found.card)
     return {
         "train": [(key, as_text(now), as_text(then)) for key, (then, now) in changed.items()],
-        "partner": partner,
-        "partner_name": name,
+        "distillation": distillation,
+        "others": others,
+        "partner": name,
         "config": OmegaConf.to_yaml(run.cfg),
         "card": card,
     }
