@@ -92,7 +92,7 @@ def claim(name: str, baseline: str, differences: Sequence[float], metric: str = 
     mean, count = statistics.mean(differences), len(differences)
     if count == 1:
         return (
-            f"{name} has {mean:+.1f} {metric} compared with {baseline} in one pair of runs. A single"
+            f"{name} has {mean:+.1f} {metric} compared with {baseline} in one pair of runs. One"
             " pair has no interval, so this may be chance: train two or more further seeds of both."
         )
     low, high = interval(differences)
