@@ -66,6 +66,7 @@ MAY_IMPORT = {
         *("checkpoint", "data", "detectors", "distiller", "engine", "losses", "points"),
         *("teachers", "zoo"),
     },
+    "report": {*BASE, "checkpoint", "data", "engine", "gap", "losses", "teachers", "visualization"},
     "visualization": BASE,
 }
 # Folders inside of a room that may import only some of its other modules.

@@ -15,20 +15,15 @@ images are the first test images of the config.
 import argparse
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
 
 # isort: split
-import torch
-from detectron2.structures import Boxes, Instances
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
 from kddetr import KDDETR
-from kddetr.boxes import cxcywh_to_xyxy
 from kddetr.checkpoint import WrapperState, load_pretrained, read_checkpoint
 from kddetr.distiller import ContentProjection
 from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
@@ -36,17 +31,19 @@ from kddetr.engine.config.calls import walk
 from kddetr.engine.evaluation.sets import by_evaluation_set, has_test_data
 from kddetr.engine.watch import added_sums, compared, read_sums
 from kddetr.errors import UsageError, exit_on_user_error
-from kddetr.gap import gap_at_points, gap_means, gap_sums, gap_table
-from kddetr.losses import ForegroundWeight, WeightedMeanLoss
+from kddetr.gap import gap_means, gap_sums, gap_table
+from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.report.differences import (
+    Difference,
+    differences,
+    draw_differences,
+    most_different,
+)
 from kddetr.structures import Predictions, Queries
 from kddetr.teachers import Vocabulary, trained_classes
-from kddetr.visualization import detections_side_by_side
 
-SHOWN_IMAGES, SHOWN_POINTS = 4, 5
-COLOURS = 10  # of a picture's palette, after which they repeat
 DEFAULT_POINTS = "300 random boxes and A's own queries"
-COLUMNS = ("points (number, difference)", "A (number: class, score)", "B (number: class, score)")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -76,7 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "gap.json").write_text(json.dumps(means, indent=1))
         if worst:
-            print(draw(worst, trained_classes(model.student), folder / "differences.png"))
+            print(
+                draw_differences(worst, trained_classes(model.student), folder / "differences.png")
+            )
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -105,7 +104,7 @@ def default_sampler() -> JointSampler:
 
 def table_and_differences(
     model: KDDETR, loader: Iterable[list[dict]], count: int, seed: int
-) -> tuple[dict[str, dict[str, float]], list["Difference"]]:
+) -> tuple[dict[str, dict[str, float]], list[Difference]]:
     """The figures of the gap, and the few images whose points differ most; both are empty without
     points. See :func:`~kddetr.engine.watch.compared` for the arguments.
     """
@@ -185,93 +184,6 @@ def checkpoint_key(teacher: DictConfig) -> str:
             f" model.teacher.{keys[0]}=FILE."
         )
     return keys[0]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The points of one image at which A and B differ most.
-
-    Attributes:
-        image: (H, W, 3) uint8.
-        name: of the image.
-        size: (n,) how much they differ, from 0 to 1, the largest first.
-        places: (n, 4) boxes of the points; None where they have no sizes.
-        answers: of A and of B, each (n, 4) boxes, (n,) scores and (n,) classes.
-    """
-
-    image: Any
-    name: str
-    size: Tensor
-    places: Tensor | None
-    answers: list[tuple[Tensor, Tensor, Tensor]]
-
-
-def differences(
-    inputs: list[dict], student: Predictions, teacher: Predictions, points: Queries
-) -> list[Difference]:
-    """The most different points of each image.
-
-    Two predictions differ by the largest difference of a class's probability, or by 1 - IoU times
-    the foreground weight, whichever is larger.
-    """
-    iou = gap_at_points(student, teacher)["iou"]
-    asked = [p.logits[-1].float().sigmoid() for p in (teacher, student)]  # each (B, N, K)
-    apart = torch.maximum(
-        (asked[0] - asked[1]).abs().amax(-1), (1 - iou) * ForegroundWeight()(teacher)
-    )
-    found = []
-    for i, x in enumerate(inputs):
-        size, order = apart[i].topk(min(SHOWN_POINTS, apart.shape[1]))
-        answers = []
-        for p, probabilities in zip((teacher, student), asked, strict=True):
-            scores, classes = probabilities[i, order].max(-1)
-            answers.append((p.boxes[-1, i, order].cpu(), scores.cpu(), classes.cpu()))
-        boxes = points.boxes[i, order].cpu() if points.boxes.shape[-1] == 4 else None
-        image = x["image"].permute(1, 2, 0).cpu().numpy()
-        name = Path(str(x.get("file_name", x.get("image_id", "")))).stem
-        found.append(Difference(image, name, size.cpu(), boxes, answers))
-    return found
-
-
-def most_different(found: list[Difference]) -> list[Difference]:
-    """The few images whose points differ most."""
-    with_points = [one for one in found if len(one.size)]
-    return sorted(with_points, key=lambda one: -float(one.size.sum()))[:SHOWN_IMAGES]
-
-
-def draw(worst: list[Difference], names: Sequence[str], path: Path) -> Path:
-    """Draws each image three times: with the points, with A's and with B's predictions there.
-
-    The points of an image are numbered, and each has one colour in all three.
-    """
-    labels, columns = [], {name: [] for name in COLUMNS}
-    for one in worst:
-        numbers = [str(i + 1) for i in range(len(one.size))]
-        seen = [] if one.places is None else [(one.places, one.size, None)]
-        for column, (boxes, scores, classes) in zip(
-            COLUMNS[len(COLUMNS) - len(seen) - 2 :], [*seen, *one.answers], strict=True
-        ):
-            texts = numbers
-            if classes is not None:
-                known = [names[c] if names else str(int(c)) for c in classes]
-                texts = [f"{number}: {name}" for number, name in zip(numbers, known, strict=True)]
-            height, width = one.image.shape[:2]
-            scale = torch.tensor([width, height, width, height])
-            drawn = Instances((height, width))
-            drawn.pred_boxes = Boxes(cxcywh_to_xyxy(boxes.float()) * scale)
-            drawn.scores = scores
-            drawn.pred_classes = len(labels) + torch.arange(len(texts))
-            columns[column].append(drawn)
-            labels += texts + [""] * (COLOURS - len(texts))
-    columns = {name: column for name, column in columns.items() if column}
-    return detections_side_by_side(
-        [one.image for one in worst],
-        columns,
-        class_names=labels,
-        path=path,
-        score_threshold=0.0,
-        titles=[one.name for one in worst],
-    )
 
 
 if __name__ == "__main__":

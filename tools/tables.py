@@ -38,7 +38,7 @@ METRICS = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 
 # Keys of a config that do not belong to a recipe: folders, periods, files of weights.
 IGNORED = re.compile(
-    r"train\.(output_dir|device|seed|log_period|watch_period|watch_images"
+    r"train\.(output_dir|device|seed|log_period|watch_period|watch_images|report|report_images"
     r"|eval_period|best_metric|best_mode|progress|loggers|time_limit|classes"
     r"|(batch_scaling|checkpointer|ddp)\..*)"
     r"|dataloader\.(train\.seed|(train|test)\.num_workers)"

@@ -81,7 +81,7 @@ def checkpoints(tmp_path_factory) -> list[str]:
 def drawn(monkeypatch) -> list:
     """What would be drawn; one test draws the picture, which takes longer than all the rest."""
     pictures = []
-    monkeypatch.setattr(compare, "draw", lambda *picture: pictures.append(picture) or "")
+    monkeypatch.setattr(compare, "draw_differences", lambda *one: pictures.append(one) or "")
     return pictures
 
 

@@ -17,21 +17,11 @@ from experiments.lines import TRIAL_SEED
 from experiments.plan import EXPERIMENTS, check_lines, named
 from experiments.results import Results, locked
 from experiments.scales import CPU, GPU, quick
-from experiments.tables import interval, table, tuned, with_interval
+from experiments.tables import table, tuned
 from kddetr.engine import apply_overrides
 from kddetr.errors import UsageError
 from runs import Run
 from tests.tools.toy_experiment import ALONE, LONGER, TOY, TUNED, filled, result
-
-
-def test_an_interval_is_that_of_students_t_distribution():
-    # Mean 2, standard deviation 1, n = 3: the quantile of two degrees of freedom is 4.3027.
-    low, high = interval([1.0, 2.0, 3.0])
-    assert low == pytest.approx(2 - 4.3027 / 3**0.5, abs=1e-4)
-    assert high - 2 == pytest.approx(2 - low)
-    assert with_interval([2.0]) == "+2.0" and with_interval([]) == ""
-    with pytest.raises(ValueError):
-        interval([1.0])
 
 
 def test_differences_are_those_of_the_same_seed(tmp_path):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from kddetr.errors import UsageError, did_you_mean
+from kddetr.report.intervals import with_interval
 
 from .plan import EXPERIMENTS
 from .plots import PLOTS, draw_all, file_name
 from .results import Results
 from .scales import CPU, GPU, Scale
-from .tables import cell, difference, main_metric, rows_of, table, with_interval
+from .tables import cell, difference, main_metric, rows_of, table
 
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- (\w+): (\w+) ([\w.]+) (\w+) -->)[^<]*(<!-- -->)")

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kddetr.report.intervals import interval
 from kddetr.visualization import style
 
 from .choices import COUNTS, GENERAL_POINTS, WEIGHT, WEIGHTS
@@ -15,7 +16,7 @@ from .paper import BOTH_FRW, CONSISTENCY, SHARES
 from .plan import EXPERIMENTS
 from .results import Results
 from .scales import Scale
-from .tables import Rows, difference, interval, rows_of
+from .tables import Rows, difference, rows_of
 
 MARKER = {"markersize": 5, "capsize": 3, "linewidth": 1.7}
 Values = Mapping[float, Sequence[float]]  # a value of each seed at each place of the x-axis

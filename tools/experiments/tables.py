@@ -1,12 +1,10 @@
 """The tables of the experiments, made from the file of results."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from scipy import stats
-
 from comparison import markdown, spread
+from kddetr.report.intervals import with_interval
 
 from .jobs import chosen_value, job_of_line, timed_line, trials
 from .lines import Experiment, Line
@@ -35,30 +33,6 @@ def difference(
 ) -> list[float]:
     """How much more the first line has than the second, for each seed that both have."""
     return [ours[seed][metric] - theirs[seed][metric] for seed in ours if seed in theirs]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % confidence interval of the mean, by Student's t distribution.
-
-    Raises:
-        ValueError: there are fewer than two values.
-    """
-    if len(values) < 2:
-        raise ValueError("One value says nothing about how much it varies.")
-    middle, deviation = statistics.mean(values), statistics.stdev(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
-    return middle - half, middle + half
-
-
-def with_interval(values: Sequence[float]) -> str:
-    """The mean difference and, of several values, its 95 % interval."""
-    if not values:
-        return ""
-    mean = f"{statistics.mean(values):+.1f}"
-    if len(values) < 2:
-        return mean
-    low, high = interval(values)
-    return f"{mean} [{low:+.1f}, {high:+.1f}]"
 
 
 def table(

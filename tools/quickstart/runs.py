@@ -77,7 +77,8 @@ class Run:
         """A fingerprint of config, overrides and bundled weights, the same on every machine."""
         cfg = self._config()
         usual = train_defaults()
-        for key in ("watch_period", "watch_images"):  # which do not change the training
+        # Which do not change the training.
+        for key in ("watch_period", "watch_images", "report", "report_images"):
             del cfg.train[key]
         for key in usual.keys() & cfg.train.keys() - FIRST_KEYS:
             if cfg.train[key] == usual[key]:
@@ -152,6 +153,7 @@ class Run:
             "--resume",
             f"train.max_iter={self.iterations}",
             f"train.output_dir={self.output}",
+            "train.report=false",  # these programs show their results themselves
             *self.overrides,
         ]
         # One thread per run: two runs with two threads each are slower on two cores.

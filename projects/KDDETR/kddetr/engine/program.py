@@ -8,9 +8,10 @@ import argparse
 import contextlib
 import logging
 import os
+from collections.abc import Callable, Sequence
 
 import torch
-from detectron2.engine import default_argument_parser
+from detectron2.engine import HookBase, default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
@@ -47,8 +48,12 @@ def without_user_errors(record: logging.LogRecord) -> bool:
     return not isinstance(error, UserError)
 
 
-def run(args: argparse.Namespace) -> dict:
+def run(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()) -> dict:
     """Train or evaluate in one process of the job.
+
+    Args:
+        args: the parsed command line.
+        hooks: make further hooks of a training, which act after all others.
 
     Returns:
         The results of the last evaluation.
@@ -58,7 +63,7 @@ def run(args: argparse.Namespace) -> dict:
     flags = {"--eval-only": args.eval_only, "--resume": args.resume}
     require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
-    return evaluate(cfg, args) if args.eval_only else train(cfg, args)
+    return evaluate(cfg, args) if args.eval_only else train(cfg, args, hooks)
 
 
 def set_up_loggers(cfg: DictConfig) -> None:
@@ -68,7 +73,9 @@ def set_up_loggers(cfg: DictConfig) -> None:
         setup_logger(file, distributed_rank=comm.get_rank(), name=name)
 
 
-def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
+def train(
+    cfg: DictConfig, args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()
+) -> dict:
     """Train, from the beginning or from the last checkpoint."""
     stopping.limit_time(cfg.train.time_limit)
     with contextlib.ExitStack() as stack:
@@ -83,6 +90,7 @@ def train(cfg: DictConfig, args: argparse.Namespace) -> dict:
         log.info("Command line arguments: %s", args)
         settle_weight(cfg, resume=args.resume)
         trainer = Trainer(cfg)
+        trainer.register_hooks([make() for make in hooks])
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
 
@@ -162,18 +170,28 @@ def _names_weights(overrides: list[str]) -> bool:
     return any(text.startswith("train.init_checkpoint=") for text in overrides)
 
 
-def main(argv: list[str] | None = None, *, epilog: str = "") -> None:
+def main(
+    argv: list[str] | None = None,
+    *,
+    epilog: str = "",
+    hooks: Sequence[Callable[[], HookBase]] = (),
+) -> None:
     """Parse and check the command line, and run the job in the processes that it asks for.
 
     Args:
         argv: the command line; None: that of this process.
         epilog: the end of the help text.
+        hooks: see :func:`run`.
     """
-    start(parser(epilog).parse_args(argv))
+    start(parser(epilog).parse_args(argv), hooks)
 
 
-def start(args: argparse.Namespace) -> None:
+def start(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()) -> None:
     """Check parsed arguments, and run the job in the processes that they ask for.
+
+    Args:
+        args: the parsed command line.
+        hooks: see :func:`run`.
 
     Raises:
         SystemExit: the user can put something right (exit code 2), or the run was stopped.
@@ -191,7 +209,7 @@ def start(args: argparse.Namespace) -> None:
                 dist_url=args.dist_url,
                 dist_timeout=args.dist_timeout,
                 device=device,
-                args=(args,),
+                args=(args, hooks),
             )
 
 

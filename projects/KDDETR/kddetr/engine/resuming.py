@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 # What does not change a training: its folder, how long it may take, and notes about the config.
 _IGNORED = (
     *("train.output_dir", "train.time_limit", "train.batch_scaling.", "train.classes"),
-    *("train.progress", "train.loggers"),
+    *("train.progress", "train.loggers", "train.report"),
 )
 
 

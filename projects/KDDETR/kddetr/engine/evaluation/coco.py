@@ -4,6 +4,9 @@ Detectron2's evaluator gives NaN when a model detects nothing, needs compiled op
 misreads some ids of images and annotations, see :mod:`.ground_truth`.
 """
 
+import contextlib
+import copy
+import io
 import json
 import logging
 import os
@@ -108,11 +111,31 @@ class CocoEvaluator(COCOEvaluator):
                 names += [f"{task}/AP-{self.truth.classes[k]}" for k in present]
         return names
 
+    def results_of(self, inputs: list[dict], outputs: list[dict]) -> dict[str, Any]:
+        """The results on these images alone, by this process alone; nothing is written.
+
+        Args:
+            inputs: of a detector; only their ``image_id`` is read.
+            outputs: what the detector returned for them.
+
+        Returns:
+            Nested results, as those of ``evaluate``.
+        """
+        alone = copy.copy(self)
+        alone._output_dir, alone._distributed = None, False
+        alone._logger = logging.getLogger(f"{COCOEvaluator.__module__}.of_some_images")
+        alone._logger.setLevel(logging.WARNING)
+        alone.reset()
+        alone.process(inputs, outputs)
+        with contextlib.redirect_stdout(io.StringIO()):
+            return alone.evaluate(img_ids=[x["image_id"] for x in inputs]) or {}
+
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         """Save the detections of all images and fill ``self._results`` with the metrics."""
         found = [detection for image in predictions for detection in image["instances"]]
         self._check_detections(found)
-        self._describe(found, predictions)
+        if img_ids is None:
+            self._describe(found, predictions)
         if self._output_dir:
             path = os.path.join(self._output_dir, "coco_instances_results.json")
             with open(path, "w") as stream:
