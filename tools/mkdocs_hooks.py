@@ -1,13 +1,14 @@
 """What mkdocs calls while it builds the site of mkdocs.yml: pages beside those of docs/, and links.
 
-The README, the CHANGELOG and CONTRIBUTING are pages too, as they are; the API pages are made from the
-docstrings.
+The README, the CHANGELOG and CONTRIBUTING are pages too, as they are; the API pages are made from
+the docstrings.
 """
 
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
 from site_pages.api import api_pages, modules
 from site_pages.links import site_links
 

@@ -51,10 +51,11 @@ def _page(package: str) -> str:
     path = SOURCE.joinpath(*package.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     names = _exported(ast.parse(file.read_text(encoding="utf-8")))
+    options = "    options:\n      show_root_heading: false\n      show_root_toc_entry: false\n"
+    head = f"# {package}\n\n::: {package}\n{options}"
     if names is None:  # a module without the list: everything public that it defines
-        return f"# {package}\n\n::: {package}\n"
-    described = "".join(f"\n::: {package}.{name}\n" for name in names)
-    return f"# {package}\n\n::: {package}\n    options:\n      members: false\n{described}"
+        return head
+    return head + "      members: false\n" + "".join(f"\n::: {package}.{n}\n" for n in names)
 
 
 def _exported(tree: ast.Module) -> list[str] | None:
