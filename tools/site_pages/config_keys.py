@@ -156,18 +156,15 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def own_arguments(thing: Callable, links: dict[str, str] | None = None) -> list[Argument]:
-    """The arguments that the page gives under the heading of ``thing``: not those that it shares
-    with others, which have a heading of their own.
-    """
-    parent = _parent(thing)
+def _own_arguments(thing: Callable, links: dict[str, str]) -> list[Argument]:
+    parent = shares_with(thing)
     shared = {a.name for a in arguments(parent)} if parent else set()
     return [a for a in arguments(thing, links) if a.name not in shared]
 
 
-def _parent(thing: Callable) -> Callable | None:
-    """Whose arguments ``thing`` has besides its own: the settings of a transformer, or the class
-    whose constructor it inherits.
+def shares_with(thing: Callable) -> Callable | None:
+    """Whose arguments ``thing`` has besides those that the page gives under its own heading: the
+    settings of a transformer, or the class whose constructor it inherits; None: nobody's.
     """
     if thing in (detectors.deformable_detr, detectors.dino, DeformableSettings):
         return TransformerSettings if thing is DeformableSettings else DeformableSettings
@@ -182,7 +179,7 @@ def _part(thing: Callable, key: str, links: dict[str, str]) -> Iterator[str]:
     """The text and the table of one class or function."""
     where = f" In the configs: `{key}`." if key else ""
     yield f"`{_public_name(thing)}`. {on_one_line(summary(thing), links)}{where}\n"
-    if parent := _parent(thing):
+    if parent := shares_with(thing):
         same, others = _defaults(parent), _defaults(thing)
         yield (
             f"Takes what [`{parent.__name__}`](#{parent.__name__.lower()}) takes"
@@ -192,7 +189,7 @@ def _part(thing: Callable, key: str, links: dict[str, str]) -> Iterator[str]:
             )
             + ".\n"
         )
-    found = own_arguments(thing, links)
+    found = _own_arguments(thing, links)
     prefix = f"{key}." if key else ""
     yield from _table(replace(a, name=prefix + a.name) for a in found)
 
