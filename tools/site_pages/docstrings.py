@@ -80,7 +80,7 @@ def arguments(thing: Callable, links: Mapping[str, str] | None = None) -> list[A
                 name=star + name,
                 type=type_text(parameter.annotation),
                 default="" if required else value_text(parameter.default),
-                meaning=on_one_line(described.get(star + name, ""), links),
+                meaning=on_one_line(described.get(name, ""), links),
             )
         )
     return found

@@ -1,6 +1,7 @@
 """The ``train`` section of a config: its keys with their types, defaults and ranges.
 
-Periods and lengths count iterations.
+Periods and lengths count iterations. The comments are the text of docs/config_keys.md, which
+tools/config_page.py writes: above a key, at the end of its line, or both.
 """
 
 import copy
@@ -23,84 +24,88 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class BatchScaling:
-    """How a config is scaled to another batch size, see :mod:`.scaling`."""
+    """How a config is scaled to another batch size, see kddetr/engine/config/scaling.py."""
 
     # The batch size that the config's lengths, periods and learning rate are for; 0: never scale.
     reference: int = 0
-    learning_rate: str = "sqrt"  # or "linear" or "none"
-    note: str = ""  # written when the config is scaled
+    # How the learning rate follows the batch: "sqrt", "linear" or "none".
+    learning_rate: str = "sqrt"
+    note: str = ""  # What was scaled; a run writes it here.
 
 
 @dataclass
 class MixedPrecision:
     """Automatic mixed precision."""
 
-    # "auto": on a card that computes this dtype itself, see kddetr/engine/precision.py.
+    # true, false, or "auto": on a card that computes this dtype itself, see
+    # kddetr/engine/precision.py.
     enabled: bool | str = "auto"
-    dtype: str = "bfloat16"  # or "float16", on CUDA only
+    dtype: str = "bfloat16"  # "bfloat16", or "float16" on CUDA.
 
 
 @dataclass
 class Compilation:
     """Whether ``torch.compile`` is used, see kddetr/engine/compilation.py."""
 
-    student: bool = False  # the detector that is trained, alone or in a distillation
-    teacher: bool = False
+    student: bool = False  # The detector that is trained, alone or in a distillation.
+    teacher: bool = False  # The teacher of a distillation.
 
 
 @dataclass
 class GradientClipping:
     """Clipping of the norm of the whole model's gradient."""
 
-    max_norm: float | None = 0.1  # null or 0: no clipping
-    norm_type: float = 2.0  # above 0; inf: the largest absolute value
+    max_norm: float | None = 0.1  # The largest norm; null or 0: no clipping.
+    norm_type: float = 2.0  # Order of the norm, above 0; inf: the largest absolute value.
 
 
 @dataclass
 class DistributedOptions:
     """Options of DistributedDataParallel."""
 
+    # For a model with parameters that some batches give no gradient; costs time.
     find_unused_parameters: bool = False
-    fp16_compression: bool = False
+    fp16_compression: bool = False  # Processes exchange gradients in float16.
 
 
 @dataclass
 class Checkpoints:
     """How often a checkpoint is saved, and how many are kept."""
 
-    period: int = 5000
-    max_to_keep: int | None = 3  # null: all
+    period: int = 5000  # Iterations from one checkpoint to the next.
+    max_to_keep: int | None = 3  # The last ones that are kept; null: all.
 
 
 @dataclass
 class TrainSection:
-    """All keys of ``train``."""
+    """How a detector, or a distillation, is trained."""
 
-    output_dir: str = "output"
+    output_dir: str = "output"  # The folder for everything that the run writes.
     # Weights to start from (a detector, or an ImageNet backbone), or to evaluate.
     init_checkpoint: str | None = ""
     # The detector's class names in order; null: those of the data. A run writes them here.
     classes: list[str] | None = None
-    max_iter: int = 90000
+    max_iter: int = 90000  # Length of the run, in iterations.
     # Seconds after which the run saves and stops, counted from the start of its processes; null: no
     # limit. Leave some for the last iteration and for saving.
     time_limit: float | None = None
     batch_scaling: BatchScaling = field(default_factory=BatchScaling)
-    seed: int = 0
-    device: str = "auto"  # CUDA where available, else the CPU
+    seed: int = 0  # Of the initial weights, the order of the images and everything random.
+    device: str = "auto"  # "cuda", "cpu", or "auto": CUDA where there is a card.
     amp: MixedPrecision = field(default_factory=MixedPrecision)
     compile: Compilation = field(default_factory=Compilation)
     clip_grad: GradientClipping = field(default_factory=GradientClipping)
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
-    eval_period: int = 5000  # 0: only after the last iteration
-    # "" or null: no best checkpoint. Of several test sets the first, or that of NAME/bbox/AP.
+    eval_period: int = 5000  # Iterations between evaluations; 0: only after the last iteration.
+    # The result whose best weights are kept as model_best.pth; "" or null: none are kept. Of
+    # several test sets it is that of the first, or that of NAME/bbox/AP.
     best_metric: str | None = "bbox/AP"
-    log_period: int = 20
-    # Of a distillation. Every so many iterations the gap to the teacher and the gradient ratio are
-    # logged, which costs about two backward passes, and after every evaluation the gap on so many
-    # test images, see kddetr/engine/watch.py; 0: not at all.
+    log_period: int = 20  # Iterations between lines of the log and of metrics.json.
+    # Of a distillation: iterations between those whose gap to the teacher and gradient ratio are
+    # logged, which costs about two backward passes, see kddetr/engine/watch.py; 0: never.
     watch_period: int = 100
+    # Of a distillation: test images on which the gap is measured after every evaluation; 0: none.
     watch_images: int = 100
 
     def __post_init__(self) -> None:
