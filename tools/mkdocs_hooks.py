@@ -21,6 +21,16 @@ SHOWN = {
 }
 
 
+def on_config(config: Any, **_: Any) -> Any:
+    """List the API pages in the navigation."""
+    pages = [{Path(page).stem: page} for page in api_pages()]
+    for section in config.nav:
+        for entry in next(iter(section.values())):
+            if isinstance(entry, dict) and "API" in entry:
+                entry["API"] = pages
+    return config
+
+
 def on_files(files: Files, config: Any, **_: Any) -> Files:
     """Add the pages that are no files of docs/."""
     for source, page in SHOWN.items():
