@@ -21,6 +21,7 @@ from kddetr.engine import Trainer, load_config
 from kddetr.engine.writers import GROUP_PREFIX
 from kddetr.structures import Detector, QueryableDetector
 from kddetr.teachers import RecordedTeacher, Vocabulary
+from tests.documented_names import undescribed
 from tests.tiny_config import tiny_config
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +104,9 @@ def test_tiny_version_trains_two_steps(path, dataset, tmp_path):
     changed = [not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters())]
     assert sum(changed) > 0.8 * len(changed)
     lines = (tmp_path / "run/metrics.json").read_text().splitlines()
-    steps = [line for line in map(json.loads, lines) if "total_loss" in line]
+    logged = [json.loads(line) for line in lines]
+    assert not undescribed(name for line in logged for name in line)
+    steps = [line for line in logged if "total_loss" in line]
     assert len(steps) == 2
     for step in steps:
         assert all(map(math.isfinite, step.values())) and step["grad_norm"] > 0

@@ -104,6 +104,10 @@ def check(command: str) -> None:
         script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
         assert script is not None, f"torchrun starts no program: {command}"
         check_program(tuple(words[script:]))
+    elif program == "sbatch":
+        script = next(i for i, word in enumerate(words) if word.endswith(".sh"))
+        assert (ROOT / words[script]).is_file(), f"{words[script]} does not exist"
+        check_program(("train_net.py", "--config-file", *words[script + 1 :]))
     elif program in ("python", "python3") and words[1].endswith(".py"):
         check_program(tuple(words[1:]))
     elif program in ("python", "python3") and words[1:3] == ["-m", "pytest"]:

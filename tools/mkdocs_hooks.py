@@ -1,13 +1,14 @@
 """What mkdocs calls while it builds the site of mkdocs.yml: pages beside those of docs/, and links.
 
-The README, the CHANGELOG and CONTRIBUTING are pages too, as they are; the API pages are made from the
-docstrings.
+The README, the CHANGELOG and CONTRIBUTING are pages too, as they are; the API pages are made from
+the docstrings.
 """
 
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
 from site_pages.api import api_pages, modules
 from site_pages.links import site_links
 
@@ -18,6 +19,16 @@ SHOWN = {
     "CONTRIBUTING.md": "contributing.md",
     "projects/KDDETR/README.md": "paper.md",
 }
+
+
+def on_config(config: Any, **_: Any) -> Any:
+    """List the API pages in the navigation."""
+    pages = [{Path(page).stem: page} for page in api_pages()]
+    for section in config.nav:
+        for entry in next(iter(section.values())):
+            if isinstance(entry, dict) and "API" in entry:
+                entry["API"] = pages
+    return config
 
 
 def on_files(files: Files, config: Any, **_: Any) -> Files:

@@ -24,6 +24,7 @@ from kddetr.engine.watch import WatchHook, gap_on_images, watch_hooks, with_gap
 from kddetr.errors import UsageError
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler
+from tests.documented_names import undescribed
 from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 
 FIGURES = {name + ending for name in ("agreement", "iou", "kl") for ending in ("", "_fg")}
@@ -169,6 +170,7 @@ def test_training_is_the_same_watched_or_not(config, amp):
     of_images = {f"gap/{group}/{name}" for group in groups for name in FIGURES}
     new = [ours[i].keys() - theirs[i].keys() for i in theirs]
     assert new[:2] == [set(), of_step | of_images] and set().union(*new[2:]) == of_images
+    assert undescribed(name for line in ours.values() for name in line) == ["my/x"]
     for i, line in theirs.items():
         same = {k: v for k, v in line.items() if "loss" in k or "AP" in k or k == "my/x"}
         assert same.items() <= ours[i].items()

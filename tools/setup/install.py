@@ -111,7 +111,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--venv", type=Path, default=Path(".venv"), help="made if it is not there")
     parser.add_argument(
-        "--extra", choices=("live",), help="add only this one to an environment that is set up"
+        "--extra",
+        choices=("live", "docs"),
+        help="add only this one to an environment that is set up",
     )
     return parser.parse_args()
 

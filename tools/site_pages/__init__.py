@@ -1,3 +1,3 @@
-"""What the documentation site has beside the files of docs/: generated pages, and links that lead to
-pages of the site.
+"""What the documentation site has beside the files of docs/: generated pages, and links that lead
+to pages of the site.
 """

@@ -1,8 +1,9 @@
-"""docs/config_keys.md: every key of a config, made from the dataclasses and docstrings of the package."""
+"""docs/config_keys.md: every key of a config, made from the dataclasses and docstrings."""
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kddetr import KDDETR, data, detectors, engine, losses, points, teachers
@@ -15,12 +16,22 @@ from .train_keys import groups
 INTRODUCTION = """\
 # Every config key
 
-A config is a Python file of Detectron2's [LazyConfig](your_own.md#more-about-configs) kind. It has the sections `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train`. Any
-value can be overridden on the command line as `key=value`, see [training](training.md#train-resume-evaluate). A key that does not exist, a value of the wrong type and a number out of range
-are errors that say what is known.
+A config is a Python file of Detectron2's [LazyConfig](your_own.md#more-about-configs) kind. It has
+the sections `model`, `dataloader`, `optimizer`, `lr_multiplier` and `train`. Any value can be
+overridden on the command line as `key=value`, see [training](training.md#train-resume-evaluate). A
+key that does not exist, a value of the wrong type and a number out of range are errors that say
+what is known.
 
-This page is written by `python tools/config_page.py` from the source of the package. The defaults are those of the source; a config file may set others, and the `config.yaml` of a run has
-all of its values.
+The defaults here are those of the source. A config file may set others, and the `config.yaml` of a
+run has all of its values. This page is written by a program and not edited by hand:
+
+```bash
+python tools/config_page.py
+```
+
+## The run
+
+The section `train`. Periods and lengths count iterations.
 """
 
 
@@ -49,9 +60,9 @@ def _classes(package: Any, *left_out: str) -> dict[Callable, str]:
 SECTIONS = (
     Section(
         "The data",
-        "Images and their augmentation, under `dataloader.train`, `dataloader.test` and `dataloader.evaluator`."
-        " COCO recipes take their images from Detectron2's `get_detection_dataset_dicts(names=...)`"
-        " instead of `load_coco_format`, and their test images from Detectron2's `build_detection_test_loader`.",
+        "Images, their augmentation, and the metric. The COCO recipes name Detectron2's"
+        " `get_detection_dataset_dicts` instead of `load_coco_format`, and have Detectron2's"
+        " `build_detection_test_loader`.",
         {
             data.build_train_loader: "dataloader.train",
             data.load_coco_format: "dataloader.train.dataset",
@@ -81,14 +92,14 @@ SECTIONS = (
     ),
     Section(
         "Distillation losses",
-        "`model.loss`, its terms `model.loss.class_loss` and `model.loss.box_losses.0`, `.1`, ..., and"
+        "`model.loss`, its terms `model.loss.class_loss`, `model.loss.box_losses.0` and so on, and"
         " its weighting `model.loss.weighting`.",
         _classes(losses, "DistillationLoss", "PointTerm"),
     ),
     Section(
         "Detectors",
-        "The section `model` of a detector alone, and `model.student` and `model.teacher.model` of a"
-        " pair. All transformers share the settings of the first table, and those with deformable"
+        "The section `model` of a detector alone, and `model.student` and `model.teacher.model` of"
+        " a pair. All transformers share the settings of the first table, and those with deformable"
         " attention also the ones of the second. Which of them a published file needs is in"
         " [checkpoints](checkpoints.md#what-is-compared).",
         dict.fromkeys(
@@ -121,8 +132,8 @@ SECTIONS = (
     ),
     Section(
         "Optimizer and schedule",
-        "`optimizer` is any optimizer of PyTorch; `optimizer.params` sorts the parameters into groups."
-        " `lr_multiplier` is a schedule.",
+        "`optimizer` is any optimizer of PyTorch, with its arguments; `optimizer.params` sorts the"
+        " parameters into groups. `lr_multiplier` is a schedule.",
         {
             engine.parameter_groups: "optimizer.params",
             engine.step_schedule: "lr_multiplier",
@@ -134,7 +145,7 @@ SECTIONS = (
 
 def page() -> str:
     """The whole page as Markdown."""
-    lines = [INTRODUCTION, "## The run\n", "The section `train`. Periods and lengths count iterations.\n"]
+    lines = [INTRODUCTION]
     for group in groups():
         lines += [f"### {group.prefix}\n", f"{group.meaning}\n", *_table(group.keys)]
     links = {t.__name__: f"#{t.__name__.lower()}" for s in SECTIONS for t in s.parts}
@@ -145,18 +156,15 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def own_arguments(thing: Callable, links: dict[str, str] | None = None) -> list[Argument]:
-    """The arguments that the page gives under the heading of ``thing``: not those that it shares
-    with others, which have a heading of their own.
-    """
-    parent = _parent(thing)
+def _own_arguments(thing: Callable, links: dict[str, str]) -> list[Argument]:
+    parent = shares_with(thing)
     shared = {a.name for a in arguments(parent)} if parent else set()
     return [a for a in arguments(thing, links) if a.name not in shared]
 
 
-def _parent(thing: Callable) -> Callable | None:
-    """Whose arguments ``thing`` has besides its own: the settings of a transformer, or the class
-    whose constructor it inherits.
+def shares_with(thing: Callable) -> Callable | None:
+    """Whose arguments ``thing`` has besides those that the page gives under its own heading: the
+    settings of a transformer, or the class whose constructor it inherits; None: nobody's.
     """
     if thing in (detectors.deformable_detr, detectors.dino, DeformableSettings):
         return TransformerSettings if thing is DeformableSettings else DeformableSettings
@@ -171,21 +179,19 @@ def _part(thing: Callable, key: str, links: dict[str, str]) -> Iterator[str]:
     """The text and the table of one class or function."""
     where = f" In the configs: `{key}`." if key else ""
     yield f"`{_public_name(thing)}`. {on_one_line(summary(thing), links)}{where}\n"
-    if parent := _parent(thing):
+    if parent := shares_with(thing):
         same, others = _defaults(parent), _defaults(thing)
         yield (
             f"Takes what [`{parent.__name__}`](#{parent.__name__.lower()}) takes"
             + "".join(
-                f"{', with ' if i == 0 else ', '}`{name}` = {others[name]}"
+                f"{', with ' if i == 0 else ', '}`{name}={others[name]}`"
                 for i, name in enumerate(n for n in same if others[n] != same[n])
             )
             + ".\n"
         )
-    found = own_arguments(thing, links)
+    found = _own_arguments(thing, links)
     prefix = f"{key}." if key else ""
-    yield from _table(
-        [Argument(prefix + a.name, a.type, a.default, a.meaning) for a in found] if found else []
-    )
+    yield from _table(replace(a, name=prefix + a.name) for a in found)
 
 
 def _defaults(thing: Callable) -> dict[str, str]:
@@ -194,22 +200,19 @@ def _defaults(thing: Callable) -> dict[str, str]:
 
 def _public_name(thing: Callable) -> str:
     """The name under which a config names it: of the package that exports it."""
-    package = thing.__module__.split(".")[1]
-    public = {"engine": engine, "data": data, "detectors": detectors}.get(package)
-    if package == "distiller":
-        return f"kddetr.{thing.__name__}"
-    exported = public is None or thing.__name__ in public.__all__
-    return f"kddetr.{package}.{thing.__name__}" if exported else f"{thing.__module__}.{thing.__name__}"
+    room = thing.__module__.split(".")[1]
+    if thing is KDDETR:
+        return "kddetr.KDDETR"
+    is_public = thing.__name__ in getattr(importlib.import_module(f"kddetr.{room}"), "__all__", ())
+    return f"{f'kddetr.{room}' if is_public else thing.__module__}.{thing.__name__}"
 
 
-def _table(rows: Iterable[Any]) -> list[str]:
+def _table(rows: Iterable[Argument]) -> list[str]:
     """A table of keys; nothing where there are none."""
-    lines = [
-        f"| `{row.name}` | {_cell(row.default or 'required')} | {_cell(row.type)} | {_cell(row.meaning)} |"
-        for row in rows
-    ]
-    return ["| key | default | type | meaning |", "| --- | --- | --- | --- |", *lines, ""] if lines else []
+    lines = [f"| `{row.name}` | {_type_and_default(row)} | {row.meaning} |" for row in rows]
+    head = ["| key | type, default | meaning |", "| --- | --- | --- |"]
+    return [*head, *lines, ""] if lines else []
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _type_and_default(row: Argument) -> str:
+    return f"`{row.type}`, `{row.default}`" if row.default else f"`{row.type}`, required"

@@ -15,7 +15,10 @@ _ROLE = re.compile(r":\w+:`~?([\w.]+)`")
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument: its name, and the rest as Markdown; ``default`` is "" where it is required."""
+    """One argument: its name, type and default as a config has them, and its meaning as Markdown.
+
+    ``default`` is "" where the argument is required.
+    """
 
     name: str
     type: str
@@ -76,8 +79,8 @@ def arguments(thing: Callable, links: Mapping[str, str] | None = None) -> list[A
             Argument(
                 name=star + name,
                 type=type_text(parameter.annotation),
-                default="" if required else f"`{value_text(parameter.default)}`",
-                meaning=on_one_line(described.get(star + name, ""), links),
+                default="" if required else value_text(parameter.default),
+                meaning=on_one_line(described.get(name, ""), links),
             )
         )
     return found
@@ -97,11 +100,11 @@ def _described(thing: Callable) -> dict[str, str]:
 
 
 def type_text(annotation: Any) -> str:
-    """An annotation without the modules that its names are from."""
+    """An annotation in the words of a config, without the modules that its names are from."""
     if annotation is inspect.Parameter.empty:
         return ""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return f"`{_MODULES.sub('', text)}`"
+    return _MODULES.sub("", text).replace(" | ", " or ").replace("None", "null")
 
 
 def value_text(default: Any) -> str:

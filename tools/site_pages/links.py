@@ -1,8 +1,9 @@
-"""Links of the Markdown files, which are written for readers of the repository, as links of the site.
+"""Links of the Markdown files, which are written for readers of the repository, as links of the
+site.
 
-A link from one page of docs/ to another is left alone. A link to a file outside of docs/ leads to the
-page that shows this file on the site, such as the API page of a module; where there is none, the
-text of the link stays without it, because the repository has no public address.
+A link from one page of docs/ to another is left alone. A link to a file outside of docs/ leads to
+the page that shows this file on the site, such as the API page of a module; where there is none,
+the text of the link stays without it, because the repository has no public address.
 """
 
 import posixpath

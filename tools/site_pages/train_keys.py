@@ -9,26 +9,18 @@ from typing import Any
 
 from kddetr.engine.config.defaults import TrainSection
 
-from .docstrings import on_one_line, type_text, value_text
+from .docstrings import Argument, on_one_line, type_text, value_text
 
 
 @dataclass(frozen=True)
 class Group:
-    """The keys of one dataclass: their common beginning, what the group is for, and the rows."""
+    """The keys of one dataclass: their common beginning, what the group is for, and each key by its
+    whole dotted name.
+    """
 
     prefix: str
     meaning: str
-    keys: list["Key"]
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key, by its whole dotted name, with type, default and meaning as Markdown."""
-
-    name: str
-    type: str
-    default: str
-    meaning: str
+    keys: list[Argument]
 
 
 def groups(section: type = TrainSection, prefix: str = "train") -> Iterator[Group]:
@@ -39,10 +31,10 @@ def groups(section: type = TrainSection, prefix: str = "train") -> Iterator[Grou
         prefix,
         on_one_line(inspect.getdoc(section) or ""),
         [
-            Key(
+            Argument(
                 name=f"{prefix}.{f.name}",
                 type=type_text(f.type),
-                default=f"`{value_text(_default(f))}`",
+                default=value_text(_default(f)),
                 meaning=on_one_line(comments.get(f.name, "")),
             )
             for f in fields(section)

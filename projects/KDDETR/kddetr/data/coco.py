@@ -62,6 +62,11 @@ def register_coco_format(*, json_file: str, image_root: str, name: str | None = 
     The file is read on first use. Registering the same data set again changes nothing. If one file
     is used with several image folders, the names after the first one contain the folder.
 
+    Args:
+        json_file: annotations in COCO's detection format.
+        image_root: the folder that ``file_name`` of each image is relative to.
+        name: the name of the data set; None: ``json_file``.
+
     Raises:
         DatasetError: a path is empty, or the name already belongs to another data set.
     """

@@ -22,6 +22,9 @@ def load_image_folder(*, image_root: str) -> list[dict]:
     Links to folders are followed. Files and folders whose names begin with a dot are left out.
     Other files that are no images, and links to nowhere, are counted in a warning.
 
+    Args:
+        image_root: the folder; "" for none.
+
     Raises:
         DatasetError: the folder does not exist or holds no image.
     """

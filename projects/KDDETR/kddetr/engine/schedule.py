@@ -62,7 +62,11 @@ def cosine_schedule(
 ) -> ParamScheduler:
     """A rate that falls along half a cosine to ``end_factor`` times the base rate.
 
-    The other arguments are those of :func:`step_schedule`.
+    Args:
+        max_iter: length of the run, in iterations.
+        end_factor: factor on the rate at the end, at least 0.
+        warmup_iters: iterations of linear warm-up; 0: none.
+        warmup_factor: factor on the rate at the first iteration of the warm-up.
 
     Raises:
         ValueError: the warm-up is as long as the run.

@@ -42,7 +42,9 @@ class AtAnswers:
     something to find.
 
     Args:
-        shift, scale: see :func:`jittered`; 0 and 0 put the queries exactly at the teacher's boxes.
+        shift: the centre moves by at most this fraction of the box's width and height, uniformly.
+        scale: width and height are multiplied by exp(u), u uniform in [-scale, scale]. With 0 and 0
+            the queries are exactly at the teacher's boxes.
 
     Raises:
         ValueError: one of them is negative.
@@ -62,7 +64,7 @@ class NearbySampler:
     """The boxes that the teacher predicts at its own queries, moved at random, as points for both.
 
     Args:
-        shift, scale: see :func:`jittered`.
+        shift, scale: see :class:`AtAnswers`.
 
     Raises:
         ValueError: one of them is negative.

@@ -34,7 +34,9 @@ def dab_detr(
         num_classes: K.
         in_feature: the one feature of the backbone that is used.
         num_queries: N.
-        anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
+        anchor_size: initial width and height of the anchors, as a fraction of the image's; None:
+            random, as published. Short trainings on small objects gain much from anchors of the
+            objects' size.
         anchor_temperature: of the sine embedding of the anchors.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
 

@@ -40,7 +40,7 @@ def deformable_detr(
             positional embedding is computed from the box in every layer, the heads get a norm, and
             the box loss looks forward twice.
         num_queries: N.
-        anchor_size: initial width and height of the anchors, see :class:`AnchorQueries`.
+        anchor_size: of the variant "anchors", see :func:`dab_detr`.
         criterion: ground-truth losses; default: weights 2 (class), 5 (L1), 2 (GIoU).
 
     Raises:

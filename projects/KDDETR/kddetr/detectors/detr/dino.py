@@ -43,7 +43,9 @@ def dino(
             else one for each layer (detrex). The heads of the encoder's proposals are separate in
             both.
         denoising_number: the largest number of denoising pairs per image; 0: no denoising.
-        label_noise, box_noise: of the denoising queries, see :class:`ContrastiveDenoising`.
+        label_noise: half of this fraction of the denoising labels is replaced by random classes.
+        box_noise: how far the corners of the denoising boxes move, in halves of a box's size; at
+            least 0.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
 
     Raises:

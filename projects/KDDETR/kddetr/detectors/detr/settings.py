@@ -32,12 +32,14 @@ class TransformerSettings:
         encoder_layers, decoder_layers: how many there are.
         dropout: of attention weights, feed-forward networks and residual branches.
         activation: of the feed-forward networks, "relu" or "prelu".
-        temperature, offset: of the sine embedding of image positions, see
-            :class:`ImageSineEmbedding`. Published weights only work with their own.
-        eps: of the clamped logit, see :func:`kddetr.boxes.inverse_sigmoid`.
+        temperature, offset: of the sine embedding of image positions. Published weights only work
+            with their own.
+        eps: least distance of a box coordinate from 0 and 1 before its logit is taken, see
+            :func:`kddetr.boxes.inverse_sigmoid`.
         num_detections: kept per image.
         checkpoint_activations: recompute the layers in the backward pass, which saves memory.
-        backbone_batching: "by_size" or "padded", see :class:`DetectionTransformer`.
+        backbone_batching: "by_size": images of one size go through the backbone together;
+            "padded": all images of a batch, padded with zeros.
 
     Raises:
         ValueError: a setting is out of range, or ``embed_dim`` is no multiple of 4 and of

@@ -1,6 +1,7 @@
 """The ``train`` section of a config: its keys with their types, defaults and ranges.
 
-Periods and lengths count iterations.
+Periods and lengths count iterations. The comments are the text of docs/config_keys.md, which
+tools/config_page.py writes: above a key, at the end of its line, or both.
 """
 
 import copy
@@ -23,53 +24,56 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class BatchScaling:
-    """How a config is scaled to another batch size, see :mod:`.scaling`."""
+    """How a config is scaled to another batch size, see kddetr/engine/config/scaling.py."""
 
     # The batch size that the config's lengths, periods and learning rate are for; 0: never scale.
     reference: int = 0
-    learning_rate: str = "sqrt"  # or "linear" or "none"
-    note: str = ""  # written when the config is scaled
+    # How the learning rate follows the batch: "sqrt", "linear" or "none".
+    learning_rate: str = "sqrt"
+    note: str = ""  # What was scaled; a run writes it here.
 
 
 @dataclass
 class MixedPrecision:
     """Automatic mixed precision."""
 
-    # "auto": on a card that computes this dtype itself, see kddetr/engine/precision.py.
+    # true, false, or "auto": on a card that computes this dtype itself, see
+    # kddetr/engine/precision.py.
     enabled: bool | str = "auto"
-    dtype: str = "bfloat16"  # or "float16", on CUDA only
+    dtype: str = "bfloat16"  # "bfloat16", or "float16" on CUDA.
 
 
 @dataclass
 class Compilation:
     """Whether ``torch.compile`` is used, see kddetr/engine/compilation.py."""
 
-    student: bool = False  # the detector that is trained, alone or in a distillation
-    teacher: bool = False
+    student: bool = False  # The detector that is trained, alone or in a distillation.
+    teacher: bool = False  # The teacher of a distillation.
 
 
 @dataclass
 class GradientClipping:
     """Clipping of the norm of the whole model's gradient."""
 
-    max_norm: float | None = 0.1  # null or 0: no clipping
-    norm_type: float = 2.0  # above 0; inf: the largest absolute value
+    max_norm: float | None = 0.1  # The largest norm; null or 0: no clipping.
+    norm_type: float = 2.0  # Order of the norm, above 0; inf: the largest absolute value.
 
 
 @dataclass
 class DistributedOptions:
     """Options of DistributedDataParallel."""
 
+    # For a model with parameters that some batches give no gradient; costs time.
     find_unused_parameters: bool = False
-    fp16_compression: bool = False
+    fp16_compression: bool = False  # Processes exchange gradients in float16.
 
 
 @dataclass
 class Checkpoints:
     """How often a checkpoint is saved, and how many are kept."""
 
-    period: int = 5000
-    max_to_keep: int | None = 3  # null: all
+    period: int = 5000  # Iterations from one checkpoint to the next.
+    max_to_keep: int | None = 3  # The last ones that are kept; null: all.
 
 
 @dataclass
@@ -95,20 +99,20 @@ class EarlyStop:
 
 @dataclass
 class TrainSection:
-    """All keys of ``train``."""
+    """How a detector, or a distillation, is trained."""
 
-    output_dir: str = "output"
+    output_dir: str = "output"  # The folder for everything that the run writes.
     # Weights to start from (a detector, or an ImageNet backbone), or to evaluate.
     init_checkpoint: str | None = ""
     # The detector's class names in order; null: those of the data. A run writes them here.
     classes: list[str] | None = None
-    max_iter: int = 90000
+    max_iter: int = 90000  # Length of the run, in iterations.
     # Seconds after which the run saves and stops, counted from the start of its processes; null: no
     # limit. Leave some for the last iteration and for saving.
     time_limit: float | None = None
     batch_scaling: BatchScaling = field(default_factory=BatchScaling)
-    seed: int = 0
-    device: str = "auto"  # CUDA where available, else the CPU
+    seed: int = 0  # Of the initial weights, the order of the images and everything random.
+    device: str = "auto"  # "cuda", "cpu", or "auto": CUDA where there is a card.
     amp: MixedPrecision = field(default_factory=MixedPrecision)
     compile: Compilation = field(default_factory=Compilation)
     clip_grad: GradientClipping = field(default_factory=GradientClipping)
@@ -121,26 +125,27 @@ class TrainSection:
     ema: MovingAverage = field(default_factory=MovingAverage)
     ddp: DistributedOptions = field(default_factory=DistributedOptions)
     checkpointer: Checkpoints = field(default_factory=Checkpoints)
-    eval_period: int = 5000  # 0: only after the last iteration
+    eval_period: int = 5000  # Iterations between evaluations; 0: only after the last iteration.
     # 0: all batches of test images. A small number is for trying out a run: its AP means nothing,
     # because the objects in all other images count as missed.
     eval_batches: int = 0
-    # "" or null: no best checkpoint. Of several test sets the first, or that of NAME/bbox/AP.
-    # ema/bbox/AP is that of the averaged weights.
+    # The result whose best weights are kept as model_best.pth; "" or null: none are kept. Of
+    # several test sets it is that of the first, or that of NAME/bbox/AP. ema/bbox/AP is that of
+    # the averaged weights.
     best_metric: str | None = "bbox/AP"
-    best_mode: str = "max"  # or "min", for a metric that is better when it is lower
+    best_mode: str = "max"  # Or "min", for a metric that is better when it is lower.
     early_stopping: EarlyStop = field(default_factory=EarlyStop)
-    log_period: int = 20
+    log_period: int = 20  # Iterations between lines of the log and of metrics.json.
     # "rich": a display on the terminal in place of the lines about the progress, which are in
     # log.txt all the same. "plain": lines. "auto": the display where the output is a terminal.
     progress: str = "auto"
     # Further loggers beside metrics.json and TensorBoard, such as [wandb, mlflow], see
     # kddetr/engine/loggers.py.
     loggers: list[str] = field(default_factory=list)
-    # Of a distillation. Every so many iterations the gap to the teacher and the gradient ratio are
-    # logged, which costs about two backward passes, and after every evaluation the gap on so many
-    # test images, see kddetr/engine/watch.py; 0: not at all.
+    # Of a distillation: iterations between those whose gap to the teacher and gradient ratio are
+    # logged, which costs about two backward passes, see kddetr/engine/watch.py; 0: never.
     watch_period: int = 100
+    # Of a distillation: test images on which the gap is measured after every evaluation; 0: none.
     watch_images: int = 100
     # Whether the run ends with a page about it, report.html, and how many test images it asks the
     # detectors about at most. It takes about 2 % of the training time, or 20 seconds.
