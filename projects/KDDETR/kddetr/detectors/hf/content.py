@@ -1,8 +1,8 @@
 """The content of a query at a given box: which token of the encoder it is taken from.
 
-A query of RT-DETR's own is a token that the encoder's head has selected: its box is the one that the
-token predicts, and its content what the head sees of the token. So a query at another box takes its
-content from the token that stands for this box.
+A query of RT-DETR's own is a token that the encoder's head has selected: its box is the one that
+the token predicts, and its content what the head sees of the token. So a query at another box takes
+its content from the token that stands for this box.
 
 Shape letters: B images, N queries, S tokens.
 """

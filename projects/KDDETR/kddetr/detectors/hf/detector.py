@@ -36,8 +36,8 @@ class HuggingFaceDetector(nn.Module):
 
     Its own queries are the best tokens of the encoder: the box that a token predicts, and what the
     encoder's head sees of it as content. The content of a query at another box is that of the token
-    which stands for the box, see :mod:`kddetr.detectors.hf.content`; it is always computed from this
-    detector's own memory, so that nothing but boxes passes between teacher and student.
+    which stands for the box, see :mod:`kddetr.detectors.hf.content`. It is always computed from
+    this detector's own memory, so that nothing but boxes passes between teacher and student.
 
     It has no weights of its own: those of ``stock`` are trained, saved and loaded.
 

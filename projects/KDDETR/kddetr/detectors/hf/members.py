@@ -76,8 +76,8 @@ class DFine(RTDetr):
 
 
 class DeimV2(DFine):
-    """DEIMv2 (Huang et al., 2025): D-FINE's decoder on lighter encoders, with a matching-aware class
-    loss. Its backbone and the projection behind it are one module.
+    """DEIMv2 (Huang et al., 2025): D-FINE's decoder on lighter encoders, with a class loss that is
+    aware of the matching. Its backbone and the projection behind it are one module.
     """
 
     parts = ("conv_encoder",)
