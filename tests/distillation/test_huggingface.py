@@ -1,4 +1,4 @@
-"""Real-time detectors of the transformers package teach all other detectors, and learn from them."""
+"""Real-time detectors of the transformers package teach all others, and learn from them."""
 
 import copy
 import functools
