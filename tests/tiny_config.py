@@ -18,12 +18,14 @@ from kddetr.detectors import (
     dab_detr,
     deformable_detr,
     dino,
+    huggingface_detector,
     model_zoo_detector,
 )
 from kddetr.engine import build
 from kddetr.engine.config.calls import call_parameters
 from kddetr.teachers import RecordedTeacher, Vocabulary
 from tests.records import random_record
+from tests.tiny_huggingface import SETTINGS
 
 STAGES = [f"stage{i}" for i in range(4)]
 SMALL = {
@@ -62,7 +64,9 @@ def tiny_config(cfg: DictConfig, folder: Path, dataset: str, **train: Any) -> Di
         if node["_target_"] is Vocabulary:
             node.classes = node.wanted = dataset
         if "checkpoint" in node:
-            node.model.decoder_layers = 3  # not the depth of its student
+            # Not the depth of its student.
+            options = node.model.settings if "settings" in node.model else node.model
+            options.decoder_layers = 3
             node.checkpoint = str(folder / "teacher.pth")
             torch.manual_seed(0)
             torch.save({"model": build(node.model).state_dict()}, node.checkpoint)
@@ -154,7 +158,13 @@ def _shrink_transformer(node: DictConfig) -> None:
     )
 
 
+def _shrink_huggingface(node: DictConfig) -> None:
+    node.num_classes, node.image_size, node.settings = CLASSES, [64, 64], SETTINGS[node.model_type]
+    node.train_sizes = [32, 64] if node.get("train_sizes") else []
+
+
 SHRINK = {
+    huggingface_detector: _shrink_huggingface,
     **dict.fromkeys((dab_detr, deformable_detr, dino), _shrink_transformer),
     RegionDetector: _shrink_rcnn,
     model_zoo_detector: _shrink_zoo,

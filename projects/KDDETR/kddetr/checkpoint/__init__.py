@@ -1,5 +1,6 @@
 """Checkpoints: read safely, written atomically, compared with the model and loaded."""
 
+from .. import hub  # noqa: F401  (addresses hf://NAME)
 from ..errors import CheckpointError
 from ..renamed import explain_old_names
 from .adapt import adapted

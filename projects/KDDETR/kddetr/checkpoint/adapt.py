@@ -20,6 +20,7 @@ from .heads import (
     spread,
     to_contiguous,
 )
+from .huggingface import huggingface_state, is_huggingface
 from .pretraining import check_pixels, check_pretraining
 from .published import Converted, converted
 from .settings import Settings, check_settings, recipes_of
@@ -45,6 +46,7 @@ def adapted(
     an ImageNet backbone, and a Caffe2 detector of Detectron, get the names they have in the model;
     this project's own files, those of Detectron2's model zoo, and files of unknown kinds stay as
     they are. DINO's one set of heads is copied to each layer of a model that has one for each.
+    For a model of the package transformers see :func:`huggingface_state`.
 
     Args:
         state: weights by the names in the file.
@@ -61,6 +63,8 @@ def adapted(
             the model's; a backbone that was trained on other pixels, see :func:`check_pretraining`;
             ``strict`` and other classes, layers, queries or levels.
     """
+    if is_huggingface(model):
+        return huggingface_state(state, model, source, strict=strict)
     check_pixels(state, model, source, strict=strict)
     check_pretraining(state, model, source)
     if is_caffe2(state):

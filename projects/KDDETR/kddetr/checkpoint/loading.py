@@ -17,6 +17,7 @@ from .caffe2_names import is_caffe2
 from .classes import CLASSES, assumed_classes, classes_in
 from .coverage import Coverage, load_weights
 from .files import State, read_checkpoint
+from .huggingface import is_huggingface, is_realtime
 from .layouts import weights_of
 from .prefixes import without_prefix
 from .published import origin_of
@@ -35,8 +36,8 @@ def deployable(model: nn.Module) -> nn.Module:
 def weight_owner(model: nn.Module) -> nn.Module:
     """The module whose state dict is a detector's file.
 
-    That is ``deployable(model)``, or the Detectron2 model that it wraps, so that the file is an
-    ordinary one of Detectron2.
+    That is ``deployable(model)``, or the model of Detectron2 or of the package transformers that it
+    wraps, so that the names in the file are those that other people have.
     """
     detector = deployable(model)
     return getattr(detector, "stock", detector)
@@ -68,6 +69,8 @@ def load_file(model: nn.Module, path: str, *, strict: bool) -> tuple[Coverage, d
 
 def _known_otherwise(state: State, model: nn.Module) -> bool:
     """Whether a file has names of another kind that are translated into those of the model."""
+    if is_huggingface(model):
+        return is_realtime(state)
     return is_caffe2(state) or bool(origin_of(state)) or backbone_weights(state, model) is not None
 
 

@@ -22,6 +22,7 @@ from .inspection import DataReport, Finding, inspect_data, write_data_page
 from .layouts import DataFolder, Split, find_data
 from .loader import TrainLoader, build_train_loader
 from .mapper import DetectionMapper, ShortestEdge
+from .torchvision_augmentations import IoUCrop, PhotometricDistort, ZoomOut
 
 __all__ = [
     "DataFolder",
@@ -29,9 +30,12 @@ __all__ = [
     "DatasetError",
     "DetectionMapper",
     "Finding",
+    "IoUCrop",
+    "PhotometricDistort",
     "ShortestEdge",
     "Split",
     "TrainLoader",
+    "ZoomOut",
     "build_test_loader",
     "build_train_loader",
     "check_dataset",

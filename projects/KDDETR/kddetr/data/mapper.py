@@ -119,14 +119,16 @@ class DetectionMapper:
         augmentations = self.augmentations
         if self.augmentations_with_crop is not None and np.random.rand() < 0.5:
             augmentations = self.augmentations_with_crop
-        augmented = T.AugInput(image)
+        truth = _truth(record) if self.is_train and self.labeled else None
+        # Some augmentations look at the boxes; what they make of them is not used.
+        augmented = T.AugInput(image, boxes=None if truth is None else truth[0].copy())
         transforms = augmentations(augmented)
         # A flipped view has negative strides, which torch refuses.
         pixels = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         mapped["image"] = torch.from_numpy(pixels)
         mapped[AFFINE] = affine_of(transforms, mapped["width"], mapped["height"])
-        if self.is_train and self.labeled:
-            mapped["instances"] = _instances(record, transforms, augmented.image.shape[:2])
+        if truth is not None:
+            mapped["instances"] = _instances(truth, transforms, augmented.image.shape[:2])
         return mapped
 
     def _read(self, file_name: str) -> np.ndarray:
@@ -138,7 +140,11 @@ class DetectionMapper:
         return self._images[file_name].copy()
 
 
-def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int]) -> Instances:
+Truth = tuple[np.ndarray, np.ndarray]  # (N, 4) boxes XYXY in pixels of the file, (N,) classes
+
+
+def _truth(record: dict) -> Truth:
+    """The boxes and classes of a labelled image."""
     if "annotations" not in record:
         raise DatasetError(
             f"The image {record['file_name']} has no 'annotations': for images without labels use "
@@ -151,11 +157,15 @@ def _instances(record: dict, transforms: T.TransformList, size: tuple[int, int])
         raise DatasetError(
             f"The image {record['file_name']} has a box that is not finite: correct the annotation."
         )
+    return boxes, np.array([a["category_id"] for a in kept], dtype=np.int64)
+
+
+def _instances(truth: Truth, transforms: T.TransformList, size: tuple[int, int]) -> Instances:
+    boxes, classes = truth
     # Checked before the transforms, which would reorder the corners of a box of negative size.
     sized = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     boxes, inside = clipped(transforms.apply_box(boxes).reshape(-1, 4), size)
     inside &= sized
-    classes = np.array([a["category_id"] for a in kept], dtype=np.int64)
     return Instances(
         size,
         gt_boxes=Boxes(torch.from_numpy(boxes[inside].astype(np.float32))),

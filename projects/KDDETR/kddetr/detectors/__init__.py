@@ -14,6 +14,8 @@ from .detr.deformable_detr import deformable_detr
 from .detr.dino import dino
 from .detr.matcher import HungarianMatcher
 from .detr.transformer import DetectionTransformer
+from .hf.build import huggingface_arguments, huggingface_detector
+from .hf.detector import HuggingFaceDetector
 from .stock.dense import DenseQueryDetector
 from .stock.models import detectron2_detector, model_zoo_detector, zoo_config
 from .stock.regions import RegionDetector
@@ -21,6 +23,7 @@ from .stock.regions import RegionDetector
 __all__ = [
     "DenseQueryDetector",
     "DetectionTransformer",
+    "HuggingFaceDetector",
     "HungarianMatcher",
     "RegionDetector",
     "SetCriterion",
@@ -29,6 +32,8 @@ __all__ = [
     "deformable_detr",
     "detectron2_detector",
     "dino",
+    "huggingface_arguments",
+    "huggingface_detector",
     "model_zoo_detector",
     "resnet",
     "swin",

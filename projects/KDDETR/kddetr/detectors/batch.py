@@ -1,6 +1,7 @@
 """What all detectors share: selecting the images of a batch, and skipping unlabelled images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from ..returned import described
 from ..transfer import to_device
 
 AnyMemory = TypeVar("AnyMemory", bound="BatchMemory")
+Value = TypeVar("Value")
 Losses = dict[str, Tensor]
 
 MADE_OF_BOXES = (
@@ -30,6 +32,31 @@ class BatchMemory:
         """The memory of the images with these indices; all images in order: the same memory."""
         images = list(images)
         return self if images == list(range(len(self))) else self._select(images)
+
+
+@dataclass(frozen=True)
+class CachingMemory(BatchMemory):
+    """A memory that keeps what was computed from it once; a selection of images starts anew."""
+
+    _cache: dict[Hashable, Any] = field(
+        default_factory=dict, repr=False, compare=False, kw_only=True
+    )
+
+    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """``make()`` at the first call with this key, and the same value at every later call.
+
+        Decoder layers keep their projection of the memory here, and a proposal head its proposals,
+        so that further queries about the same images do not compute them again. Values made with
+        and without gradients are kept apart.
+        """
+        key = (key, torch.is_grad_enabled())
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def forget(self) -> None:
+        """Drop the values of :meth:`cached`, which are made again where they are needed."""
+        self._cache.clear()
 
 
 def for_all_images(values: Tensor, images: int, device: torch.device) -> Tensor:

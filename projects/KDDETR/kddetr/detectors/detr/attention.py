@@ -31,6 +31,18 @@ class QueryGeometry:
     sine: Tensor | None = None
 
 
+def forbidden_pairs(queries: Queries) -> Tensor:
+    """(N, N) bool, True where the query of the row may not attend to that of the column."""
+    names = list(queries.groups)
+    sizes = list(queries.groups.values())
+    forbidden = torch.ones(len(names), len(names), dtype=torch.bool)
+    for i, name in enumerate(names):
+        for other in (name, *queries.attends_to.get(name, ())):
+            forbidden[i, names.index(other)] = False
+    group = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes))
+    return to_device(forbidden[group][:, group], queries.boxes.device)
+
+
 class GroupMask:
     """Self-attention mask between query groups.
 
@@ -44,14 +56,7 @@ class GroupMask:
         if not queries.attends_to:
             self.sizes, self.masks = sizes, [None] * len(sizes)
             return
-        names = list(queries.groups)
-        forbidden = torch.ones(len(names), len(names), dtype=torch.bool)
-        for i, name in enumerate(names):
-            for other in (name, *queries.attends_to.get(name, ())):
-                forbidden[i, names.index(other)] = False
-        group = torch.arange(len(names)).repeat_interleave(torch.tensor(sizes))
-        self.sizes = [len(queries)]
-        self.masks = [to_device(forbidden[group][:, group], queries.boxes.device)]
+        self.sizes, self.masks = [len(queries)], [forbidden_pairs(queries)]
 
     def attend(self, attention: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """``attention(*tensors, attn_mask)`` of every block of (B, N, C) tensors, joined.

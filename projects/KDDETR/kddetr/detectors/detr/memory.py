@@ -4,22 +4,19 @@ Shape letters: B images, M feature levels, S tokens (all cells of all levels, fi
 level row by row), C embedding width.
 """
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...transfer import rows
-from ..batch import BatchMemory
+from ..batch import CachingMemory
 from .traceable import level_size
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Memory(BatchMemory):
+class Memory(CachingMemory):
     """The encoded images of a batch.
 
     Attributes:
@@ -41,26 +38,9 @@ class Memory(BatchMemory):
     valid_ratios: Tensor
     image_sizes: tuple[tuple[int, int], ...] = ()
     neck: tuple[Tensor, ...] = ()
-    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """``make()`` at the first call with this key, and the same value at every later call.
-
-        Decoder layers keep their projection of the memory here, and the proposal head its
-        proposals, so that further queries about the same images do not compute them again. Values
-        made with and without gradients are kept apart.
-        """
-        key = (key, torch.is_grad_enabled())
-        if key not in self._cache:
-            self._cache[key] = make()
-        return self._cache[key]
-
-    def forget(self) -> None:
-        """Drop the values of :meth:`cached`, which are made again where they are needed."""
-        self._cache.clear()
 
     def maps(self) -> dict[str, Sequence[Tensor]]:
         """The maps of every level, (B, C, H, W): "neck", where it is kept, and "encoder"."""

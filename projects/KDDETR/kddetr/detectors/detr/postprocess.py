@@ -1,11 +1,14 @@
 """Detections from the predictions of a layer: the best pairs of query and class, without NMS."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ...boxes import cxcywh_to_xyxy
+from ...errors import DivergedError
 from .traceable import best
 
 
@@ -29,6 +32,29 @@ def select_detections(
         found = {"pred_boxes": Boxes(scaled), "scores": scores[i], "pred_classes": classes[i]}
         detections.append(Instances((height, width), **found))
     return detections
+
+
+def detector_outputs(
+    detections: Sequence[Instances], inputs: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What a detector of Detectron2 returns in evaluation mode: detections of each input, scaled to
+    the height and width that they are wanted for.
+
+    Raises:
+        DivergedError: a predicted box is infinite or NaN.
+    """
+    if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
+        raise DivergedError(
+            "The detector predicts boxes that are not finite numbers: its weights may have"
+            " diverged, or be too large for the precision (train.amp); take an earlier"
+            " checkpoint."
+        )
+    outputs = []
+    for found, x in zip(detections, inputs, strict=True):
+        height, width = found.image_size
+        scaled = detector_postprocess(found, x.get("height", height), x.get("width", width))
+        outputs.append({"instances": scaled})
+    return outputs
 
 
 def best_pairs(logits: Tensor, boxes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ...errors import DivergedError
 from ...predictions import LAST
 from ...ranges import one_of, positive, whole
 from ...structures import EncodedDetector, Predictions, Queries
@@ -23,7 +21,7 @@ from .criterion import SetCriterion
 from .denoising import ContrastiveDenoising
 from .matcher import Target, target_of
 from .memory import FeatureLevels, Memory
-from .postprocess import select_detections
+from .postprocess import detector_outputs, select_detections
 from .queries import QuerySource
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -141,17 +139,7 @@ class DetectionTransformer(nn.Module):
             return self.losses(memory, inputs)
         own = self.queries(memory)
         predictions = EncodedDetector(self, memory).decode(own, layers=LAST)
-        detections = self.detections(predictions, memory.image_sizes)
-        if not all(d.pred_boxes.tensor.isfinite().all() for d in detections):
-            raise DivergedError(
-                "The detector predicts boxes that are not finite numbers: its weights may have"
-                " diverged, or be too large for the precision (train.amp); take an earlier"
-                " checkpoint."
-            )
-        return [
-            {"instances": detector_postprocess(d, x.get("height", h), x.get("width", w))}
-            for d, x, (h, w) in zip(detections, inputs, memory.image_sizes, strict=True)
-        ]
+        return detector_outputs(self.detections(predictions, memory.image_sizes), inputs)
 
     def encode(self, inputs: list[dict[str, Any]]) -> Memory:
         """The memory of raw images. How images of different sizes go through the backbone is

@@ -1,0 +1,28 @@
+"""Optimizer and schedule of RT-DETR and D-FINE: AdamW at one rate after a short warm-up, without a
+drop, and no weight decay of norms.
+
+The published figures are those of a moving average of the weights, see train.ema.
+"""
+
+import math
+
+from .coco_epochs import IMAGES as _IMAGES
+from .optim import lr_multiplier, optimizer
+from .train import train
+
+# The sides of the squares that a batch is resized to in multi-scale training.
+SCALES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
+
+optimizer.params.weight_decay_norm = 0.0
+lr_multiplier.milestones = []
+train.clip_grad.max_norm = 0.1
+
+
+def set_epochs(train, dataloader, lr_multiplier, *, epochs: int, batch: int, warmup: int) -> None:
+    """Train for ``epochs`` of COCO with ``batch`` images an iteration; ``warmup`` iterations."""
+    iterations = math.ceil(_IMAGES / batch)
+    dataloader.train.total_batch_size = batch
+    train.batch_scaling.reference = batch
+    train.max_iter = epochs * iterations
+    train.eval_period = train.checkpointer.period = iterations
+    lr_multiplier.warmup_iters = warmup
