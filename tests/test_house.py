@@ -37,7 +37,7 @@ BASE = {
 MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
-    "parallel": set(),
+    "parallel": {"errors"},
     "predictions": {"errors", "transfer"},
     "queries": {"errors", "transfer"},
     "quiet": set(),

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from kddetr.engine.distributed import wrap_for_processes
+from kddetr.engine.step import StepTrainer
 from kddetr.engine.watch import WatchHook
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.teachers import RecordedTeacher
@@ -33,9 +34,12 @@ class Case(NamedTuple):
 
 
 def save_steps(folder: str, cases: list[Case]) -> None:
-    """Save ``[(gradients, points, log), ...]``, one a case, as ``{processes}-{rank}.pth``."""
+    """Save ``[(gradients, points, log), ...]``, one a case, as ``{processes}-{rank}.pth``, and
+    :func:`step_in_parts` as ``parts-{processes}-{rank}.pth``.
+    """
     file = f"{comm.get_world_size()}-{comm.get_rank()}.pth"
     torch.save([one_step(case, Path(folder)) for case in cases], Path(folder) / file)
+    torch.save(step_in_parts(), Path(folder) / f"parts-{file}")
 
 
 def one_step(
@@ -71,3 +75,26 @@ def one_step(
     points, _ = model.ask_teacher(batch, None)
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return gradients, points.boxes, logged
+
+
+def step_in_parts() -> dict[str, torch.Tensor]:
+    """The gradients by name after a step of a distillation on four images, which every process
+    takes in as many parts as there are processes.
+    """
+    student, teacher = tiny_detector("dab_detr", seed=1), tiny_detector("dino", seed=2)
+    model = tiny_distiller(student, teacher, sampler=SpecificSampler())
+    wrapped = wrap_for_processes(
+        model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
+    )
+    rank, world = comm.get_rank(), comm.get_world_size()
+    batch = tiny_batch(((40, 56),) * 4, boxes=(3, 1, None, 0))[rank::world]
+    trainer = StepTrainer(
+        model=wrapped,
+        data_loader=iter(lambda: batch, None),
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.0),
+        seed=0,
+        accumulate=world,
+    )
+    with EventStorage():
+        trainer.run_step()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

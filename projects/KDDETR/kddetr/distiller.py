@@ -11,6 +11,7 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .parallel import computed_once
 from .ranges import not_negative
 from .returned import (
     described,
@@ -211,7 +212,9 @@ class KDDETR(nn.Module):
         Raises:
             UsageError: the sampler or the query placement returned no such queries.
         """
-        points, answers = self.ask_teacher(inputs, memory)
+        points, answers = computed_once(
+            "the teacher's answers", lambda: self.ask_teacher(inputs, memory)
+        )
         asked = points
         if self.query_placement is not None:
             asked = self.query_placement(points, answers)
@@ -222,6 +225,22 @@ class KDDETR(nn.Module):
         student = EncodedDetector(self.student, memory, inputs)
         predictions = student.decode(converted, layers=compared_layers(self.loss)[0])
         return replace(predictions, encoded=student), answers, points
+
+    def count_normalisers(self, inputs: list[dict[str, Any]]) -> None:
+        """Ask for the normalisers of all losses of a training step, see
+        :class:`kddetr.parallel.BatchInParts`.
+
+        The distillation losses are computed for it, without a gradient, and the teacher's answers
+        are kept for the step itself.
+        """
+        count = getattr(self.student, "count_normalisers", None)
+        memory = self.student.encode(inputs) if self.weight or count is None else None
+        if count is not None:
+            count(inputs)
+        else:
+            self.student.losses(memory, inputs)
+        if self.weight:
+            self.loss(*self.predict_at_points(inputs, memory))
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
