@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from kddetr import KDDETR
 from kddetr.boxes import cxcywh_to_xyxy
 from kddetr.checkpoint import WrapperState, load_pretrained, read_checkpoint
-from kddetr.distiller import ContentProjection
 from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
 from kddetr.engine.config.calls import walk
 from kddetr.engine.evaluation.sets import by_evaluation_set, has_test_data
@@ -39,6 +38,7 @@ from kddetr.errors import UsageError, exit_on_user_error
 from kddetr.gap import gap_at_points, gap_means, gap_sums, gap_table
 from kddetr.losses import ForegroundWeight, WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.projection import ContentProjection
 from kddetr.structures import Predictions, Queries
 from kddetr.teachers import Vocabulary, trained_classes
 from kddetr.visualization import detections_side_by_side

@@ -32,7 +32,9 @@ def steps(tmp_path_factory):
     names = ("1-0", "2-0", "2-1")
     saved = {name: torch.load(folder / f"{name}.pth") for name in names}
     found = {name: dict(zip(map(str, cases), values)) for name, values in saved.items()}
-    return found | {f"parts-{name}": torch.load(folder / f"parts-{name}.pth") for name in names}
+    for name in [f"{kind}-{name}" for kind in ("parts", "stopped") for name in names]:
+        found[name] = torch.load(folder / f"{name}.pth")
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -80,3 +82,9 @@ def test_two_processes_with_their_batches_in_parts_have_the_gradients_of_the_who
     for name, gradient in whole.items():
         assert torch.equal(first[name], second[name]), name
         assert (first[name] - gradient).norm() <= 1e-5 * size, name
+
+
+def test_the_end_of_a_distillation_leaves_its_projection_alone(steps):
+    for name, change in steps["stopped-2-0"].items():
+        assert torch.equal(change, steps["stopped-2-1"][name]), name
+        assert name.startswith("projection.") != bool(change.any()), name

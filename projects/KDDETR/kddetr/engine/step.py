@@ -28,11 +28,12 @@ from .accumulation import count_normalisers, parts_of
 from .optimizer_state import check_alike
 from .seeding import seed_everything
 from .watch import GAP_PREFIXES, RATIO
+from .weight_schedule import WEIGHT
 from .writers import GROUP_PREFIX, loss_group
 
 _log = logging.getLogger(__name__)
 # Names of other values of a step.
-RECORDED = ("grad_norm", RATIO, "total_loss", "data_time", "train_seconds", "time", "lr")
+RECORDED = ("grad_norm", RATIO, WEIGHT, "total_loss", "data_time", "train_seconds", "time", "lr")
 PREFIXES = (GROUP_PREFIX, *GAP_PREFIXES)
 
 
@@ -99,6 +100,9 @@ class StepTrainer(SimpleTrainer):
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
         losses, constants = self._backward(batch)
+        # Without a gradient, the optimizer leaves a weight as it is: it does not decay either.
+        for parameter in getattr(self._unwrapped, "idle_parameters", list)():
+            parameter.grad = None
         self.grad_scaler.unscale_(self.optimizer)
         metrics = self._clip_and_measure(losses)
         self._check(metrics, batch)
