@@ -37,7 +37,7 @@ BASE = {
 MAY_IMPORT = {
     "boxes": set(),
     "errors": set(),
-    "parallel": set(),
+    "parallel": {"errors"},
     "predictions": {"errors", "transfer"},
     "queries": {"errors", "transfer"},
     "quiet": set(),
@@ -54,7 +54,8 @@ MAY_IMPORT = {
     "baselines": {*BASE, "detectors", "losses", "points"},
     "data": BASE,
     "teachers": {*BASE, "checkpoint", "data", "detectors"},
-    "distiller": BASE,
+    "distiller": {*BASE, "projection"},
+    "projection": {"structures"},
     "checkpoint": {*BASE, "hub", "zoo"},
     "gap": {*BASE, "losses"},
     "engine": {*BASE, "checkpoint", "data", "gap", "teachers"},

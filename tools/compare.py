@@ -25,7 +25,6 @@ from torch import nn
 
 from kddetr import KDDETR
 from kddetr.checkpoint import WrapperState, load_pretrained, read_checkpoint
-from kddetr.distiller import ContentProjection
 from kddetr.engine import Trainer, build, load_config, require_sections, resolve_device
 from kddetr.engine.config.calls import walk
 from kddetr.engine.evaluation.sets import by_evaluation_set, has_test_data
@@ -34,6 +33,7 @@ from kddetr.errors import UsageError, exit_on_user_error
 from kddetr.gap import gap_means, gap_sums, gap_table
 from kddetr.losses import WeightedMeanLoss
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
+from kddetr.projection import ContentProjection
 from kddetr.report.differences import (
     Difference,
     differences,

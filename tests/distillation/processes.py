@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from kddetr.engine.distributed import wrap_for_processes
+from kddetr.engine.step import StepTrainer
 from kddetr.engine.watch import WatchHook
 from kddetr.points import GeneralSampler, JointSampler, SpecificSampler
 from kddetr.teachers import RecordedTeacher
@@ -33,9 +34,13 @@ class Case(NamedTuple):
 
 
 def save_steps(folder: str, cases: list[Case]) -> None:
-    """Save ``[(gradients, points, log), ...]``, one a case, as ``{processes}-{rank}.pth``."""
+    """Save ``[(gradients, points, log), ...]``, one a case, as ``{processes}-{rank}.pth``, and
+    what the functions below return as ``parts-...`` and ``stopped-{processes}-{rank}.pth``.
+    """
     file = f"{comm.get_world_size()}-{comm.get_rank()}.pth"
     torch.save([one_step(case, Path(folder)) for case in cases], Path(folder) / file)
+    torch.save(step_in_parts(), Path(folder) / f"parts-{file}")
+    torch.save(step_without_teacher(), Path(folder) / f"stopped-{file}")
 
 
 def one_step(
@@ -71,3 +76,40 @@ def one_step(
     points, _ = model.ask_teacher(batch, None)
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return gradients, points.boxes, logged
+
+
+def step_in_parts() -> dict[str, torch.Tensor]:
+    """The gradients by name after a step of a distillation on four images, which every process
+    takes in as many parts as there are processes.
+    """
+    student, teacher = tiny_detector("dab_detr", seed=1), tiny_detector("dino", seed=2)
+    model = tiny_distiller(student, teacher, sampler=SpecificSampler())
+    wrapped = wrap_for_processes(
+        model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    run_step(wrapped, optimizer, accumulate=comm.get_world_size())
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def step_without_teacher() -> dict[str, torch.Tensor]:
+    """The change of each weight in two steps after the end of a distillation with a projection."""
+    student, teacher = tiny_detector("dino"), tiny_detector("dino", seed=2, embed_dim=32)
+    model = tiny_distiller(student, teacher, weight_schedule=lambda where: 0.0)
+    wrapped = wrap_for_processes(
+        model, torch.device("cpu"), find_unused_parameters=False, fp16_compression=False
+    )
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for _ in range(2):  # the second one fails where a parameter had no gradient in the first
+        run_step(wrapped, torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1))
+    return {n: p.detach() - before[n] for n, p in model.named_parameters()}
+
+
+def run_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, **options: Any) -> None:
+    """A step on this process's share of four images."""
+    batch = tiny_batch(((40, 56),) * 4, boxes=(3, 1, None, 0))
+    batch = batch[comm.get_rank() :: comm.get_world_size()]
+    loader = iter(lambda: batch, None)
+    trainer = StepTrainer(model=model, data_loader=loader, optimizer=optimizer, seed=0, **options)
+    with EventStorage():
+        trainer.run_step()

@@ -29,8 +29,12 @@ def steps(tmp_path_factory):
     random_record(folder / "record", images, (5, 0))
     for count in (1, 2):
         launch(save_steps, processes=count, device=torch.device("cpu"), args=(str(folder), cases))
-    saved = {name: torch.load(folder / f"{name}.pth") for name in ("1-0", "2-0", "2-1")}
-    return {name: dict(zip(map(str, cases), values)) for name, values in saved.items()}
+    names = ("1-0", "2-0", "2-1")
+    saved = {name: torch.load(folder / f"{name}.pth") for name in names}
+    found = {name: dict(zip(map(str, cases), values)) for name, values in saved.items()}
+    for name in [f"{kind}-{name}" for kind in ("parts", "stopped") for name in names]:
+        found[name] = torch.load(folder / f"{name}.pth")
+    return found
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -69,3 +73,18 @@ def test_denoising_in_two_processes_of_which_one_has_no_boxes(steps):
     assert "student.denoising.label_embedding.weight" in first
     for name, gradient in first.items():
         assert torch.equal(gradient, second[name]) and gradient.isfinite().all(), name
+
+
+def test_two_processes_with_their_batches_in_parts_have_the_gradients_of_the_whole(steps):
+    """One process takes the four images at once, and two processes take them one by one."""
+    whole, first, second = (steps[f"parts-{name}"] for name in ("1-0", "2-0", "2-1"))
+    size = torch.stack([gradient.norm() for gradient in whole.values()]).norm()
+    for name, gradient in whole.items():
+        assert torch.equal(first[name], second[name]), name
+        assert (first[name] - gradient).norm() <= 1e-5 * size, name
+
+
+def test_the_end_of_a_distillation_leaves_its_projection_alone(steps):
+    for name, change in steps["stopped-2-0"].items():
+        assert torch.equal(change, steps["stopped-2-1"][name]), name
+        assert name.startswith("projection.") != bool(change.any()), name

@@ -11,6 +11,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from .errors import UsageError
+from .parallel import computed_once
+from .projection import ContentProjection
 from .ranges import not_negative
 from .returned import (
     described,
@@ -33,27 +35,6 @@ from .structures import (
     compared_layers,
     queries_are_boxes,
 )
-
-
-class ContentProjection(nn.ModuleDict):
-    """Linear layers that project the learned embeddings of a teacher's queries to a student's
-    width.
-    """
-
-    @classmethod
-    def between(cls, teacher: QueryableDetector, student: Detector) -> "ContentProjection | None":
-        """The projection between the two widths; None where none is needed: equal widths, or a
-        detector that learns nothing beside boxes.
-        """
-        theirs, ours = teacher.query_parts, student.query_parts
-        different = [n for n in theirs if n in ours and theirs[n] != ours[n]]
-        return cls({n: nn.Linear(theirs[n], ours[n]) for n in different}) if different else None
-
-    def forward(self, points: Queries) -> Queries:
-        """The same points with embeddings of the student's width, where they have embeddings."""
-        parts = {name: getattr(points, name) for name in self}
-        projected = {n: self[n](part) for n, part in parts.items() if part is not None}
-        return replace(points, **projected)
 
 
 class StepObserver(Protocol):
@@ -101,8 +82,12 @@ class KDDETR(nn.Module):
             the points themselves, like the teacher.
         weight: of the whole distillation loss, at least 0. It cannot be changed later. At 0 the
             teacher is never asked, and training is that of the plain student, bit for bit.
+        weight_schedule: from the fraction of the training that is done to a factor on the weight,
+            such as a ParamScheduler of fvcore. Where it is 0, a step is that of the plain student,
+            and :meth:`idle_parameters` stay as they are. None: the weight stays.
 
     Attributes:
+        progress: the fraction of the training that is done, which a training with a schedule sets.
         observer: a :class:`StepObserver` that is called in every training step; None: none.
 
     Raises:
@@ -123,6 +108,7 @@ class KDDETR(nn.Module):
         loss: DistillationLoss,
         query_placement: QueryPlacement | None = None,
         weight: float = 1.0,
+        weight_schedule: Callable[[float], float] | None = None,
     ) -> None:
         super().__init__()
         not_negative(weight=weight)
@@ -160,6 +146,8 @@ class KDDETR(nn.Module):
         self.query_placement = query_placement
         self.observer: StepObserver | None = None
         self._weight = weight
+        self.weight_schedule = weight_schedule
+        self.progress = 0.0
         self.projection = None
         if teacher is not None and weight and query_placement is None:
             self.projection = ContentProjection.between(teacher, student)
@@ -173,6 +161,30 @@ class KDDETR(nn.Module):
     def weight(self) -> float:
         """Weight of the distillation loss; read-only, because it decides what has to be trained."""
         return self._weight
+
+    @property
+    def current_weight(self) -> float:
+        """The weight of this step, which follows the schedule.
+
+        Raises:
+            UsageError: the schedule gives a negative number, or none.
+        """
+        if self.weight_schedule is None:
+            return self._weight
+        factor = float(self.weight_schedule(self.progress))
+        if not 0 <= factor < float("inf"):
+            raise UsageError(
+                f"weight_schedule gives {factor} after {self.progress:g} of the training, and the"
+                " distillation has a weight of at least 0: correct model.weight_schedule."
+            )
+        return self._weight * factor
+
+    def idle_parameters(self) -> list[nn.Parameter]:
+        """What is trained beside the student, where the weight of this step is 0; else nothing."""
+        if self.current_weight or self.weight_schedule is None:
+            return []
+        own = {id(parameter) for parameter in cast(nn.Module, self.student).parameters()}
+        return [p for p in self.parameters() if id(p) not in own and p.requires_grad]
 
     @property
     def num_classes(self) -> int:
@@ -190,11 +202,14 @@ class KDDETR(nn.Module):
             return self.student(inputs)
         memory = self.student.encode(inputs)
         losses = self.student.losses(memory, inputs)
-        if not self.weight:
+        if not (weight := self.current_weight):
+            if idle := self.idle_parameters():  # several processes need a gradient of each
+                name, value = next(iter(losses.items()))
+                losses = losses | {name: value + 0 * sum(p.sum() for p in idle)}
             return losses
         student, teacher, points = self.predict_at_points(inputs, memory)
         losses = scalar_losses(losses, self.student, self.device)
-        distilled = self._weighted(self.loss(student, teacher, points), losses)
+        distilled = self._weighted(self.loss(student, teacher, points), losses, weight)
         if self.observer is not None:
             self.observer(losses, distilled, student, teacher, points)
         return losses | distilled
@@ -213,7 +228,9 @@ class KDDETR(nn.Module):
         Raises:
             UsageError: the sampler or the query placement returned no such queries.
         """
-        points, answers = self.ask_teacher(inputs, memory)
+        points, answers = computed_once(
+            "the teacher's answers", lambda: self.ask_teacher(inputs, memory)
+        )
         asked = points
         if self.query_placement is not None:
             asked = self.query_placement(points, answers)
@@ -225,6 +242,20 @@ class KDDETR(nn.Module):
         predictions = student.decode(converted, layers=compared_layers(self.loss)[0])
         predictions = predictions.with_classes(answers.classes)
         return replace(predictions, encoded=student), answers, points
+
+    def count_normalisers(self, inputs: list[dict[str, Any]]) -> None:
+        """Ask for the normalisers of all losses of a training step, whose distillation losses are
+        computed for it; see :class:`kddetr.parallel.BatchInParts`, which keeps the answers.
+        """
+        count = getattr(self.student, "count_normalisers", None)
+        asks = self.current_weight > 0
+        memory = self.student.encode(inputs) if asks or count is None else None
+        if count is not None:
+            count(inputs)
+        else:
+            self.student.losses(memory, inputs)
+        if asks:
+            self.loss(*self.predict_at_points(inputs, memory))
 
     @torch.no_grad()
     def ask_teacher(self, inputs: list[dict[str, Any]], memory: Any) -> tuple[Queries, Predictions]:
@@ -246,7 +277,9 @@ class KDDETR(nn.Module):
         teacher.forget()  # before the student decodes: few losses ask the teacher further queries
         return points, replace(answers, encoded=teacher)
 
-    def _weighted(self, distilled: object, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _weighted(
+        self, distilled: object, losses: Mapping[str, Tensor], weight: float
+    ) -> dict[str, Tensor]:
         """The distillation losses, multiplied by the weight, under names that the log groups.
 
         Raises:
@@ -270,7 +303,7 @@ class KDDETR(nn.Module):
                     f"The distillation loss returns {name!r}, which is already the name of another"
                     " loss and would replace it: return it under a name of its own."
                 )
-            weighted[name] = self.weight * value
+            weighted[name] = weight * value
         return weighted
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> "KDDETR":

@@ -132,4 +132,5 @@ class AverageHook(HookBase):
         return self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the average of the checkpoint that a run is resumed from."""
         self._average.load_state_dict(state)

@@ -36,10 +36,10 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in names):
             near = [name for name in names if name.count(".") <= pattern.count(".")]
+            hint = did_you_mean(pattern, near, count=3)
             raise ConfigError(
                 f"train.freeze names {pattern}, which is no weight or module of the"
-                f" {type(detector).__name__};"
-                f" {did_you_mean(pattern, near, count=3)} (An asterisk stands for any characters.)"
+                f" {type(detector).__name__}; {hint} (An asterisk stands for any characters.)"
             )
     frozen = 0
     for name, parameter in detector.named_parameters():

@@ -16,14 +16,15 @@ from .early_stopping import EarlyStopHook
 from .freezing import FreezeHook, frozen_norms
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .watch import watch_hooks
+from .weight_schedule import weight_hooks
 
 if TYPE_CHECKING:
     from .trainer import Trainer
 
 
 def build_hooks(trainer: "Trainer") -> list[HookBase]:
-    """Timer, schedule, frozen parts, average, checkpoints, watching, stopping, evaluation, writers,
-    in this order.
+    """Timer, learning rate, frozen parts, average, checkpoints, distillation weight, watching,
+    stopping, evaluation, early stopping, writers, in this order.
 
     The checkpoint of an iteration is saved before its evaluation, so that no training is lost when
     the evaluation fails. After the training all of them run, even where one fails.
@@ -39,6 +40,7 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
         in_order.append(
             PeriodicCheckpointer(trainer.checkpointer, keep.period, max_to_keep=keep.max_to_keep)
         )
+    in_order += weight_hooks(trainer.unwrapped, train.max_iter)
     in_order += [*watch_hooks(trainer), StopHook()]
     if trainer.can_evaluate:
         in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))

@@ -4,11 +4,13 @@ Detectron2's AMPTrainer has float16 on CUDA only and does not clip. This step ha
 device too, and stops the run before an infinite or NaN loss reaches the weights.
 """
 
+import contextlib
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -16,19 +18,22 @@ from detectron2.engine.train_loop import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..checkpoint import deployable
 from ..errors import CheckpointError, ConfigError, DivergedError, UsageError
 from ..returned import part_name, scalar_losses, without_gradient
 from ..structures import Detector
+from .accumulation import count_normalisers, parts_of
 from .optimizer_state import check_alike
 from .seeding import seed_everything
 from .watch import GAP_PREFIXES, RATIO
+from .weight_schedule import WEIGHT
 from .writers import GROUP_PREFIX, loss_group
 
 _log = logging.getLogger(__name__)
 # Names of other values of a step.
-RECORDED = ("grad_norm", RATIO, "total_loss", "data_time", "train_seconds", "time", "lr")
+RECORDED = ("grad_norm", RATIO, WEIGHT, "total_loss", "data_time", "train_seconds", "time", "lr")
 PREFIXES = (GROUP_PREFIX, *GAP_PREFIXES)
 
 
@@ -44,6 +49,7 @@ class StepTrainer(SimpleTrainer):
         amp_dtype: ``torch.bfloat16`` or ``torch.float16`` for mixed precision, None for float32.
         max_norm: the norm that the whole model's gradient is clipped to; None or 0: no clipping.
         norm_type: order of that norm.
+        accumulate: in how many parts a batch goes through the model, see :mod:`.accumulation`.
     """
 
     def __init__(
@@ -56,11 +62,13 @@ class StepTrainer(SimpleTrainer):
         amp_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         norm_type: float = 2.0,
+        accumulate: int = 1,
     ):
         super().__init__(model, data_loader, optimizer)
         self._seed = seed
         self._max_norm = max_norm
         self._norm_type = norm_type
+        self._accumulate = accumulate
         self._device_type = next(model.parameters()).device.type
         self._known_constants: set[str] = set()  # that have been warned of
         self.train_seconds = 0.0  # in steps, without evaluation and checkpoints
@@ -86,19 +94,15 @@ class StepTrainer(SimpleTrainer):
             UsageError: what it returns are not scalar losses, or none of them has a gradient.
         """
         start = time.perf_counter()
-        # Seeded for loaders that draw from the global generators, and once more for the model, so
-        # that its draws do not depend on the loader.
+        # For loaders that draw from the global generators.
         seed_everything(self._seed, self.iter, comm.get_rank(), 0)
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        seed_everything(self._seed, self.iter, comm.get_rank(), 1)
-        with torch.autocast(
-            self._device_type, dtype=self._amp_dtype, enabled=self._amp_dtype is not None
-        ):
-            losses, constants = self._losses(batch)
-            total = sum(losses.values())
         self.optimizer.zero_grad()
-        self.grad_scaler.scale(total).backward()
+        losses, constants = self._backward(batch)
+        # Without a gradient, the optimizer leaves a weight as it is: it does not decay either.
+        for parameter in getattr(self._unwrapped, "idle_parameters", list)():
+            parameter.grad = None
         self.grad_scaler.unscale_(self.optimizer)
         metrics = self._clip_and_measure(losses)
         self._check(metrics, batch)
@@ -108,9 +112,61 @@ class StepTrainer(SimpleTrainer):
         self.train_seconds += time.perf_counter() - start
         _record(metrics, constants, data_time, self.train_seconds)
 
+    def _backward(self, batch: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        """The losses and constants of a batch, after its backward pass; of a batch in parts the
+        means over the parts.
+        """
+        if self._accumulate == 1:
+            self._seed_part(0)
+            return self._backward_of_part(batch)
+        parts = parts_of(batch, self._accumulate)
+        with self._autocast():
+            whole = count_normalisers(self._unwrapped, parts, self._seed_part, iteration=self.iter)
+        means: tuple[dict, dict] = ({}, {})
+        for number, part in enumerate(parts):
+            self._seed_part(number)
+            with whole.using(number), self._without_exchange(number + 1 < len(parts)):
+                found = self._backward_of_part(part)
+            for mean, values in zip(means, found, strict=True):
+                for name, value in values.items():
+                    value = value.detach() if isinstance(value, torch.Tensor) else value
+                    mean[name] = mean.get(name, 0) + value / len(parts)
+        return means
+
+    def _backward_of_part(
+        self, part: list[dict]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        with self._autocast():
+            losses, constants = self._losses(part)
+            total = sum(losses.values())
+        # The gradient of a batch is the mean of those of its parts.
+        self.grad_scaler.scale(total / self._accumulate).backward()
+        return losses, constants
+
+    def _without_exchange(self, wanted: bool) -> AbstractContextManager:
+        """Inside, processes keep their gradients; with the last part of a batch, they exchange the
+        sums of all parts.
+        """
+        is_parallel = isinstance(self.model, DistributedDataParallel)
+        return self.model.no_sync() if wanted and is_parallel else contextlib.nullcontext()
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._amp_dtype is not None
+        return torch.autocast(self._device_type, dtype=self._amp_dtype, enabled=enabled)
+
+    def _seed_part(self, number: int) -> None:
+        """Seed once more, after the loader, whose draws the model then does not depend on."""
+        further = [number] if number else []
+        seed_everything(self._seed, self.iter, comm.get_rank(), 1, *further)
+
+    @property
+    def _unwrapped(self) -> nn.Module:
+        """The model without DistributedDataParallel."""
+        return getattr(self.model, "module", self.model)
+
     def _losses(self, batch: list[dict]) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         """The losses of the model that train it, and the constants that it returned beside them."""
-        model = getattr(self.model, "module", self.model)  # in DistributedDataParallel
+        model = self._unwrapped
         returned = self.model(batch)
         losses = scalar_losses(returned, model, next(self.model.parameters()).device)
         if not losses:

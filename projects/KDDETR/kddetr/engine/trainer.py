@@ -22,6 +22,7 @@ from torch import nn, optim
 from ..checkpoint import Checkpointer, WrapperState, deployable
 from ..errors import ConfigError
 from . import starting, stopping
+from .accumulation import check_parts
 from .agreement import all_or_none, require_same_config
 from .average import moving_average
 from .best import BestCheckpoint
@@ -83,6 +84,7 @@ class Trainer(DefaultTrainer):
         device = resolve_device(cfg.train.device)
         with all_or_none():
             data_loader = self.build_train_loader(cfg)
+            check_parts(getattr(data_loader, "total_batch_size", None), cfg.train.accumulate)
             seed_everything(cfg.train.seed)  # initial weights do not depend on the loader's draws
             model = self.build_model(cfg).to(device)
             check_model(cfg, model)
@@ -100,6 +102,7 @@ class Trainer(DefaultTrainer):
             amp_dtype=amp_dtype(cfg.train.amp, device, model),
             max_norm=clip.max_norm,
             norm_type=clip.norm_type,
+            accumulate=cfg.train.accumulate,
         )
         folder, card = cfg.train.output_dir, run_card(cfg, model, record_classes(cfg), data_loader)
         states = {"trainer": weakref.proxy(self), "wrapper": WrapperState(model)}

@@ -81,20 +81,21 @@ class WatchHook(HookBase):
         self._model = model
         self._period = period
         self._scale = scale
-        self._seen: dict[str, Tensor] = {}
+        self._seen: list[dict[str, Tensor]] = []  # of each part of the batch
 
     def before_step(self) -> None:
-        self._seen = {}
+        self._seen = []
         self._model.observer = self._observe if self._due() else None
 
     def after_step(self) -> None:
         if not self._due():
             return
         self._model.observer = None
-        gathered = comm.gather(read_sums(self._seen))
-        self._seen = {}
+        of_processes = comm.gather([read_sums(seen) for seen in self._seen])
+        self._seen = []
         if not comm.is_main_process():
             return
+        gathered = [sums for parts in of_processes for sums in parts]
         ratios = [sums.pop(RATIO) for sums in gathered if RATIO in sums]
         finite = [float(ratio) for ratio in ratios if np.isfinite(ratio)]
         found = {RATIO: float(np.mean(finite))} if finite else {}
@@ -117,10 +118,11 @@ class WatchHook(HookBase):
         """Compute what is logged, on the device; it is read when the step is over."""
         weights = [p for p in self._model.student.parameters() if p.requires_grad]
         with torch.autocast(weights[0].device.type, enabled=False):
-            self._seen = {**gap_sums(student, teacher, points)}
+            seen = {**gap_sums(student, teacher, points)}
         ratio = gradient_ratio(distilled, losses, weights, self._scale)
         if ratio is not None:
-            self._seen[RATIO] = ratio
+            seen[RATIO] = ratio
+        self._seen.append(seen)
 
 
 def gradient_ratio(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..parallel import mean_over_processes
+from ..parallel import normaliser, share_of_batch
 from ..predictions import LAST
 from ..returned import described, part_name, takes
 from ..structures import Predictions, Queries
@@ -156,7 +156,7 @@ class WeightedMeanLoss(nn.Module):
         Returns:
             the sum of the weights, averaged over the processes, for both.
         """
-        total = mean_over_processes(weights.sum()).clamp(min=SMALLEST_SUM)
+        total = normaliser(weights.sum(), least=SMALLEST_SUM)
         return total, total
 
 
@@ -174,9 +174,10 @@ class PublishedLoss(WeightedMeanLoss):
 
     def divisors(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """1 for the class loss, and the sum of the (B, N) weights of this process for the boxes."""
-        total = weights.sum().clamp(min=SMALLEST_SUM)
+        total = normaliser(weights.sum(), least=SMALLEST_SUM, of_each_process=True)
         averaged = isinstance(self.weighting, EqualWeight)
-        return total if averaged else torch.ones_like(total), total
+        # The sum over all parts of a batch, where their losses are averaged.
+        return total if averaged else torch.full_like(total, share_of_batch()), total
 
 
 class PerImageLoss(WeightedMeanLoss):

@@ -11,11 +11,13 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from ...boxes import IOU_EPS, box_giou
-from ...parallel import mean_over_processes
+from ...parallel import normaliser
 from ...ranges import fraction, not_negative
 from ...structures import Predictions
 from ...transfer import numbers
 from .matcher import HungarianMatcher, Matches, Target
+
+BOXES = "ground-truth boxes"  # name of the normaliser
 
 
 class SetCriterion(nn.Module):
@@ -80,10 +82,10 @@ class SetCriterion(nn.Module):
         terms = self.terms(predictions, targets, matches)
         num_boxes = float(sum(len(target.labels) for target in targets))
         num_boxes = torch.full((), num_boxes, device=predictions.logits.device)
-        normaliser = mean_over_processes(num_boxes).clamp(min=1) * repeats
+        divisor = normaliser(num_boxes, least=1, name=BOXES) * repeats
         losses = {}
         for name, weight in self.weights.items():
-            *early, last = (weight * terms[name] / normaliser).unbind()
+            *early, last = (weight * terms[name] / divisor).unbind()
             losses[f"{name}{suffix}"] = last
             losses |= {f"{name}{suffix}_{i}": value for i, value in enumerate(early)}
         return losses

@@ -10,6 +10,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from ...parallel import normaliser
 from ...predictions import LAST
 from ...ranges import one_of, positive, whole
 from ...structures import EncodedDetector, Predictions, Queries
@@ -17,7 +18,7 @@ from ...transfer import to_device
 from ..batch import losses_of_labelled_images
 from ..inputs import check_inputs, check_precision, check_truth
 from .batching import BACKBONE_BATCHING
-from .criterion import SetCriterion
+from .criterion import BOXES, SetCriterion
 from .denoising import ContrastiveDenoising
 from .matcher import Target, target_of
 from .memory import FeatureLevels, Memory
@@ -211,6 +212,13 @@ class DetectionTransformer(nn.Module):
             return self.target_losses(memory, targets)
 
         return losses_of_labelled_images(memory, inputs, of_labelled)
+
+    def count_normalisers(self, inputs: list[dict[str, Any]]) -> None:
+        """Ask for the normaliser of :meth:`losses`, without computing them, see
+        :class:`kddetr.parallel.BatchInParts`.
+        """
+        boxes = float(sum(len(x["instances"]) for x in inputs if "instances" in x))
+        normaliser(torch.full((), boxes, device=self.device), least=1, name=BOXES)
 
     def target_losses(self, memory: Memory, targets: Sequence[Target]) -> dict[str, Tensor]:
         """Losses of the detector's own queries; those of the denoising queries have the suffix

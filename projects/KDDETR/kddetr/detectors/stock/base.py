@@ -114,6 +114,11 @@ class StockDetector(nn.Module):
         """
         return losses_of_labelled_images(memory, inputs, self._losses)
 
+    def count_normalisers(self, inputs: list[dict[str, Any]]) -> None:
+        """Nothing: the models of Detectron2 divide their losses themselves, so of a batch in parts
+        the losses of the parts are averaged.
+        """
+
     def _losses(self, memory: BatchMemory, inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
         for x in inputs:
             self.check_truth(x)  # on the CPU, where reading a class costs no waiting
