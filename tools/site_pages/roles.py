@@ -3,6 +3,7 @@
 from typing import Any
 
 import griffe
+
 from site_pages.docstrings import as_markdown, one_argument_a_line
 
 
