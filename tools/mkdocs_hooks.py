@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-
 from site_pages.api import api_pages, modules
 from site_pages.links import site_links
 

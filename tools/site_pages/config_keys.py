@@ -134,11 +134,7 @@ SECTIONS = (
 
 def page() -> str:
     """The whole page as Markdown."""
-    lines = [
-        INTRODUCTION,
-        "## The run\n",
-        "The section `train`. Periods and lengths count iterations.\n",
-    ]
+    lines = [INTRODUCTION, "## The run\n", "The section `train`. Periods and lengths count iterations.\n"]
     for group in groups():
         lines += [f"### {group.prefix}\n", f"{group.meaning}\n", *_table(group.keys)]
     links = {t.__name__: f"#{t.__name__.lower()}" for s in SECTIONS for t in s.parts}
@@ -203,9 +199,7 @@ def _public_name(thing: Callable) -> str:
     if package == "distiller":
         return f"kddetr.{thing.__name__}"
     exported = public is None or thing.__name__ in public.__all__
-    return (
-        f"kddetr.{package}.{thing.__name__}" if exported else f"{thing.__module__}.{thing.__name__}"
-    )
+    return f"kddetr.{package}.{thing.__name__}" if exported else f"{thing.__module__}.{thing.__name__}"
 
 
 def _table(rows: Iterable[Any]) -> list[str]:
@@ -214,11 +208,7 @@ def _table(rows: Iterable[Any]) -> list[str]:
         f"| `{row.name}` | {_cell(row.default or 'required')} | {_cell(row.type)} | {_cell(row.meaning)} |"
         for row in rows
     ]
-    return (
-        ["| key | default | type | meaning |", "| --- | --- | --- | --- |", *lines, ""]
-        if lines
-        else []
-    )
+    return ["| key | default | type | meaning |", "| --- | --- | --- | --- |", *lines, ""] if lines else []
 
 
 def _cell(text: str) -> str:

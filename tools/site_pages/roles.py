@@ -3,7 +3,6 @@
 from typing import Any
 
 import griffe
-
 from site_pages.docstrings import as_markdown, one_argument_a_line
 
 
