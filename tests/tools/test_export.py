@@ -138,8 +138,8 @@ def test_the_model_card_stands_for_the_config():
     card = export.card_of(source, source.classes, resize, (128, 256))
     assert json.loads(card["card"]) == source.card
     args.config_file = str(ROOT / "configs/quickstart/teacher.py")
-    args.overrides = ["model.num_queries=9"]
-    assert export.source_for(args).model.num_queries == 9
+    args.overrides = ["model.num_classes=9"]
+    assert export.source_for(args).model.num_classes == 9
 
 
 def test_mistakes_are_one_sentence(run_folder, tmp_path, capsys):

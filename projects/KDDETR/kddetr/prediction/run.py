@@ -102,7 +102,7 @@ class PredictionRun:
     def _predict_video(self, source: Input) -> None:
         reader = VideoReader(source.path)
         writer = VideoWriter(self._output / source.drawn_name, reader.rate)
-        frames = complete = 0
+        frames, complete = 0, False
 
         def load(number: int) -> Loaded | None:
             frame = reader.read()
@@ -117,11 +117,11 @@ class PredictionRun:
                 drawn = self._background(self._drawn, until_end)
                 for picture in self._told(drawn, reader.frames, f"frames of {source.name}"):
                     frames += 1
-                    if self._draw:
+                    if picture is not None:
                         writer.write(picture)
-            complete = 1
+            complete = True
         finally:
-            writer.close(complete=bool(complete))
+            writer.close(complete=complete)
             reader.close()
         if frames < reader.frames - 1:  # some formats count one too many
             raise DatasetError(
@@ -177,13 +177,17 @@ class PredictionRun:
 
     def _save(self, result: tuple[Loaded, list[Instances]]) -> None:
         """Write the picture of an image."""
-        if self._draw:
-            file = self._output / result[0].source.drawn_name
+        picture, file = self._drawn(result), self._output / result[0].source.drawn_name
+        if picture is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(self._drawn(result)).save(file, quality=QUALITY)
+            Image.fromarray(picture).save(file, quality=QUALITY)
 
-    def _drawn(self, result: tuple[Loaded, list[Instances]]) -> np.ndarray:
-        """The picture of an image; of several detectors their pictures side by side."""
+    def _drawn(self, result: tuple[Loaded, list[Instances]]) -> np.ndarray | None:
+        """The picture of an image, of several detectors their pictures side by side; None where
+        none is wanted.
+        """
+        if not self._draw:
+            return None
         (image, found), panels = result, {}
         parts = zip(self._names, self._predictors, self._colours, found, strict=True)
         for name, predictor, colours, instances in parts:
