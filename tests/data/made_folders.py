@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kddetr.data import DataFolder, Split
+from kddetr.data import DataFolder, Split, load_coco_format
 
 SIZE = (40, 30)
 Boxes = Sequence[tuple[str, tuple[float, float, float, float]]]  # class and x, y, width, height
@@ -82,8 +82,6 @@ def write_voc(path: Path, boxes: Boxes, *, first: int = 1, size=SIZE, extra: str
 
 def read(split: Split, data: DataFolder) -> dict[str, Boxes]:
     """The boxes of a split by file name without folder and suffix, as the loader reads them."""
-    from kddetr.data import load_coco_format
-
     records = load_coco_format(json_file=split.json_file, image_root=split.image_root)
     for record in records:
         assert Path(record["file_name"]).is_file()
