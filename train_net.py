@@ -13,10 +13,11 @@ if __name__ in ("__main__", "__mp_main__"):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from kddetr.engine.program import main  # kddetr filters the warnings of libraries first
+from kddetr.preflight import before_training
 from kddetr.report import ReportHook
 
 if __name__ in ("__main__", "__mp_main__"):
     gc.freeze()  # what the libraries made stays; looking through it at the end takes a second
 
 if __name__ == "__main__":
-    main(epilog=__doc__, hooks=[ReportHook])
+    main(epilog=__doc__, hooks=[ReportHook], before=[before_training])

@@ -11,11 +11,11 @@ import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
 
-from kddetr.engine import Trainer, load_config
-from kddetr.engine.auto_weight import settle_weight
+from kddetr.engine import Trainer, load_config, program
+from kddetr.engine.auto_weight import TARGET, settle_weight
 from kddetr.errors import ConfigError
 from kddetr.points import SpecificSampler
-from kddetr.preflight import run_preflight
+from kddetr.preflight import before_training, run_preflight
 from kddetr.teachers import CachedEncoder, RecordedTeacher, Vocabulary
 from tests.preflight.seeing import SeeingTeacher
 from tests.records import record_of
@@ -72,13 +72,24 @@ def test_a_weight_of_auto_becomes_a_number_that_balances_the_gradients(config):
     report = run_preflight(other, seconds=0)  # all ten batches, whatever it may take
     weight = cfg.model.weight
     assert isinstance(weight, float) and weight == other.model.weight != 1.0
-    assert report.figures["gradient_ratio"] == pytest.approx(1, rel=0.01)
+    assert report.figures["gradient_ratio"] == pytest.approx(TARGET, rel=0.01)
     assert report.figures["weight"] == weight
     again = config(weight=weight, folder="number")
     assert_same_tensors(trained(cfg).model.state_dict(), trained(again).model.state_dict())
     resumed = config(weight="auto", folder="auto", init_checkpoint="nowhere.pth")
     settle_weight(resumed, resume=True)
     assert resumed.model.weight == weight
+
+
+def test_train_net_measures_before_it_trains_where_it_is_told_to(config, monkeypatch):
+    monkeypatch.setattr(program, "collect_env_info", str)  # takes longer than the training
+    cfg = config(L(tiny_detector)(seed=1))
+    before_training(cfg, program.parser().parse_args([]))
+    assert not Path(cfg.train.output_dir).exists()
+    args = program.parser().parse_args(["--preflight"])
+    with pytest.raises(ConfigError, match="finds next to nothing"):
+        program.train(cfg, args, before=[before_training])
+    assert not Path(cfg.train.output_dir, "config.yaml").exists()
 
 
 def test_auto_is_a_value_of_the_weight_alone():

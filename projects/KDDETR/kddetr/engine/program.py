@@ -35,6 +35,8 @@ from .launch import another_has_ended, launch, under_torchrun
 from .run_folder import only_run_in
 from .trainer import Trainer
 
+Before = Callable[[DictConfig, argparse.Namespace], None]
+
 
 def without_user_errors(record: logging.LogRecord) -> bool:
     """A filter that drops the traceback of a UserError, which is reported in a sentence, and that
@@ -48,12 +50,18 @@ def without_user_errors(record: logging.LogRecord) -> bool:
     return not isinstance(error, UserError)
 
 
-def run(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()) -> dict:
+def run(
+    args: argparse.Namespace,
+    hooks: Sequence[Callable[[], HookBase]] = (),
+    before: Sequence[Before] = (),
+) -> dict:
     """Train or evaluate in one process of the job.
 
     Args:
         args: the parsed command line.
         hooks: make further hooks of a training, which act after all others.
+        before: called with the config and the command line before a training that starts anew,
+            such as a preflight; they may raise a UserError instead of it.
 
     Returns:
         The results of the last evaluation.
@@ -63,7 +71,7 @@ def run(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()) 
     flags = {"--eval-only": args.eval_only, "--resume": args.resume}
     require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
-    return evaluate(cfg, args) if args.eval_only else train(cfg, args, hooks)
+    return evaluate(cfg, args) if args.eval_only else train(cfg, args, hooks, before)
 
 
 def set_up_loggers(cfg: DictConfig) -> None:
@@ -74,7 +82,10 @@ def set_up_loggers(cfg: DictConfig) -> None:
 
 
 def train(
-    cfg: DictConfig, args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()
+    cfg: DictConfig,
+    args: argparse.Namespace,
+    hooks: Sequence[Callable[[], HookBase]] = (),
+    before: Sequence[Before] = (),
 ) -> dict:
     """Train, from the beginning or from the last checkpoint."""
     stopping.limit_time(cfg.train.time_limit)
@@ -88,7 +99,10 @@ def train(
         log = logging.getLogger("kddetr")
         log.info("Environment info:\n%s", collect_env_info())
         log.info("Command line arguments: %s", args)
-        settle_weight(cfg, resume=args.resume)
+        with stopping.at_once():  # nothing is trained yet
+            for look in () if args.resume else before:
+                look(cfg, args)
+            settle_weight(cfg, resume=args.resume)
         trainer = Trainer(cfg)
         trainer.register_hooks([make() for make in hooks])
         trainer.resume_or_load(resume=args.resume)
@@ -175,23 +189,28 @@ def main(
     *,
     epilog: str = "",
     hooks: Sequence[Callable[[], HookBase]] = (),
+    before: Sequence[Before] = (),
 ) -> None:
     """Parse and check the command line, and run the job in the processes that it asks for.
 
     Args:
         argv: the command line; None: that of this process.
         epilog: the end of the help text.
-        hooks: see :func:`run`.
+        hooks, before: see :func:`run`.
     """
-    start(parser(epilog).parse_args(argv), hooks)
+    start(parser(epilog).parse_args(argv), hooks, before)
 
 
-def start(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()) -> None:
+def start(
+    args: argparse.Namespace,
+    hooks: Sequence[Callable[[], HookBase]] = (),
+    before: Sequence[Before] = (),
+) -> None:
     """Check parsed arguments, and run the job in the processes that they ask for.
 
     Args:
         args: the parsed command line.
-        hooks: see :func:`run`.
+        hooks, before: see :func:`run`.
 
     Raises:
         SystemExit: the user can put something right (exit code 2), or the run was stopped.
@@ -209,7 +228,7 @@ def start(args: argparse.Namespace, hooks: Sequence[Callable[[], HookBase]] = ()
                 dist_url=args.dist_url,
                 dist_timeout=args.dist_timeout,
                 device=device,
-                args=(args, hooks),
+                args=(args, hooks, before),
             )
 
 
@@ -224,6 +243,12 @@ def parser(epilog: str = "") -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long the processes of a job wait for one another at its start",
     )
+    flags.add_argument(
+        "--preflight",
+        action="store_true",
+        help="measure first whether the distillation will pay, and stop where it makes no sense",
+    )
+    flags.add_argument("--force", action="store_true", help="train whatever --preflight finds")
     # What torch.distributed.launch adds; the number is in the environment too.
     flags.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return flags

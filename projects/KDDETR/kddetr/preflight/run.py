@@ -1,5 +1,6 @@
 """Measuring a distillation before its first hour: names, steps, gradients, and the teacher's AP."""
 
+import argparse
 import gc
 import itertools
 import logging
@@ -44,6 +45,7 @@ LONGEST = 120.0  # seconds
 SHARE = 0.03  # of the run
 FEWEST_IMAGES, MOST_IMAGES = 40, 1000
 FEWEST_BATCHES = 3  # of the ten whose gradients are compared
+BEYOND = 30.0  # seconds that a measurement may take beyond its share of the time
 
 
 def run_preflight(
@@ -87,6 +89,22 @@ def run_preflight(
     if comm.is_main_process():
         report.save(cfg.train.output_dir)
     return report
+
+
+def before_training(cfg: DictConfig, args: argparse.Namespace) -> None:
+    """Run a preflight where the command line says ``--preflight``, and log its report.
+
+    Args:
+        cfg: see :func:`run_preflight`.
+        args: the parsed flags of ``train_net.py``.
+
+    Raises:
+        ConfigError: the run makes no sense, and the command line does not say ``--force``.
+    """
+    if args.preflight:
+        report = run_preflight(cfg)
+        _log.info("Preflight:\n%s", report)
+        report.require(force=args.force)
 
 
 def alone_ap(folder: str) -> float:
@@ -268,13 +286,14 @@ class _Measuring:
 
     def _affordable(self, each: float, least: int, most: int, *, share: float) -> int:
         """How many pieces of work of ``each`` seconds fit into a share of the time that is left, on
-        the slowest process.
+        the slowest process: from ``least``, or fewer where they take long, to ``most``.
         """
         budget = self.seconds
         if budget is None:
             budget = min(LONGEST, SHARE * (self.found.eta or LONGEST / SHARE))
         left = share * (budget - (time.perf_counter() - self.started))
-        count = int(left / max(each, 1e-6))
+        each = max(each, 1e-6)
+        count, least = int(left / each), min(least, max(1, int(BEYOND / each)))
         return min(comm.all_gather(max(least, min(most, count))))
 
 

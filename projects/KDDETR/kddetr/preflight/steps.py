@@ -18,6 +18,7 @@ from .still import Batch, Given, run_still
 
 REMEMBERING = (CachedEncoder, RecordedTeacher)  # the latter the bytes of the files
 TIMED = 3  # steps of a kind
+ENOUGH = 15.0  # seconds after which no further step of a kind is timed
 
 
 @dataclass
@@ -66,7 +67,8 @@ def time_plain(
     except ConfigError:  # no image has labels, and the points alone will teach
         return
     if run is not None:
-        figures.plain += [run(batch, i) for i, batch in enumerate(batches[1:], 1)]
+        for i, batch in _until_enough(batches):
+            figures.plain.append(run(batch, i))
 
 
 def time_distilled(
@@ -87,10 +89,21 @@ def time_distilled(
     run = _fitting(figures, make, batches[0], "distilled")
     if run is None:
         return
-    for i, batch in enumerate(batches[1:], 1):
+    for i, batch in _until_enough(batches):
         figures.first.append(run(batch, i))
         if twice:
             figures.again.append(run(batch, i))
+
+
+def _until_enough(batches: list[Batch]) -> Iterator[tuple[int, Batch]]:
+    """Number and batch of all but the first, and of fewer where they take long, at least one; as
+    many in all processes.
+    """
+    started = time.perf_counter()
+    for i, batch in enumerate(batches[1:], 1):
+        yield i, batch
+        if max(comm.all_gather(time.perf_counter() - started)) > ENOUGH:
+            return
 
 
 def next_batches(batches: Iterator[Batch], count: int, waiting: list[float]) -> list[Batch]:
