@@ -155,9 +155,9 @@ def _names(groups: Sequence[Group]) -> list[str]:
     for group in groups:
         alike = [other for other in groups if other.is_distilled == group.is_distilled]
         parts: list[str] = []
-        # The keys with the most values first: they tell the most.
+        # The keys with the most values tell the most; other sections follow the section train.
         values = {key: {str(other.settings[key]) for other in alike} for key in group.settings}
-        for key in sorted(values, key=lambda key: -len(values[key])):
+        for key in sorted(values, key=lambda k: (-len(values[k]), not k.startswith("train."))):
             value = group.settings[key]
             if len(values[key]) > 1 and value != UNSET and len(parts) < _MOST_PARTS:
                 parts.append(f"{_short_key(key)}={_short_value(value)}")

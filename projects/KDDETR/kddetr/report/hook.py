@@ -43,8 +43,6 @@ class ReportHook(HookBase):
             _log.info("The report of the run: %s", file)
         except (Exception, stopping.Stopped) as error:  # nothing may lose a finished run
             reason = str(error) if isinstance(error, UserError) else repr(error)
-            words = (
-                "The run is saved, but its report was not written (%s): python tools/report.py %s"
-            )
+            words = "The run is saved, but not its report (%s): python tools/report.py %s makes it."
             _log.warning(words, reason.rstrip("."), folder)
             _log.debug("The error of the report:", exc_info=True)
