@@ -37,11 +37,13 @@ def place_of(package: str) -> str:
 def modules() -> Iterator[tuple[str, str]]:
     """Each file of the package, relative to the repository, and the page that describes it."""
     names = set(packages())
+    face = ast.parse((SOURCE / "kddetr" / "__init__.py").read_text(encoding="utf-8")).body
+    exported = {f"kddetr.{node.module}" for node in face if isinstance(node, ast.ImportFrom)}
     for file in sorted((SOURCE / "kddetr").rglob("*.py")):
         name = ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         room = ".".join(name.split(".")[:2])
-        if room in names:
-            yield str(file.relative_to(ROOT)), place_of(room)
+        if room in names | exported:
+            yield str(file.relative_to(ROOT)), place_of(room if room in names else "kddetr")
 
 
 def _page(package: str) -> str:
@@ -54,6 +56,8 @@ def _page(package: str) -> str:
         return head
     later = _list_of(file, "_LATER") or {}  # from names to the packages that they are imported from
     where = {name: f"{package}.{later[name]}" for name in later}
+    # A function that is called as its module is hidden behind it.
+    where |= {name: f"{package}.{name}" for name in names if (path / f"{name}.py").is_file()}
     shown = (name for name in names if not name.isupper())  # constants have no docstring
     described = "".join(f"\n::: {where.get(name, package)}.{name}\n" for name in shown)
     return f"{head}      members: false\n{described}"

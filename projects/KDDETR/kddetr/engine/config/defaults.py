@@ -147,10 +147,10 @@ class TrainSection:
     watch_period: int = 100
     # Of a distillation: test images on which the gap is measured after every evaluation; 0: none.
     watch_images: int = 100
-    # Whether the run ends with a page about it, report.html, and how many test images it asks the
-    # detectors about at most. It takes about 2 % of the training time, or 20 seconds.
+    # Whether the run ends with a page about it, report.html, which takes about 2 % of the training
+    # time, or 20 seconds.
     report: bool = True
-    report_images: int = 300
+    report_images: int = 300  # Test images that the report asks the detectors about, at most.
 
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
