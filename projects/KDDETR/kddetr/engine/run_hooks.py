@@ -12,6 +12,7 @@ from detectron2.utils import comm
 
 from .card import ResultsInCard
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .plain_folder import PlainFolder, can_be_saved
 from .watch import watch_hooks
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
         in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
         if comm.is_main_process():
             in_order.append(ResultsInCard(trainer.checkpointer, lambda: trainer.last_results))
+    if comm.is_main_process() and can_be_saved(trainer.unwrapped):
+        in_order.append(PlainFolder(trainer.unwrapped, train.output_dir, train.classes or ()))
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
     return in_order
