@@ -4,8 +4,10 @@ Importing this module teaches Detectron2's path manager such addresses. Nothing 
 one is asked for, and a model that is in Hugging Face's cache needs no network.
 """
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
@@ -13,7 +15,8 @@ from iopath.common.file_io import PathHandler
 from .errors import CheckpointError
 
 PREFIX = "hf://"
-DESCRIPTIONS = ("config.json", "preprocessor_config.json")
+CONFIG, PREPARATION = "config.json", "preprocessor_config.json"  # what a model's folder is told by
+WEIGHTS = re.compile(r"(model|pytorch_model)\b.*\.(safetensors|bin)(\.index\.json)?")
 _WEIGHTS = (("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"))
 
 
@@ -46,7 +49,7 @@ def hub_folder(address: str, *, weights: bool = True) -> str:
     def fetched(*patterns: str) -> str:
         try:
             return snapshot_download(
-                name, revision=revision or None, allow_patterns=[*DESCRIPTIONS, *patterns]
+                name, revision=revision or None, allow_patterns=[CONFIG, PREPARATION, *patterns]
             )
         except Exception as error:  # of the network, the Hub's answers, or the local disk
             reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
@@ -65,6 +68,37 @@ def hub_folder(address: str, *, weights: bool = True) -> str:
     raise CheckpointError(
         f"{address} has no weights of PyTorch (*.safetensors or *.bin): name another model."
     )
+
+
+def description(folder: str | Path, name: str = CONFIG) -> dict[str, Any]:
+    """The content of a JSON file in a model's folder; empty where there is none.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    file = Path(folder) / name
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}): copy the folder again.") from error
+    return content if isinstance(content, dict) else {}
+
+
+def class_names(folder: str | Path) -> tuple[str, ...]:
+    """The names of a model's classes in the ``config.json`` of its folder, in order; empty where
+    there are none, or the package's placeholders.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    names = description(folder).get("id2label")
+    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))):
+        return ()
+    in_order = tuple(str(names[str(i)]) for i in range(len(names)))
+    placeholders = all(name == f"LABEL_{i}" for i, name in enumerate(in_order))
+    return () if placeholders else in_order
 
 
 class _HubHandler(PathHandler):

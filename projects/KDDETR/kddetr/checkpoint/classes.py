@@ -14,8 +14,10 @@ from typing import Any
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from ..hub import WEIGHTS, class_names
 from .files import State, atomic_write, local_file
 from .heads import count_classes
+from .huggingface import is_of_authors
 from .published import origin_of
 
 _log = logging.getLogger(__name__)
@@ -39,13 +41,15 @@ class AssumedClasses(tuple[str, ...]):
 
 
 def classes_in(data: Mapping[str, Any], path: str) -> tuple[str, ...]:
-    """The class names that a file, or the card beside it, states in order; empty without any.
+    """The class names that a file, the card beside it, or the ``config.json`` of a folder of the
+    package transformers states in order; empty without any.
 
     Args:
         data: what ``read_checkpoint`` returned.
         path: where it was read from.
     """
-    return _names(data.get(CLASSES)) or _names((content_beside(path) or {}).get(CLASSES))
+    beside = (content_beside(path) or {}).get(CLASSES)
+    return _names(data.get(CLASSES)) or _names(beside) or _names_in_folder(path)
 
 
 def assumed_classes(state: State, fitted: State, path: str) -> tuple[str, ...]:
@@ -57,7 +61,8 @@ def assumed_classes(state: State, fitted: State, path: str) -> tuple[str, ...]:
         fitted: the same under the names of a model.
         path: where the file was read from.
     """
-    published = origin_of(state) is not None and count_classes(fitted) == 80
+    published = origin_of(state) is not None or is_of_authors(state)
+    published = published and count_classes(fitted) == 80
     if not published and not path.startswith(_OF_COCO):
         return ()
     return AssumedClasses(entry["name"] for entry in COCO_CATEGORIES if entry["isthing"])
@@ -90,6 +95,11 @@ def content_beside(path: str) -> dict[str, Any] | None:
         _log.warning("%s cannot be read, so the names of the classes are not compared.", card)
         return None
     return content if isinstance(content, dict) else None
+
+
+def _names_in_folder(path: str) -> tuple[str, ...]:
+    file = Path(local_file(path))
+    return class_names(file.parent) if WEIGHTS.fullmatch(file.name) else ()
 
 
 def _card(file: str) -> Path:

@@ -15,6 +15,7 @@ _UNUSED = {0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 CATEGORY_IDS = [i for i in range(91) if i not in _UNUSED]
 
 _HEAD = re.compile(r"decoder\.(class|box)_heads\.(\d{1,2})\.(.+)")
+_CLASS_HEADS = ("decoder.class_heads.0", "model.enc_score_head")  # the second one of the RT-DETRs
 _BOX_PREDICTORS = ("roi_heads.box_predictor", "roi_heads.box_predictor.0")  # a cascade has more
 _PER_CLASS = re.compile(
     r"decoder\.class_heads\.\d+\.(weight|bias)"
@@ -40,7 +41,8 @@ def count_parts(names: Iterable[str], place: str) -> int:
 def count_classes(state: State) -> int:
     """Foreground classes that the heads of a transformer or an R-CNN have rows for; 0: no heads."""
     of_regions = max(rows(state, f"{place}.cls_score.weight") for place in _BOX_PREDICTORS)
-    return rows(state, "decoder.class_heads.0.weight") or max(of_regions - 1, 0)
+    of_transformer = max(rows(state, f"{place}.weight") for place in _CLASS_HEADS)
+    return of_transformer or max(of_regions - 1, 0)
 
 
 def to_contiguous(state: State) -> dict[str, torch.Tensor]:

@@ -88,7 +88,12 @@ def is_huggingface(model: nn.Module) -> bool:
 def is_realtime(names: Iterable[str]) -> bool:
     """Whether weights are those of RT-DETR or a descendant, under the names of anyone."""
     names = set(names)
-    return set(_OF_THE_LINE) <= names or {_CLASSES, _WIDTH} <= names
+    return is_of_authors(names) or {_CLASSES, _WIDTH} <= names
+
+
+def is_of_authors(names: Iterable[str]) -> bool:
+    """Whether weights have the names of the original projects of RT-DETR and D-FINE."""
+    return set(_OF_THE_LINE) <= set(names)
 
 
 def huggingface_state(state: State, model: nn.Module, source: str, *, strict: bool) -> State:
@@ -106,7 +111,7 @@ def huggingface_state(state: State, model: nn.Module, source: str, *, strict: bo
             another number of layers.
     """
     own = model.state_dict()
-    if set(_OF_THE_LINE) <= state.keys():
+    if is_of_authors(state):
         _log.info("%s is recognised as a file of RT-DETR's or D-FINE's authors.", source)
         state = _joint(_from_authors(state))
     renamed = {_todays_name(name, own): value for name, value in state.items()}

@@ -15,6 +15,7 @@ from .card import ResultsInCard
 from .early_stopping import EarlyStopHook
 from .freezing import FreezeHook, frozen_norms
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .plain_folder import PlainFolder, can_be_saved
 from .watch import watch_hooks
 from .weight_schedule import weight_hooks
 
@@ -50,6 +51,8 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
             in_order.append(
                 EarlyStopHook(trainer.best, period=train.eval_period, **train.early_stopping)
             )
+    if comm.is_main_process() and can_be_saved(trainer.unwrapped):
+        in_order.append(PlainFolder(trainer.unwrapped, train.output_dir, train.classes or ()))
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
     return in_order

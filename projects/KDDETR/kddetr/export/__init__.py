@@ -3,6 +3,7 @@
 from .compare import Comparison, Run, compare, latencies
 from .files import ENDINGS, FORMATS, export_file, open_file
 from .graph import DetectionGraph
+from .square import SquareGraph
 from .stock import StockGraph
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Comparison",
     "DetectionGraph",
     "Run",
+    "SquareGraph",
     "StockGraph",
     "compare",
     "export_file",

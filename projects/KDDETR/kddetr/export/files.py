@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 from torch.torch_version import TorchVersion
 
 from ..detectors.detr.sampling import sampled_by
 from ..errors import UsageError
 from .compare import Run
 from .graph import INPUTS, DetectionGraph
+from .square import SquareGraph
 from .stock import StockGraph
 
 Card = Mapping[str, str]
-Graph = DetectionGraph | StockGraph
+TensorGraph = DetectionGraph | SquareGraph
+Graph = TensorGraph | StockGraph
 
 LEAST_TORCH = {"onnx": "2.6", "torch": "2.6"}  # Dim.DYNAMIC; TorchScript needs nothing new
 _CARD = "kddetr.json"  # the name of the card inside of a file of PyTorch
@@ -62,7 +63,7 @@ def open_file(file: Path, form: str) -> tuple[Run, dict[str, str]]:
         return _OPEN[form](file)
 
 
-def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
+def _write_onnx(graph: TensorGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
     _require_onnx()
     program = torch.onnx.export(
         _exported(graph, inputs),
@@ -72,8 +73,8 @@ def _write_onnx(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], car
         verbose=False,
     )
     if hasattr(program, "rename_axes"):  # else PyTorch is old, and the axes keep names such as s77
-        batch, _, height, width = program.model.graph.inputs[0].shape
-        program.rename_axes({batch: "batch", height: "height", width: "width"})
+        axes = zip(program.model.graph.inputs[0].shape, ("batch", "", "height", "width"))
+        program.rename_axes({axis: name for axis, name in axes if not isinstance(axis, int)})
     program.model.metadata_props.update(card)
     program.save(str(file), external_data=False)
 
@@ -92,7 +93,7 @@ def _open_onnx(file: Path) -> tuple[Run, dict[str, str]]:
     return run, dict(session.get_modelmeta().custom_metadata_map)
 
 
-def _write_torch(graph: DetectionGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
+def _write_torch(graph: TensorGraph, file: Path, inputs: Sequence[Tensor], card: Card) -> None:
     program = _exported(graph, inputs)
     torch.export.save(program, str(file), extra_files={_CARD: json.dumps(dict(card))})
 
@@ -122,17 +123,9 @@ def _open_torchscript(file: Path) -> tuple[Run, dict[str, str]]:
     return torch.jit.load(str(file), _extra_files=extra), json.loads(extra[_CARD])
 
 
-def _exported(graph: DetectionGraph, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
-    """The graph for any number of images of any size.
-
-    A backbone of timm that pads its images gets images whose sides are multiples of what it pads
-    to, so that there is nothing to pad and to crop again.
-    """
-    step = graph.size_divisor
-    height, width = (
-        Dim.DYNAMIC if step == 1 else step * Dim(name, min=2) for name in ("rows", "columns")
-    )
-    shapes = ({0: Dim.DYNAMIC, 2: height, 3: width}, {0: Dim.DYNAMIC})
+def _exported(graph: TensorGraph, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    """The graph for any number of images, of any size that it takes."""
+    shapes = graph.dynamic_shapes()
     return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes, strict=False)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from ..detectors.detr.memory import FeatureLevels, Memory
 from ..detectors.detr.postprocess import best_pairs
@@ -48,6 +49,18 @@ class DetectionGraph(nn.Module):
     def size_divisor(self) -> int:
         """Height and width of a batch must be multiples of this; 1: any size."""
         return getattr(self.detector.backbone, "divisor", 1)
+
+    def dynamic_shapes(self) -> tuple[dict, ...]:
+        """The axes of the inputs that may differ from call to call.
+
+        A backbone of timm that pads its images gets images whose sides are multiples of what it
+        pads to, so that there is nothing to pad and to crop again.
+        """
+        step = self.size_divisor
+        height, width = (
+            Dim.DYNAMIC if step == 1 else step * Dim(name, min=2) for name in ("rows", "columns")
+        )
+        return {0: Dim.DYNAMIC, 2: height, 3: width}, {0: Dim.DYNAMIC}
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Detections of a batch of images that are padded to the right and below.

@@ -1,15 +1,13 @@
 """Detectors of the RT-DETR line built from their configuration, or described by a model's files."""
 
 import inspect
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ...errors import UsageError
-from ...hub import DESCRIPTIONS, PREFIX, hub_folder
+from ...hub import PREFIX, PREPARATION, description, hub_folder
 from ...ranges import whole
 from .content import PREDICTION
 from .detector import HuggingFaceDetector
@@ -84,13 +82,13 @@ def huggingface_arguments(source: str) -> dict[str, Any]:
         source: ``hf://OWNER/NAME``, or a folder that ``save_pretrained`` has written.
 
     Raises:
-        CheckpointError: the model cannot be fetched.
+        CheckpointError: the model cannot be fetched, or its files cannot be read.
         UsageError: the folder has no such files, the model is none of the line, or its images are
             prepared in a way that is not known here.
     """
     folder = hub_folder(source, weights=False) if source.startswith(PREFIX) else source
-    found, prepared = (_description(Path(folder) / name, source) for name in DESCRIPTIONS)
-    if found is None:
+    found, prepared = description(folder), description(folder, PREPARATION)
+    if not found:
         raise UsageError(
             f"{source} has no config.json: name a model of the Hub (hf://OWNER/NAME), or a folder"
             " that save_pretrained has written."
@@ -105,14 +103,6 @@ def huggingface_arguments(source: str) -> dict[str, Any]:
         "settings": settings,
     }
     return arguments | (_preparation(prepared, source) if prepared else {})
-
-
-def huggingface_classes(source: str) -> list[str]:
-    """The class names in the ``config.json`` of a folder, in order; empty without any."""
-    names = (_description(Path(source) / DESCRIPTIONS[0], source) or {}).get("id2label") or {}
-    if any(name == f"LABEL_{i}" for i, name in names.items()):
-        return []  # the package's placeholders
-    return [str(names[i]) for i in sorted(names, key=int)]
 
 
 def _config(package: Any, model_type: str, settings: dict[str, Any], num_classes: int) -> Any:
@@ -155,14 +145,3 @@ def _preparation(found: Mapping[str, Any], source: str) -> dict[str, Any]:
         "pixel_mean": [round(scale * value, 6) for value in mean],
         "pixel_std": [round(scale * value, 6) for value in std],
     }
-
-
-def _description(file: Path, source: str) -> dict[str, Any] | None:
-    """The content of a JSON file; None where there is none."""
-    if not file.is_file():
-        return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{file.name} of {source} cannot be read: {error}.") from error
-    return content if isinstance(content, dict) else None

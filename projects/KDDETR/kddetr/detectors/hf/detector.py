@@ -29,6 +29,7 @@ from .images import batch_of, check_size
 from .losses import package_losses
 from .memory import Ranking, TokenMemory
 from .package import check_internals, member_of
+from .saving import save_folder
 
 
 class HuggingFaceDetector(nn.Module):
@@ -96,8 +97,8 @@ class HuggingFaceDetector(nn.Module):
         self.train_sizes = list(train_sizes)
         self.num_detections = num_detections
         self.content = content
-        self.register_buffer("pixel_mean", torch.tensor(list(pixel_mean)).view(3, 1, 1), False)
-        self.register_buffer("pixel_std", torch.tensor(list(pixel_std)).view(3, 1, 1), False)
+        for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
+            self.register_buffer(name, torch.tensor([*map(float, values)]).view(3, 1, 1), False)
 
     @property
     def num_classes(self) -> int:
@@ -255,6 +256,20 @@ class HuggingFaceDetector(nn.Module):
             return package_losses(self, memory, labels)
 
         return losses_of_labelled_images(memory, inputs, of_labelled)
+
+    def save(self, folder: str, classes: Sequence[str] = ()) -> None:
+        """Write the detector as a folder of the package, which reads it without this project:
+        ``AutoModelForObjectDetection`` and ``AutoImageProcessor``, or ``pipeline``.
+
+        Args:
+            folder: a new one, or one that was written before.
+            classes: the names of the classes in order; empty: they stay as they are.
+
+        Raises:
+            UsageError: there are more or fewer names than classes.
+            StorageError: the folder holds other files, or cannot be written.
+        """
+        save_folder(self, folder, classes)
 
     def decode_references(
         self, memory: TokenMemory, content: Tensor, references: Tensor, mask: Tensor | None
