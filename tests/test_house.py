@@ -66,7 +66,7 @@ MAY_IMPORT = {
     "recipes": {
         *BASE,
         *("checkpoint", "data", "detectors", "distiller", "engine", "losses", "points"),
-        *("teachers", "zoo"),
+        *("hub", "preflight", "report", "teachers", "zoo"),
     },
     "report": {*BASE, "checkpoint", "data", "engine", "gap", "losses", "teachers", "visualization"},
     "visualization": BASE,

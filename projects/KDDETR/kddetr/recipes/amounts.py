@@ -64,6 +64,21 @@ def batch_size(device: torch.device, num_gpus: int, images: int, short: int) -> 
     return each * num_gpus, why
 
 
+def resizes(dataloader: DictConfig) -> bool:
+    """Whether the mappers of a recipe resize images; some detectors do it themselves."""
+    steps = dataloader.test.mapper.augmentations
+    return any(step["_target_"] is ShortestEdge for step in steps)
+
+
+def short_side(loader: DictConfig | None) -> int | None:
+    """The short side in pixels to which a loader of test images resizes them; None: not known."""
+    for step in (loader and loader.mapper.get("augmentations")) or ():
+        length = step.get("short_edge_length")
+        if length is not None:
+            return int(length if isinstance(length, int) else max(length))
+    return None
+
+
 def set_image_size(dataloader: DictConfig, short: int) -> None:
     """Scale the resizing and cropping of a recipe for a short side of 800 pixels, in place.
 

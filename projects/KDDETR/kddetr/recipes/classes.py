@@ -37,7 +37,7 @@ class Match:
 
     def describe(self) -> str:
         """Sentences about what matches and what does not."""
-        if not self.unknown and self.teacher == self.data:
+        if self.teacher == self.data and not self.renamed:
             return f"the teacher has the same {len(self.data)}"
         words = f"{len(self.known)} of {len(self.data)} are among the teacher's {len(self.teacher)}"
         if self.renamed:

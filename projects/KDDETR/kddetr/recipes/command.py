@@ -7,9 +7,12 @@ from dataclasses import fields
 
 from ..engine import program
 from ..errors import UsageError, exit_on_user_error
+from ..report import ReportHook
 from .decisions import print_decisions
+from .measuring import measure_first
 from .request import Request
 from .running import arguments, config_to_resume, refuse_torchrun, write_plan
+from .seeds import train_seeds
 from .students import students
 
 
@@ -25,6 +28,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="write the config and stop")
     add("--resume", action="store_true", help="continue the run in the output folder")
+    add("--no-preflight", action="store_true", help="train without measuring first")
+    add("--force", action="store_true", help="train even where the preflight refuses")
+    add("--seeds", type=int, default=0, metavar="N", help="train N seeds, also without a teacher")
     add("--num-gpus", type=int, default=1, metavar="N", help="processes, one for each GPU")
     add("overrides", nargs="*", metavar="key=value", help="values of the config")
 
@@ -57,19 +63,33 @@ def run(request: Request, args: argparse.Namespace, command: str) -> None:
             print("\n".join(f"{name:{width}}  {words}" for name, words in students().items()))
             return
         refuse_torchrun()
-        flags = ["--num-gpus", str(request.num_gpus)]
+        if args.seeds < 0:
+            raise UsageError(f"--seeds {args.seeds} is no number of seeds: give 1 or more.")
+        flags, overrides = ["--num-gpus", str(request.num_gpus)], list[str]()
         if args.resume:
             file, overrides = config_to_resume(request), request.config_overrides
             print(f"{file} is continued, as it was decided at its start.")
             flags.append("--resume")
         else:
-            if request.teacher and not request.model:
-                raise UsageError("Name a student with --student NAME; --student list shows all.")
-            made, file = write_plan(request, command)
-            print_decisions(made.decisions)
-            print(f"\nThe config is {file}", flush=True)
-            overrides = []
+            file = _planned(request, args, command)
         if args.dry_run:
             print(f"Train it with: python train_net.py --config-file {shlex.quote(file)}")
             return
-    program.start(arguments(file, overrides, flags))
+        if args.seeds:
+            train_seeds(file, range(args.seeds), flags=flags[:2], distils=bool(request.teacher))
+            return
+    program.start(arguments(file, overrides, flags), hooks=[ReportHook])
+
+
+def _planned(request: Request, args: argparse.Namespace, command: str) -> str:
+    """Plan, print and write; returns the config file. Data report and preflight come before a
+    training.
+    """
+    if request.teacher and not request.model:
+        raise UsageError("Name a student with --student NAME; --student list shows all.")
+    made, file = write_plan(request, command)
+    print_decisions(made.decisions)
+    print(f"\nThe config is {file}", flush=True)
+    if not (args.no_preflight or args.dry_run):
+        measure_first(made, file, num_gpus=request.num_gpus, force=args.force)
+    return file

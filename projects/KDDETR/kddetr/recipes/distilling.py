@@ -5,7 +5,8 @@ from pathlib import Path
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from ..checkpoint import load_pretrained, weight_owner
+from ..checkpoint import load_pretrained
+from ..detectors import DenseQueryDetector, RegionDetector
 from ..distiller import KDDETR
 from ..errors import UsageError
 from ..losses import (
@@ -76,9 +77,10 @@ def add_teacher(
     )
     if placement:
         cfg.model.query_placement = L(AtAnswers)()
-    why = "; ".join(note.rstrip(".") for note in teacher.notes) or "recognised by its weights"
-    if teacher.card:
-        why = "recognised by the card in its file"
+    why = "recognised by the card in its file" if teacher.card else "recognised by its weights"
+    if request.teacher_config:
+        why = f"as {request.teacher_config} says"
+    why = "; ".join([why, *(note.rstrip(".") for note in teacher.notes)])
     found = [Decision("teacher", teacher.words, why, "teacher.KEY=VALUE", "model.teacher")]
     if match is not None:
         words = match.describe()
@@ -124,8 +126,7 @@ def _placement(request: Request, student: DictConfig, teacher: Recognized) -> tu
             f" ({teacher.words}) are boxes, so the student cannot be asked the same: take a student"
             " whose queries are boxes, such as dino_r18, dab_detr_r18 or faster_rcnn_r50."
         )
-    if weight_owner(asked) is not asked:
+    is_region = isinstance(asked, RegionDetector | DenseQueryDetector)
+    if is_region or queries_are_boxes(asked) != queries_are_boxes(asker):
         return True, "random and the teacher's own queries; the student is asked at the answers"
-    if queries_are_boxes(asked) and not queries_are_boxes(asker):
-        return True, "random and the teacher's own queries; the student is asked at the answers"
-    return False, "random boxes and the teacher's own queries"
+    return False, "random and the teacher's own queries"

@@ -8,12 +8,21 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from ..detectors import dab_detr, deformable_detr, dino
+from ..data import DataFolder
+from ..detectors import dab_detr, deformable_detr, dino, huggingface_detector
 from ..engine import load_config, resolve_device
 from ..engine.config.calls import located
 from ..engine.config.scaling import BATCH, REFERENCE
 from ..errors import CheckpointError, UsageError
-from .amounts import SHORT, batch_size, iterations, loading_processes, set_image_size
+from .amounts import (
+    SHORT,
+    batch_size,
+    iterations,
+    loading_processes,
+    resizes,
+    set_image_size,
+    short_side,
+)
 from .decisions import Decision, settled
 from .distilling import add_teacher
 from .recognize import Recognized, recognize, without_memory
@@ -36,12 +45,16 @@ class Plan:
         text: the same as a Python file.
         decisions: what was decided, for the table.
         folder: the output folder.
+        data: the labelled images; None without any.
+        short_side: of a test image in pixels; None: not known.
     """
 
     cfg: DictConfig
     text: str
     decisions: list[Decision]
     folder: str
+    data: DataFolder | None = None
+    short_side: int | None = None
 
 
 def plan(request: Request, command: str) -> Plan:
@@ -73,7 +86,9 @@ def plan(request: Request, command: str) -> Plan:
     decisions.append(
         Decision("output", "{}", "where the run is saved", "--output DIR", "train.output_dir")
     )
-    return _finished(cfg, request, decisions, command)
+    made = _finished(cfg, request, decisions, command)
+    short = short_side(made.cfg.dataloader.test)
+    return replace(made, data=images.folder, short_side=short)
 
 
 def _detector_in(file: str) -> Recognized | None:
@@ -130,8 +145,14 @@ def _detector(
         _start(request, cfg, weights),
     ]
     if published:
-        set_image_size(cfg.dataloader, SHORT if short is None else short)
-        decisions.append(_about_size(short, why_short))
+        if resizes(cfg.dataloader):
+            set_image_size(cfg.dataloader, SHORT if short is None else short)
+            decisions.append(_about_size(short, why_short))
+        elif request.image_size is not None:
+            raise UsageError(
+                f"--image-size does not fit {name}, which resizes images itself: set its own"
+                f" {'model.student' if request.teacher else 'model'}.image_size=[HEIGHT,WIDTH]."
+            )
         for loader in (cfg.dataloader.train, cfg.dataloader.test):
             loader.num_workers = min(loader.num_workers, loading_processes())
         length = given(request, _LENGTH) or iterations(cfg.train.max_iter, images.trained)
@@ -152,6 +173,8 @@ def _recipe_of(weights: Recognized | None) -> str:
     if isinstance(name := weights.model.get("name"), str):
         return name
     target = located(weights.model["_target_"])
+    if target is huggingface_detector:
+        return "dfine_s" if weights.model.model_type == "d_fine" else "rtdetr_v2_r18"
     names = {dab_detr: "dab_detr_r50", dino: "dino_r50"}
     if target is deformable_detr:
         variant = str(weights.model.get("variant", "refine"))

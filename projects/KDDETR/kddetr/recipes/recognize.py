@@ -4,6 +4,7 @@ What a card states is taken from it. Of a file without one, the names of the wei
 and whose file it is, and their shapes say the rest, except for settings that no shape shows.
 """
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,19 +35,23 @@ from ..checkpoint.published import origin_of
 from ..checkpoint.settings import overrides as as_overrides
 from ..checkpoint.settings import recipes_of, stated_settings
 from ..checkpoint.zoo import PREFIX, TRAINED
-from ..detectors import model_zoo_detector
+from ..detectors import huggingface_arguments, huggingface_detector, model_zoo_detector
 from ..engine.config import apply_overrides, build, load_config, require_sections
 from ..errors import CheckpointError, UsageError
+from ..hub import PREFIX as HUB
+from ..hub import hub_folder
 from ..zoo import zoo_names
 from .architecture import is_transformer, transformer_node
 from .words import in_words
 
 KNOWN = (
     "DAB-DETR, Deformable DETR (plain, with box refinement, two-stage) and DINO of this project, of"
-    " their authors, of detrex and of Hugging Face, and detectors of Detectron2's model zoo"
+    " their authors, of detrex and of Hugging Face, real-time detectors of the package"
+    " transformers, and detectors of Detectron2's model zoo"
 )
 # What published files have, where their origin says nothing else.
 _PUBLISHED = {"num_heads": 8, "groups": 32, "num_queries": 300}
+_REAL_TIME = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
 _OF_A_RUN = ("model_best.pth", "model_final.pth")
 
 
@@ -99,12 +104,27 @@ def recognize(path: str, *, config: str = "", settings: Sequence[str] = ()) -> R
     found = Recognized(path, "", OmegaConf.create(), (), 0, notes=notes)
     if config:
         return _checked(replace(found, model=node_of_config(config)), settings)
+    if _model_type(path) in _REAL_TIME:
+        node = L(huggingface_detector)(**huggingface_arguments(path))
+        return _checked(replace(found, model=node), settings)
     data = read_checkpoint(path)
     card = card_in(data, path)
     if card is not None and card["model"] is not None:
         node = OmegaConf.create(detector_in(card, path), flags={"allow_objects": True})
         return _checked(replace(found, model=node, card=card), settings)
     return _checked(_from_weights(found, data, _parsed(settings)), settings)
+
+
+def _model_type(path: str) -> str:
+    """The type of a model of the package transformers, on the Hub or in a folder; else empty."""
+    folder = hub_folder(path, weights=False) if path.startswith(HUB) else path
+    file = Path(folder, "config.json")
+    if not file.is_file():
+        return ""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8")).get("model_type", ""))
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: copy the model again.") from error
 
 
 def _file_of_run(path: str) -> tuple[str, list[str]]:

@@ -32,7 +32,8 @@ def in_words(node: DictConfig, model: nn.Module) -> str:
     kind = type(owner).__name__
     if owner is not model:
         cascade = "Cascade" in type(getattr(owner, "roi_heads", None)).__name__
-        kind = "Cascade R-CNN" if cascade else _STOCK.get(kind, kind)
+        kind = _STOCK.get(kind, kind.removesuffix("ForObjectDetection"))
+        kind = "Cascade R-CNN" if cascade else kind
     elif (builder := located(node["_target_"])) in _FAMILIES:
         kind = _VARIANTS.get(str(node.get("variant")), _FAMILIES[builder])
         if builder is deformable_detr and "variant" not in node:
