@@ -36,6 +36,7 @@ from kddetr.engine import (
     check_model,
     check_output_dir,
     check_writable,
+    fast_dev_run,
     launch,
     load_config,
     require_sections,
@@ -49,6 +50,7 @@ from kddetr.engine.agreement import (
     require_same_config,
     require_same_weights,
 )
+from kddetr.engine.dev_run import shortened
 from kddetr.engine.launch import another_has_ended
 from kddetr.engine.run_folder import only_run_in
 from kddetr.errors import ConfigError, UserError, exit_on_user_error
@@ -78,9 +80,13 @@ def run(args: argparse.Namespace) -> dict:
     logging.raiseExceptions = False  # a full disk costs lines of log.txt, and not a traceback each
     logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
     flags = {"--eval-only": args.eval_only, "--resume": args.resume}
+    flags["--fast-dev-run"] = args.fast_dev_run
     require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
-    return evaluate(cfg, args) if args.eval_only else train(cfg, args)
+    work = evaluate if args.eval_only else train
+    if args.fast_dev_run:
+        return fast_dev_run(cfg, lambda short: work(short, args))
+    return work(cfg, args)
 
 
 def set_up_loggers(cfg: DictConfig) -> None:
@@ -130,6 +136,13 @@ def check(args: argparse.Namespace) -> torch.device:
     """Check the config and the command line before processes are started; returns the device."""
     cfg = load_config(args.config_file, args.opts)
     _check_launcher(args)
+    if args.fast_dev_run:
+        if args.resume:
+            raise ConfigError(
+                "--fast-dev-run tries a run in a folder of its own, which has nothing to resume"
+                " from: leave out one of the two flags."
+            )
+        cfg = shortened(cfg)
     torchrun = under_torchrun()
     device = check_launch(
         cfg,
@@ -149,7 +162,7 @@ def check(args: argparse.Namespace) -> torch.device:
     evaluated = cfg.train.init_checkpoint if args.eval_only else ""
     check_classes(cfg, last or evaluated, training=not args.eval_only)
     check_writable(cfg.train.output_dir)
-    if not args.eval_only and not args.resume:
+    if not (args.eval_only or args.resume or args.fast_dev_run):
         check_output_dir(cfg.train.output_dir)
     return device
 
@@ -213,6 +226,11 @@ def parser() -> argparse.ArgumentParser:
         default=300.0,
         metavar="SECONDS",
         help="how long the processes of a job wait for one another at its start",
+    )
+    flags.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try the whole run in a minute: two steps of everything, in a folder that is removed",
     )
     # What torch.distributed.launch adds; the number is in the environment too.
     flags.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
