@@ -14,6 +14,7 @@ from .checks import (
 )
 from .classes import check_classes, check_evaluated, check_model, record_classes
 from .config import apply_overrides, build, load_config, require_sections, train_defaults
+from .dev_run import fast_dev_run
 from .evaluation import CocoEvaluator, coco_backend
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
 from .launch import launch, under_torchrun
@@ -41,6 +42,7 @@ __all__ = [
     "check_writable",
     "coco_backend",
     "cosine_schedule",
+    "fast_dev_run",
     "launch",
     "load_config",
     "parameter_groups",

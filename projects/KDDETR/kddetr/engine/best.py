@@ -24,6 +24,11 @@ class BestCheckpoint:
         metric: name of the result, e.g. "bbox/AP".
         batch: images of an iteration, which the record's iterations are counted in; None: unknown.
         mode: "max": the highest value is the best, or "min": the lowest.
+
+    Attributes:
+        metric: its name.
+        value, iteration: of the best weights so far; None: there are none.
+        evaluated: the iterations before the last evaluation; None: not known.
     """
 
     def __init__(
@@ -35,7 +40,7 @@ class BestCheckpoint:
         mode: str = "max",
     ):
         self._checkpointer = checkpointer
-        self._metric = metric
+        self.metric = metric
         self._batch = batch
         self._mode, self._sign = mode, {"max": 1, "min": -1}[mode]
         self._path = os.path.join(checkpointer.save_dir, "best.json")
@@ -67,9 +72,9 @@ class BestCheckpoint:
         if (evaluated := record["evaluated"]) is not None:
             self.evaluated = converted(evaluated, counted, self._batch)
         before = record["metric"], record.get("mode", "max")
-        if before != (self._metric, self._mode):
+        if before != (self.metric, self._mode):
             words = "best.json is a record of the %s %s, not of the %s %s: the record starts anew."
-            _log.warning(words, *before[::-1], self._mode, self._metric)
+            _log.warning(words, *before[::-1], self._mode, self.metric)
             return
         self._history = {
             converted(done, counted, self._batch): value
@@ -84,15 +89,15 @@ class BestCheckpoint:
 
     def _record_of_weights(self) -> dict[str, Any]:
         """The record that ``model_best.pth`` holds; without a value where that is damaged too."""
-        record: dict[str, Any] = {"metric": self._metric, "mode": self._mode}
+        record: dict[str, Any] = {"metric": self.metric, "mode": self._mode}
         record |= {"value": None, "evaluated": None}
         try:
             data = read_checkpoint(self._weights)
-            value, iteration = float(data["metric"][self._metric]), int(data["iteration"]) + 1
+            value, iteration = float(data["metric"][self.metric]), int(data["iteration"]) + 1
         except (CheckpointError, KeyError, TypeError, ValueError):
             return record | {"origin": "the record starts anew"}
         record |= {"value": value, "iteration": iteration}
-        return record | {"origin": f"model_best.pth has {self._metric} {value:.3f}"}
+        return record | {"origin": f"model_best.pth has {self.metric} {value:.3f}"}
 
     def update(self, results: dict[str, float], iteration: int) -> None:
         """Save the weights if ``results`` are the best so far.
@@ -101,13 +106,13 @@ class BestCheckpoint:
             results: flat results of an evaluation.
             iteration: how many iterations were trained before it.
         """
-        value = results.get(self._metric)
+        value = results.get(self.metric)
         if value is None:
             _log.error(
                 "train.best_metric=%s is not a result of the evaluation, so no best checkpoint is"
                 " kept; %s",
-                self._metric,
-                did_you_mean(self._metric, results),
+                self.metric,
+                did_you_mean(self.metric, results),
             )
         elif math.isfinite(value) and (self.value is None or self.gain(value, self.value) > 0):
             self._save(float(value), iteration, results)
@@ -115,7 +120,7 @@ class BestCheckpoint:
         known = value is not None and math.isfinite(value)
         self._history[iteration] = float(value) if known else None
         record = {
-            "metric": self._metric,
+            "metric": self.metric,
             "mode": self._mode,
             "value": self.value,
             "iteration": self.iteration,
@@ -148,20 +153,20 @@ class BestCheckpoint:
 
     def _save(self, value: float, iteration: int, results: dict[str, float]) -> None:
         """Save the weights; what cannot be saved is not the best so far."""
-        more = {"metric": {self._metric: value}, "results": results}
+        more = {"metric": {self.metric: value}, "results": results}
         try:
             self._checkpointer.save_weights("model_best", iteration=iteration - 1, **more)
         except StorageError as error:
             _log.warning("%s The run goes on without the best weights of this evaluation.", error)
             return
         self.value, self.iteration = value, iteration
-        _log.info("best %s so far: %.3f after %d iterations", self._metric, value, iteration)
+        _log.info("best %s so far: %.3f after %d iterations", self.metric, value, iteration)
 
     def describe(self) -> str:
         """A phrase such as ``best bbox/AP 41.200 (after 5000 iterations)``."""
         if self.value is None:
-            return f"no best {self._metric} yet"
-        return f"best {self._metric} {self.value:.3f} (after {self.iteration} iterations)"
+            return f"no best {self.metric} yet"
+        return f"best {self.metric} {self.value:.3f} (after {self.iteration} iterations)"
 
 
 def _checked(record: Any) -> dict[str, Any]:

@@ -27,7 +27,9 @@ from ..errors import CheckpointError, ConfigError
 from .config.calls import located, needs_no_teacher, walk
 from .config.load import build
 from .evaluation.sets import check_evaluation, evaluation_sets, has_test_data, names_in
+from .loggers import check_loggers
 from .precision import check_precision
+from .progress import wants_display
 
 _log = logging.getLogger(__name__)
 _LOADERS = (
@@ -128,12 +130,15 @@ def check_config(
     Raises:
         ConfigError: the device does not support the mixed precision, a mapper reads other colours
             than RGB, a checkpoint is not named, the evaluator has another data set than the test
-            loader or a wrong argument, ``train.best_metric`` will be no result, or an evaluation
-            has no test data.
+            loader or a wrong argument, ``train.best_metric`` will be no result, an evaluation has
+            no test data, or a logger or the display is not installed.
         DatasetError: a data set is not registered, missing or empty, or has other classes.
         CheckpointError: a file named in the config does not exist.
     """
     check_precision(cfg.train.amp, resolve_device(cfg.train.device))
+    if training:
+        check_loggers(cfg.train.loggers)
+        wants_display(cfg.train.progress)
     if cfg.get("dataloader") is not None:
         _check_mappers(cfg, training)
         labeled, tested = labeled_names(cfg) if training else [], tested_names(cfg)

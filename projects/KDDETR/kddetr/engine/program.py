@@ -31,6 +31,7 @@ from .checks import (
 )
 from .classes import check_classes, check_evaluated, check_model
 from .config import load_config, require_sections
+from .dev_run import fast_dev_run, shortened
 from .launch import another_has_ended, launch, under_torchrun
 from .run_folder import only_run_in
 from .trainer import Trainer
@@ -69,9 +70,14 @@ def run(
     logging.raiseExceptions = False  # a full disk costs lines of log.txt, and not a traceback each
     logging.getLogger("detectron2.engine.train_loop").addFilter(without_user_errors)
     flags = {"--eval-only": args.eval_only, "--resume": args.resume}
+    flags["--fast-dev-run"] = args.fast_dev_run
     require_same(flags, "start all machines with the same flags.")
     cfg = load_config(args.config_file, args.opts)
-    return evaluate(cfg, args) if args.eval_only else train(cfg, args, hooks, before)
+
+    def work(cfg: DictConfig) -> dict:
+        return evaluate(cfg, args) if args.eval_only else train(cfg, args, hooks, before)
+
+    return fast_dev_run(cfg, work) if args.fast_dev_run else work(cfg)
 
 
 def set_up_loggers(cfg: DictConfig) -> None:
@@ -131,6 +137,13 @@ def check(args: argparse.Namespace) -> torch.device:
     """Check the config and the command line before processes are started; returns the device."""
     cfg = load_config(args.config_file, args.opts)
     _check_launcher(args)
+    if args.fast_dev_run:
+        if args.resume:
+            raise ConfigError(
+                "--fast-dev-run tries a run in a folder of its own, which has nothing to resume"
+                " from: leave out one of the two flags."
+            )
+        cfg = shortened(cfg)
     torchrun = under_torchrun()
     device = check_launch(
         cfg,
@@ -150,7 +163,7 @@ def check(args: argparse.Namespace) -> torch.device:
     evaluated = cfg.train.init_checkpoint if args.eval_only else ""
     check_classes(cfg, last or evaluated, training=not args.eval_only)
     check_writable(cfg.train.output_dir)
-    if not args.eval_only and not args.resume:
+    if not (args.eval_only or args.resume or args.fast_dev_run):
         check_output_dir(cfg.train.output_dir)
     return device
 
@@ -249,6 +262,11 @@ def parser(epilog: str = "") -> argparse.ArgumentParser:
         help="measure first whether the distillation will pay, and stop where it makes no sense",
     )
     flags.add_argument("--force", action="store_true", help="train whatever --preflight finds")
+    flags.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="try the whole run in a minute: two steps of everything, in a folder that is removed",
+    )
     # What torch.distributed.launch adds; the number is in the environment too.
     flags.add_argument("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)
     return flags

@@ -15,7 +15,9 @@ from .card import ResultsInCard
 from .early_stopping import EarlyStopHook
 from .freezing import FreezeHook, frozen_norms
 from .hooks import EvalHook, PeriodicCheckpointer, StopHook
+from .loggers import LoggerHook
 from .plain_folder import PlainFolder, can_be_saved
+from .progress import ProgressHook, wants_display
 from .watch import watch_hooks
 from .weight_schedule import weight_hooks
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 def build_hooks(trainer: "Trainer") -> list[HookBase]:
     """Timer, learning rate, frozen parts, average, checkpoints, distillation weight, watching,
-    stopping, evaluation, early stopping, writers, in this order.
+    stopping, evaluation, early stopping, writers, other loggers, display,
+    in this order.
 
     The checkpoint of an iteration is saved before its evaluation, so that no training is lost when
     the evaluation fails. After the training all of them run, even where one fails.
@@ -55,4 +58,8 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
         in_order.append(PlainFolder(trainer.unwrapped, train.output_dir, train.classes or ()))
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
+        if train.loggers:
+            in_order.append(LoggerHook(trainer.cfg, train.log_period))
+        if wants_display(train.progress):
+            in_order.append(ProgressHook(train.output_dir, trainer.best))
     return in_order

@@ -35,6 +35,7 @@ from .config.load import build, require_sections
 from .description import describe
 from .distributed import broadcast_buffers, wrap_for_processes
 from .early_stopping import EnoughTrained
+from .evaluation.first_batches import FirstBatches
 from .evaluation.sets import AVERAGED, best_metric_name, by_evaluation_set, has_test_data
 from .freezing import freeze
 from .optimizer_state import check_card, optimizer_card
@@ -303,7 +304,10 @@ class Trainer(DefaultTrainer):
                 _log.info("evaluation on %s", name)
             if evaluator is None:
                 evaluator = cls.build_evaluator(part)
-            found = inference_on_dataset(detector, cls.build_test_loader(part), evaluator) or {}
+            loader = cls.build_test_loader(part)
+            if count := cfg.train.eval_batches:
+                loader = FirstBatches(loader, count)
+            found = inference_on_dataset(detector, loader, evaluator) or {}
             if comm.is_main_process():
                 print_csv_format({f"{name}/{k}" if name else k: v for k, v in found.items()})
                 results[name] = found

@@ -23,7 +23,13 @@ from detectron2.utils.events import (
 )
 
 GROUP_PREFIX = "losses/"
+_PROGRESS = "is_progress"  # attribute of the log records about the progress
 _log = logging.getLogger(__name__)
+
+
+def is_progress(record: logging.LogRecord) -> bool:
+    """Whether a record of the log is a line about the progress."""
+    return getattr(record, _PROGRESS, False)
 
 
 def loss_group(name: str) -> str:
@@ -69,7 +75,7 @@ class LossPrinter(EventWriter):
         for name in ("lr", "grad_norm"):
             if name in storage.histories():
                 parts.append(f"{name}: {storage.history(name).latest():.4g}")
-        _log.info("  ".join([*parts, f"max_mem: {memory:.0f}M"]))
+        _log.info("  ".join([*parts, f"max_mem: {memory:.0f}M"]), extra={_PROGRESS: True})
 
     def _losses(self, storage: EventStorage) -> str:
         groups = [name for name in storage.histories() if name.startswith(GROUP_PREFIX)]
