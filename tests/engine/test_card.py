@@ -40,6 +40,20 @@ def test_every_checkpoint_of_a_run_has_a_card(toy, tmp_path, dataset):
     assert read_card(str(folder / "model_final.pth")) == cards["model_final"]
 
 
+def test_averaged_weights_have_the_results_of_their_own(toy, tmp_path, dataset):
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=4, eval_period=2)
+    cfg.train.ema.decay, cfg.train.best_metric = 0.5, "ema/bbox/AP"
+    trainer = run(cfg)
+    cards = {x: read_card(str(tmp_path / f"run/model_{x}.pth")) for x in ("final", "ema", "best")}
+    own, averaged = trainer.last_results["bbox"], trainer.last_results["ema"]["bbox"]
+    assert cards["final"]["results"]["bbox/AP"] == own["AP"] != averaged["AP"]
+    assert cards["ema"]["results"]["bbox/AP"] == averaged["AP"]
+    best = json.loads((tmp_path / "run/best.json").read_text())
+    assert cards["best"]["results"]["bbox/AP"] == best["value"]
+    assert not any(name.startswith("ema/") for card in cards.values() for name in card["results"])
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_the_preparation_of_an_image_is_described(toy, tmp_path, dataset):
     cfg = toy.toy_config(tmp_path, dataset)
     model = tiny_detector("dino")

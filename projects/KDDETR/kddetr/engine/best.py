@@ -8,6 +8,8 @@ from typing import Any
 
 from ..checkpoint import Checkpointer, atomic_write, read_checkpoint
 from ..errors import CheckpointError, StorageError, did_you_mean
+from .card import results_of
+from .evaluation.sets import AVERAGED
 from .resuming import converted
 
 _log = logging.getLogger(__name__)
@@ -153,7 +155,8 @@ class BestCheckpoint:
 
     def _save(self, value: float, iteration: int, results: dict[str, float]) -> None:
         """Save the weights; what cannot be saved is not the best so far."""
-        more = {"metric": {self.metric: value}, "results": results}
+        own = results_of(results, averaged=self.metric.startswith(AVERAGED))
+        more = {"metric": {self.metric: value}, "results": own}
         try:
             self._checkpointer.save_weights("model_best", iteration=iteration - 1, **more)
         except StorageError as error:

@@ -25,11 +25,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from ..checkpoint import CARD_FORMAT, Checkpointer, described, local_file, read_card, weight_owner
+from ..checkpoint import CARD_FORMAT, described, local_file, read_card, weight_owner
 from ..data import DetectionMapper, data_card
-from ..errors import CheckpointError, StorageError, UserError
+from ..errors import StorageError, UserError
+from .average import FILE as AVERAGED_FILE
 from .config.calls import needs_no_teacher, walk
 from .config.load import build
+from .evaluation.sets import AVERAGED
 
 _log = logging.getLogger(__name__)
 _MAPPERS = (DetectionMapper, DatasetMapper)
@@ -170,26 +172,35 @@ def versions() -> dict[str, str]:
     }
 
 
-class ResultsInCard(HookBase):
-    """Puts the results of the last evaluation into the card of the final checkpoint, which was
-    saved before them.
+def results_of(results: Mapping[str, float], *, averaged: bool) -> dict[str, float]:
+    """Those of the flat results of an evaluation that belong to the trained weights, or to the
+    moving average of them, whose results have names such as ``ema/bbox/AP``.
+    """
+    return {
+        name.removeprefix(AVERAGED): value
+        for name, value in results.items()
+        if name.startswith(AVERAGED) == averaged
+    }
 
-    Args:
-        checkpointer: of the run.
-        results: returns those of the last evaluation, nested as Detectron2 does.
+
+class ResultsInCard(HookBase):
+    """Puts the results of the last evaluation into the cards of the final checkpoint and of the
+    averaged weights, which were saved before them.
     """
 
-    def __init__(self, checkpointer: Checkpointer, results: Any):
-        self._checkpointer, self._results = checkpointer, results
-
     def after_train(self) -> None:
-        done = self.trainer.done
-        if self.trainer.iter < self.trainer.max_iter or done == self.trainer.start_iter:
+        trainer = self.trainer
+        done = trainer.done
+        if trainer.iter < trainer.max_iter or done == trainer.start_iter:
             return  # stopped, or there was nothing left to train
-        flat: Mapping[str, float] = flatten_results_dict(self._results() or {})
-        if not flat or self._checkpointer.saved != ("model_final", done - 1):
+        flat = flatten_results_dict(trainer.last_results or {})
+        if not flat or trainer.checkpointer.saved != ("model_final", done - 1):
             return
         try:
-            self._checkpointer.add_results("model_final", flat, iteration=done - 1)
-        except (StorageError, CheckpointError) as error:
+            own = results_of(flat, averaged=False)
+            trainer.checkpointer.add_results("model_final", own, iteration=done - 1)
+            if averaged := results_of(flat, averaged=True):
+                saver = trainer.average_checkpointer
+                saver.save_weights(AVERAGED_FILE, results=averaged, iteration=done - 1)
+        except StorageError as error:
             _log.warning("%s Its card is without the results.", error)

@@ -49,7 +49,7 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
     if trainer.can_evaluate:
         in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
         if comm.is_main_process():
-            in_order.append(ResultsInCard(trainer.checkpointer, lambda: trainer.last_results))
+            in_order.append(ResultsInCard())
         if train.early_stopping.patience:
             in_order.append(
                 EarlyStopHook(trainer.best, period=train.eval_period, **train.early_stopping)
