@@ -28,7 +28,7 @@ JSON_FILE = "predictions.json"
 def predict(args: argparse.Namespace) -> list[str]:
     """Predict, and print what was done; returns a sentence for each file that was not read."""
     inputs, output = find_inputs(args.paths), Path(args.output)
-    targets = [] if args.no_pictures else [output / one.drawn_name for one in inputs]
+    targets = [] if args.no_pictures else [output / one.drawn for one in inputs]
     targets += [output / JSON_FILE] if args.json else []
     check_targets(inputs, targets, force=args.force)
     if args.weights == SHIPPED:

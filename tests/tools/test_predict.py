@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from kddetr.data import load_coco_format
-from kddetr.prediction import Predictor
+from kddetr.prediction import Predictor, find_inputs
 from predict import main
 from tests.prediction.trained import NAMES, save_trained
 
@@ -44,8 +44,8 @@ def test_a_folder_is_drawn_and_written_as_coco_json(weights, pictures, tmp_path,
     main([*arguments, str(pictures)])
     assert "in 3 images" in capsys.readouterr().out
     files = {str(file.relative_to(out)) for file in out.rglob("*.*")}
-    assert files == {"a.png", "below/b.jpg", "c.tif.png", "predictions.json"}
-    with Image.open(out / "a.png") as drawn:
+    assert files == {"a.jpg", "below/b.jpg", "c.jpg", "predictions.json"}
+    with Image.open(out / "a.jpg") as drawn:
         assert drawn.size == (640, 480)  # 16 times as large
     document = json.loads((out / "predictions.json").read_text())
     assert [x["file_name"] for x in document["images"]] == ["a.png", "below/b.jpg", "c.tif"]
@@ -63,7 +63,7 @@ def test_a_folder_is_drawn_and_written_as_coco_json(weights, pictures, tmp_path,
     assert sum(len(x["annotations"]) for x in records) == len(document["annotations"]) > 0
     with pytest.raises(SystemExit):
         main([*arguments, str(pictures)])
-    assert "a.png exists" in capsys.readouterr().err
+    assert "a.jpg exists" in capsys.readouterr().err
     main([*arguments, str(pictures), "--force"])
 
 
@@ -75,12 +75,12 @@ def test_a_video_is_drawn_frame_by_frame_beside_another_detector(weights, tmp_pa
     assert [x.name for x in out.iterdir()] == ["predictions.json"]
     main([*arguments, str(video), "--force"])
     assert "in 5 images" in capsys.readouterr().out
-    reader = cv2.VideoCapture(str(out / "clip.avi.mp4"))
+    reader = cv2.VideoCapture(str(out / "clip.mp4"))
     assert (reader.get(cv2.CAP_PROP_FRAME_COUNT), reader.get(cv2.CAP_PROP_FPS)) == (5, 7)
     assert reader.get(cv2.CAP_PROP_FRAME_WIDTH) > 2 * 640
     names = [x["file_name"] for x in json.loads((out / "predictions.json").read_text())["images"]]
     assert names == [f"clip.avi#{i:06d}" for i in range(1, 6)]
-    assert sorted(x.name for x in out.iterdir()) == ["clip.avi.mp4", "predictions.json"]
+    assert sorted(x.name for x in out.iterdir()) == ["clip.mp4", "predictions.json"]
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(weights, pictures, tmp_path, capsys):
@@ -91,7 +91,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(weights, pictures, tm
     error = capsys.readouterr().err
     assert stopped.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     assert "cut.png" in error and "broken.mp4 cannot be read" in error
-    assert {x.name for x in (tmp_path / "out").iterdir()} == {"a.png", "c.tif.png"}
+    assert {x.name for x in (tmp_path / "out").iterdir()} == {"a.jpg", "c.jpg"}
+
+
+def test_no_two_inputs_have_one_name(pictures):
+    (pictures / "below" / "b.png").write_bytes((pictures / "a.png").read_bytes())
+    found = find_inputs([str(pictures / "below"), str(pictures), str(pictures / "*.tif")])
+    assert [one.name for one in found] == ["below/b.jpg", "below/b.png", "a.png", "c.tif"]
+    drawn = ["below/b.jpg.jpg", "below/b.png.jpg", "a.jpg", "c.jpg"]
+    assert [one.drawn for one in found] == drawn
+    assert [one.name for one in find_inputs([str(pictures / "below")])] == ["b.jpg", "b.png"]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(weights, pictures, tm
         (["pictures/*.webp"], "No image and no video matches"),
         (["empty"], "holds no image and no video"),
         (["note.txt"], "neither an image nor a video"),
-        (["pictures", "--output", "pictures"], "is one of the images themselves"),
+        (["pictures/below", "--output", "pictures/below"], "is one of the images themselves"),
         (["pictures", "--weights", "student.pt"], "does not exist"),
         (["pictures", "--compare", "{weights}"], "the same file"),
     ],

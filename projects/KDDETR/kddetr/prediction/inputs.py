@@ -2,16 +2,15 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ..data.folders import files_below, image_suffixes
 from ..errors import DatasetError, StorageError, did_you_mean
 
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
-# Formats in which a drawn image is saved as the image itself is; the others become PNG.
-KEPT = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -21,23 +20,17 @@ class Input:
     Attributes:
         path: where it is.
         name: its path below the folder that all inputs are in, with "/".
+        drawn: the same for the file with the detections drawn into it.
     """
 
     path: Path
     name: str
+    drawn: str = ""
 
     @property
     def is_video(self) -> bool:
         """Whether its suffix is that of a video."""
         return self.path.suffix.lower() in VIDEOS
-
-    @property
-    def drawn_name(self) -> str:
-        """The name of the file with the detections drawn into it."""
-        suffix = self.path.suffix.lower()
-        if self.is_video:
-            return self.name if suffix == ".mp4" else f"{self.name}.mp4"
-        return self.name if suffix in KEPT else f"{self.name}.png"
 
 
 def find_inputs(paths: Sequence[str]) -> list[Input]:
@@ -57,7 +50,21 @@ def find_inputs(paths: Sequence[str]) -> list[Input]:
         files |= dict.fromkeys(found)
         roots.append(root)
     whole = Path(os.path.commonpath([root.absolute() for root in roots]))
-    return [Input(file, file.absolute().relative_to(whole).as_posix()) for file in files]
+    names = [file.absolute().relative_to(whole).as_posix() for file in files]
+    drawn = [str(PurePosixPath(name).with_suffix(_ending(name))) for name in names]
+    counts = Counter(drawn)
+    return [
+        # a.png and a.tif become a.png.jpg and a.tif.jpg.
+        Input(file, name, short if counts[short] == 1 else name + _ending(name))
+        for file, name, short in zip(files, names, drawn, strict=True)
+    ]
+
+
+def _ending(name: str) -> str:
+    """The suffix of a picture or video with detections. A picture is a JPEG whatever the image is,
+    because encoding a PNG takes many times as long as detecting in it.
+    """
+    return ".mp4" if PurePosixPath(name).suffix.lower() in VIDEOS else ".jpg"
 
 
 def _below(path: str) -> tuple[list[Path], Path]:

@@ -20,7 +20,7 @@ from .inputs import Input
 from .predictor import Predictor
 from .video import VideoReader, VideoWriter
 
-QUALITY = 92  # of JPEG and WebP; Pillow's usual 75 leaves smudges around letters
+QUALITY = 92  # of JPEG; Pillow's usual 75 leaves smudges around letters
 EVERY = 10.0  # seconds between two lines of progress
 Out = TypeVar("Out")
 Said = Callable[[str], Any]
@@ -101,7 +101,7 @@ class PredictionRun:
 
     def _predict_video(self, source: Input) -> None:
         reader = VideoReader(source.path)
-        writer = VideoWriter(self._output / source.drawn_name, reader.rate)
+        writer = VideoWriter(self._output / source.drawn, reader.rate)
         frames, complete = 0, False
 
         def load(number: int) -> Loaded | None:
@@ -177,10 +177,10 @@ class PredictionRun:
 
     def _save(self, result: tuple[Loaded, list[Instances]]) -> None:
         """Write the picture of an image."""
-        picture, file = self._drawn(result), self._output / result[0].source.drawn_name
+        picture, file = self._drawn(result), self._output / result[0].source.drawn
         if picture is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(file, quality=QUALITY)
+            Image.fromarray(picture).save(file, quality=QUALITY, subsampling=0)
 
     def _drawn(self, result: tuple[Loaded, list[Instances]]) -> np.ndarray | None:
         """The picture of an image, of several detectors their pictures side by side; None where
