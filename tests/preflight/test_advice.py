@@ -55,17 +55,18 @@ BOXES = {0: 9, 1: 1}
         (
             {"vocabularies": compare_names(["cats", "dog"], ["cat", "dog"], BOXES)},
             "knows 1 of the 2 classes of the data, with 10 % of the boxes, and not 'cats' (did you"
-            " mean cat?): most of its help will be missing",
+            " mean cat?): the other classes have only their labels to learn from; train a teacher",
         ),
         (
             {"vocabularies": compare_names(["dog", "owl"], ["cat", "dog"], BOXES)},
-            "with 90 % of the boxes, and not 'owl': the other classes have only their labels",
+            "with 90 % of the boxes, and not 'owl': the other classes have only their labels to"
+            " learn from.",
         ),
         ({"ratios": [0.01, 0.02, 0.03]}, "only 0.02 times that of the labels"),
         ({"ratios": [100.0]}, "100 times as strong"),
         (
-            {"steps": StepFigures([0.1], [0.25])},
-            "takes 2.5 times as long as a step of the student alone",
+            {"steps": StepFigures([0.1], [0.3])},
+            "takes 3.0 times as long as a step of the student alone",
         ),
         ({"seconds_an_image": 1.0}, "The 4 evaluations take 71 % of the run"),
     ],
@@ -79,7 +80,7 @@ def test_what_is_warned_of(parts, words):
     ("parts", "words"),
     [
         ({"teacher": ap(0.1, 0.1)}, "finds next to nothing"),
-        ({"steps": StepFigures(fits=3, images=4)}, "dataloader.train.total_batch_size=6"),
+        ({"steps": StepFigures(fits=5, images=8)}, "and 4 do: set train.accumulate=2"),
         ({"steps": StepFigures(fits=0, images=4)}, "Not even one image"),
         (
             {"vocabularies": compare_names(["owl"], ["cat", "dog"], {})},
@@ -91,6 +92,10 @@ def test_what_is_warned_of(parts, words):
 def test_what_is_refused(parts, words):
     (refusal,) = refusals(measured(**parts))
     assert words in refusal
+
+
+def test_a_recorded_teacher_is_not_to_be_recorded():
+    assert warnings(measured(steps=StepFigures([0.1], [0.3]), recorded=True)) == []
 
 
 def test_a_teacher_that_remembers_is_slow_only_at_first():

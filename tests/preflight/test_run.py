@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetCatalog
+from fvcore.common.param_scheduler import LinearParamScheduler
 
 from kddetr.engine import Trainer, load_config, program
 from kddetr.engine.auto_weight import TARGET, settle_weight
@@ -55,7 +56,7 @@ def test_a_training_after_it_is_that_without_it_bit_for_bit(config):
     """Also where the order of the images is drawn at random."""
     runs = []
     for folder in ("with", "without"):
-        cfg = config(folder=folder)
+        cfg = config(folder=folder, max_iter=2)
         cfg.dataloader.train.seed = None
         np.random.seed(7)
         if folder == "with":
@@ -67,14 +68,14 @@ def test_a_training_after_it_is_that_without_it_bit_for_bit(config):
 
 def test_a_weight_of_auto_becomes_a_number_that_balances_the_gradients(config):
     """The run equals one with that number, bit for bit, and a resumed run keeps it."""
-    cfg, other = (config(weight="auto", folder="auto") for _ in range(2))
+    cfg, other = (config(weight="auto", folder="auto", max_iter=2) for _ in range(2))
     settle_weight(cfg)
     report = run_preflight(other, seconds=0)  # all ten batches, whatever it may take
     weight = cfg.model.weight
     assert isinstance(weight, float) and weight == other.model.weight != 1.0
     assert report.figures["gradient_ratio"] == pytest.approx(TARGET, rel=0.01)
     assert report.figures["weight"] == weight
-    again = config(weight=weight, folder="number")
+    again = config(weight=weight, folder="number", max_iter=2)
     assert_same_tensors(trained(cfg).model.state_dict(), trained(again).model.state_dict())
     resumed = config(weight="auto", folder="auto", init_checkpoint="nowhere.pth")
     settle_weight(resumed, resume=True)
@@ -115,6 +116,21 @@ def test_a_teacher_that_finds_nothing_and_remembers_images(config, tmp_path):
     assert set(found["step_seconds"]) == {"plain", "first", "again", "waiting"}
 
 
+def test_a_teacher_of_some_classes_is_judged_on_these(config, dataset):
+    """A schedule of the weight that begins with 0 does not hide the gradient ratio."""
+    classes = ["class1", "dog", "class9"]
+    names = {"classes": classes, "wanted": dataset, "partial": True}
+    cfg = config(L(Vocabulary)(detector=L(SeeingTeacher)(), **names))
+    cfg.model.weight_schedule = L(LinearParamScheduler)(start_value=0.0, end_value=1.0)
+    report = run_preflight(cfg, seconds=0)
+    assert report.figures["teacher"]["AP"] == pytest.approx(100)
+    assert set(report.figures["teacher"]["classes"]) == {"class1", "class9"}
+    assert report.refusals == [] and report.figures["gradient_ratio"] > 0
+    (warning,) = [words for words in report.warnings if "class5" in words]
+    assert "knows 2 of the 3 classes" in warning
+    assert "in the classes that it knows" in report.rows[0][1]
+
+
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
@@ -144,9 +160,11 @@ def detector_with_room_for(images: int) -> torch.nn.Module:
 def test_a_batch_that_is_too_large_is_refused_with_one_that_fits(config):
     cfg = config()
     cfg.dataloader.train.total_batch_size = 8
-    cfg.model.student = L(detector_with_room_for)(images=2)
+    cfg.model = L(detector_with_room_for)(images=2)
     report = run_preflight(cfg, seconds=0)
-    assert "set dataloader.train.total_batch_size=2" in report.refusals[0]
+    assert "set train.accumulate=4" in report.refusals[0]
+    cfg.train.accumulate = 4
+    assert run_preflight(cfg, seconds=0).refusals == []
 
 
 def test_a_weak_teacher_that_drowns_the_few_labels(config, tmp_path):

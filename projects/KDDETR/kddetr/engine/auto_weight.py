@@ -12,6 +12,7 @@ import logging
 import os
 import statistics
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 
 from ..checkpoint import Checkpointer
 from ..errors import ConfigError
+from .accumulation import parts_of
 from .checks import resolve_device
 from .classes import check_model
 from .config.load import build
 from .config.values import AUTO_WEIGHT, WEIGHT
+from .freezing import freeze
 from .precision import amp_dtype
 from .run_folder import config_of_run
 from .seeding import kept_random_states, seed_everything
@@ -98,18 +101,22 @@ def starting_student(cfg: DictConfig) -> nn.Module:
     """The detector that a run trains, with the weights that it starts from, in training mode."""
     seed_everything(cfg.train.seed)
     student = Trainer.build_detector(cfg).to(resolve_device(cfg.train.device))
+    freeze(student, cfg.train.freeze)
     Checkpointer(student).load(cfg.train.init_checkpoint, checkpointables=[])
     return student.train()
 
 
 def starting_distiller(cfg: DictConfig, student: nn.Module) -> nn.Module:
-    """The distiller around a student, as a run trains it; at weight 1 where that is ``auto``.
+    """The distiller around a student, as a run trains it; at weight 1 where that is ``auto``, and
+    without the schedule of its weight, which may start from 0.
 
     Raises:
         ConfigError, UsageError: teacher and student do not go together.
     """
-    weight = {"weight": 1.0} if is_auto(cfg) else {}
-    model = build(cfg.model, student=student, **weight).to(resolve_device(cfg.train.device))
+    changed: dict[str, Any] = {"weight": 1.0} if is_auto(cfg) else {}
+    if cfg.model.get("weight_schedule") is not None:
+        changed["weight_schedule"] = None
+    model = build(cfg.model, student=student, **changed).to(resolve_device(cfg.train.device))
     check_model(cfg, model)
     return model.train()
 
@@ -117,7 +124,8 @@ def starting_distiller(cfg: DictConfig, student: nn.Module) -> nn.Module:
 def gradient_ratios(
     model: Watchable, batches: Iterable[list[dict]], cfg: DictConfig
 ) -> list[float]:
-    """The gradient ratio of each batch, see :class:`~kddetr.engine.watch.WatchHook`.
+    """The gradient ratio of each batch, or of its first part where a batch is trained in parts; see
+    :class:`~kddetr.engine.watch.WatchHook`.
 
     Batch i draws the random numbers of iteration i. Weights and gradients stay as they are;
     statistics of BatchNorm see the batches.
@@ -147,7 +155,7 @@ def gradient_ratios(
         for i, batch in enumerate(batches):
             seed_everything(cfg.train.seed, i, comm.get_rank(), 1)
             with torch.autocast(device.type, dtype, dtype is not None), EventStorage(i):
-                model(batch)
+                model(parts_of(batch, cfg.train.accumulate)[0])
     finally:
         model.observer = None
     own = [float(ratio) for ratio in found if ratio.isfinite()]

@@ -12,15 +12,15 @@ from .names import known_words, unknown_words
 # Of the gradient ratio before the training. The runs of docs/evidence.md whose distillation helped
 # began at 0.28 (Faster R-CNN) and 1.7 (DAB-DETR), and had medians from 0.36 to 1.1 in training.
 LEAST_RATIO, MOST_RATIO = 0.1, 10.0
-# Percent. No student of this project was distilled from a teacher below it.
+# Percent; a guess, which no run of this project has tested.
 WEAK_TEACHER = 20.0
 # The one trial in which distillation lost AP in every run had 160 labelled images and a weak
-# teacher; with 300 and a teacher of 77 AP it gained 16.
+# teacher; with 300 and a teacher of 77 AP a student gained 12.8 (docs/heterogeneous.md).
 FEW_LABELS, TEACHER_FOR_FEW_LABELS = 300, 50.0
 LEAST_COVERED = 0.9  # of the boxes
-# Of the time of a distillation step over that of a plain step. A live teacher took 2.0 times and a
-# recorded one 1.3 times in docs/recorded.md.
-SLOW_STEP = 2.0
+# Times of a plain step. In docs/recorded.md a step took 2.0 with a live teacher that keeps its
+# encodings, and 1.3 with a recorded one.
+SLOW_STEP = 2.5
 LARGE_EVALUATIONS = 0.3  # of the time of a run
 NO_AP = 0.5  # percent, the upper end of the interval
 ENOUGH_OBJECTS = 20  # for a teacher without AP to be refused
@@ -67,7 +67,7 @@ def _about_teacher(m: Measured) -> list[str]:
             f" starts from (AP {m.student.value:.1f}; the difference is between {low:+.1f} and"
             f" {high:+.1f}): train the student on without a teacher, or take a better teacher."
         )
-    if m.alone is not None and m.alone >= teacher.value:
+    if m.alone is not None and m.alone >= teacher.value and not _partly(m):
         low, high = teacher.interval
         sure = "" if m.alone > high else ", though this sample is too small to be sure"
         found.append(
@@ -97,14 +97,9 @@ def _about_names(m: Measured) -> list[str]:
     if m.unbuildable or names is None or not names.known or not names.unknown:
         return []
     few = names.covered is not None and names.covered < LEAST_COVERED
-    return [
-        f"{known_words(names)}: "
-        + (
-            "most of its help will be missing; train a teacher with all classes."
-            if few
-            else "the other classes have only their labels to learn from."
-        )
-    ]
+    advice = "; train a teacher with all of them" if few else ""
+    words = "the other classes have only their labels to learn from"
+    return [f"{known_words(names)}: {words}{advice}."]
 
 
 def _about_ratio(m: Measured) -> list[str]:
@@ -128,11 +123,12 @@ def _about_time(m: Measured) -> list[str]:
     found, known = [], m.steps.medians()
     if "first" in known and "plain" in known:
         times = known.get("again", known["first"]) / known["plain"]
-        if times > SLOW_STEP and "again" not in known:
+        if times > SLOW_STEP and not m.recorded:
             found.append(
                 f"A distillation step takes {times:.1f} times as long as a step of the student"
-                " alone, mostly for the teacher: recording its answers once makes the steps little"
-                " dearer than plain ones, see docs/recorded.md."
+                " alone, mostly for the teacher: where specific points are enough, its answers can"
+                " be recorded once, and the steps are little dearer than plain ones, see"
+                " docs/recorded.md."
             )
     share = (m.evaluation_seconds or 0) / m.eta if m.eta else 0.0
     if share > LARGE_EVALUATIONS and m.run.evaluations > 1:
@@ -143,16 +139,21 @@ def _about_time(m: Measured) -> list[str]:
     return found
 
 
+def _partly(m: Measured) -> bool:
+    """Whether the teacher is judged on some of the classes only."""
+    return m.vocabularies is not None and bool(m.vocabularies.teacher and m.vocabularies.unknown)
+
+
 def _too_large(m: Measured) -> str:
-    batch = m.run.batch or m.steps.images
+    images = m.steps.images
     if not m.steps.fits:
         return (
-            "Not even one image of the batch fits into the memory of the device: take smaller"
-            " images, train.amp.enabled=true, or model.student.checkpoint_activations=true."
+            "Not even one image fits into the memory of the device: take smaller images,"
+            " train.amp.enabled=true, or model.student.checkpoint_activations=true."
         )
-    total = batch * m.steps.fits // m.steps.images
+    at_once = max(n for n in range(1, m.steps.fits + 1) if images % n == 0)
     return (
-        f"A batch of {batch} images does not fit into the memory of the device, and one of {total}"
-        f" does: set dataloader.train.total_batch_size={total} (the schedule follows), or"
-        " model.student.checkpoint_activations=true."
+        f"{images} images at once do not fit into the memory of the device, and {at_once} do: set"
+        f" train.accumulate={m.run.accumulate * images // at_once}, which gives the same batch in"
+        " parts, or model.student.checkpoint_activations=true."
     )

@@ -60,6 +60,9 @@ def _at_own_queries(
         logits = logits.masked_fill(~answers.answered[-1][..., None].bool(), -torch.inf)
     sizes = [tuple(x["image"].shape[-2:]) for x in inputs]
     found = select_detections(logits, answers.boxes[-1], sizes, count=count)
+    if answers.classes is not None:  # the columns are for some of the student's classes
+        for one in found:
+            one.pred_classes = answers.classes[one.pred_classes]
     found = [one[one.scores > 0] for one in found]
     return [{"instances": _in_file(x, one)} for x, one in zip(inputs, found, strict=True)]
 
@@ -87,7 +90,8 @@ def _selected(found: Instances, vocabulary: Vocabulary) -> Instances:
     """The detections of the wanted classes, under their numbers there."""
     rows = vocabulary.rows.to(found.pred_classes.device)
     number = torch.full((len(vocabulary.classes),), -1, device=rows.device)
-    number[rows] = torch.arange(len(rows), device=rows.device)
+    places = vocabulary.places
+    number[rows] = torch.arange(len(rows), device=rows.device) if places is None else places
     classes = number[found.pred_classes]
     kept = found[classes >= 0]
     kept.pred_classes = classes[classes >= 0]

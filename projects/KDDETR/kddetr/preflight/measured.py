@@ -19,8 +19,10 @@ class Run:
         batch: images of an iteration, over all processes; 0: unknown.
         labelled, unlabelled: training images, the latter only where they are used.
         test_images: images of an evaluation, of all test sets.
-        evaluations: how often these are judged; 0: never.
+        evaluations: how often these are judged, twice where a moving average is judged too; 0:
+            never.
         teaches: whether there is a teacher.
+        accumulate: in how many parts a batch goes through the model.
     """
 
     iterations: int
@@ -30,6 +32,7 @@ class Run:
     test_images: int = 0
     evaluations: int = 0
     teaches: bool = True
+    accumulate: int = 1
 
 
 @dataclass
@@ -46,6 +49,7 @@ class Measured:
         settled: the weight that ``auto`` has become; None: the config has a number.
         teacher, student: their AP on the same images, the student's with the weights that it starts
             from.
+        recorded: whether the teacher's answers were recorded.
         judged_on: what these images are, "validation" or "training".
         alone: the AP of the student without a teacher, which another run has measured.
         seconds_an_image: of an evaluation of the student; None: unknown.
@@ -63,6 +67,7 @@ class Measured:
     settled: float | None = None
     teacher: SampleAP | None = None
     student: SampleAP | None = None
+    recorded: bool = False
     judged_on: str = ""
     alone: float | None = None
     seconds_an_image: float | None = None

@@ -63,8 +63,9 @@ def compare_names(
     data: Sequence[str], teacher: Sequence[str], boxes: Mapping[int, int]
 ) -> Vocabularies:
     """The two lists side by side; ``boxes`` counts those of each class of the data."""
+    free = [name for name in teacher if name not in data]  # for a class in another spelling
     hints = {
-        name: did_you_mean(name, teacher, otherwise="")
+        name: did_you_mean(name, free, otherwise="")
         for name in data
         if teacher and name not in teacher
     }

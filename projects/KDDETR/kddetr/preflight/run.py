@@ -153,7 +153,7 @@ class _Measuring:
         timed = next_batches(batches, TIMED + 1, self.found.steps.waiting)
         amp = amp_dtype(cfg.train.amp, resolve_device(cfg.train.device), student)
         _log.info("Preflight: steps of the student alone are timed.")
-        time_plain(self.found.steps, lambda: _steps(cfg, student, amp), timed)
+        time_plain(self.found.steps, lambda: _steps(cfg, student, amp), timed, cfg.train.accumulate)
         if teaches and self.found.steps.fits is None:
             model = self._distiller(student)
             if model is None:
@@ -180,7 +180,8 @@ class _Measuring:
             getattr(loader, "total_batch_size", None) or 0,
             *(images[:1] or [0]),
             sum(images[1:]),
-            evaluations=often + 1 if evaluates else 0,
+            evaluations=(often + 1) * (2 if train.ema.decay else 1) if evaluates else 0,
+            accumulate=train.accumulate,
             teaches=teaches,
         )
 
@@ -211,7 +212,8 @@ class _Measuring:
         cfg, steps = self.cfg, self.found.steps
         amp = amp_dtype(cfg.train.amp, model.device, model)
         twice = remembers(model.teacher)
-        time_distilled(steps, lambda: _steps(cfg, model, amp), timed, twice=twice)
+        parts = cfg.train.accumulate
+        time_distilled(steps, lambda: _steps(cfg, model, amp), timed, parts, twice=twice)
 
     def _measure_ratios(self, model: Any, timed: list[Batch], batches: Iterator[Batch]) -> None:
         if self.found.steps.fits is not None:
@@ -253,9 +255,11 @@ class _Measuring:
     def _judged_images(self, teacher: Any, records: Sequence[dict]) -> JudgedImages | None:
         modules = teacher.modules() if isinstance(teacher, nn.Module) else ()
         recorded = any(isinstance(module, RecordedTeacher) for module in modules)
+        self.found.recorded = recorded
         images = validation_images(self.cfg)
         if images is not None:
-            self.found.run.test_images = images.evaluated
+            most = self.cfg.train.eval_batches * images.batch_size or images.evaluated
+            self.found.run.test_images = min(most, images.evaluated)
         if images is None or recorded:
             images = training_images(self.cfg, records)
         if images is None:
@@ -282,7 +286,11 @@ class _Measuring:
             )
         _log.info("Preflight: %d %s images are judged.", count, images.kind)
         found = detections_of(detect, images.loader(count))
-        return sample_ap(images.truth, found, images.ids(count), max_dets=images.max_dets)
+        names = self.found.vocabularies
+        known = names.known if names is not None and names.known else None
+        return sample_ap(
+            images.truth, found, images.ids(count), max_dets=images.max_dets, classes=known
+        )
 
     def _affordable(self, each: float, least: int, most: int, *, share: float) -> int:
         """How many pieces of work of ``each`` seconds fit into a share of the time that is left, on

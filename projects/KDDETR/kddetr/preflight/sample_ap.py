@@ -59,6 +59,7 @@ def sample_ap(
     image_ids: Sequence[Any],
     *,
     max_dets: int = 100,
+    classes: Sequence[str] | None = None,
 ) -> SampleAP:
     """The AP of detections on some images of a data set.
 
@@ -69,8 +70,10 @@ def sample_ap(
             makes them.
         image_ids: the images, each once.
         max_dets: how many detections of a class are counted in an image.
+        classes: the names of those that count; None: all of the data set.
     """
-    metric = _matched(truth, found, image_ids, max_dets)
+    judged = [k for k, name in enumerate(truth.classes) if classes is None or name in classes]
+    metric = _matched(truth, found, image_ids, max_dets, judged)
     images = len(metric.params.imgIds)
     counts = np.ones((RESAMPLES + 1, images))
     rng = np.random.default_rng(0)
@@ -84,20 +87,24 @@ def sample_ap(
     with np.errstate(invalid="ignore"):
         present = ~np.isnan(table)
         mean = np.where(present, table, 0).sum(0) / present.sum(0)
-    names = dict(enumerate(truth.classes))
+    names = [truth.classes[k] for k in judged]
     numbers = {*metric.params.imgIds}
     objects = Counter(o["category_id"] - 1 for o in truth.objects if o["image_id"] in numbers)
     return SampleAP(
         100 * float(mean[0]),
         {names[k]: 100 * float(row[0]) for k, row in enumerate(table) if not np.isnan(row[0])},
-        {names[k]: objects[k] for k in sorted(objects)},
+        {truth.classes[k]: objects[k] for k in judged if objects[k]},
         images,
         100 * mean[1:],
     )
 
 
 def _matched(
-    truth: GroundTruth, found: Sequence[dict], image_ids: Sequence[Any], max_dets: int
+    truth: GroundTruth,
+    found: Sequence[dict],
+    image_ids: Sequence[Any],
+    max_dets: int,
+    classes: Sequence[int],
 ) -> COCOeval:
     """pycocotools' metric after the matching, for boxes of any area."""
     numbered = [dict(one) for one in truth.numbered(found) if min(one["bbox"][2:]) > 0]
@@ -110,6 +117,7 @@ def _matched(
         metric.params.imgIds = sorted(truth.number(i) for i in image_ids)
         metric.params.areaRng, metric.params.areaRngLbl = metric.params.areaRng[:1], ["all"]
         metric.params.maxDets = [max_dets]
+        metric.params.catIds = [k + 1 for k in classes]
         metric.evaluate()
     return metric
 

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ..engine.accumulation import parts_of
 from ..engine.step import StepTrainer
 from ..engine.writers import peak_memory
 from ..errors import ConfigError
@@ -33,9 +34,9 @@ class StepFigures:
         waiting: seconds that a step waits for its images.
         memory: MiB at the largest moment, of ``plain`` and ``distilled`` steps: of tensors on a
             GPU, of the whole process on a CPU, as in the log.
-        fits: where the batch was too large for the memory, the largest part of it that was not; 0:
-            none was. None: the whole batch fits.
-        images: in a batch of this process.
+        fits: where what goes through the model at once was too large for the memory, how many
+            images were not; 0: not even one fits. None: there is room.
+        images: of this process, that go through the model at once.
     """
 
     plain: list[float] = field(default_factory=list)
@@ -59,11 +60,14 @@ def remembers(teacher: object) -> bool:
 
 
 def time_plain(
-    figures: StepFigures, make: Callable[[], tuple[StepTrainer, Given]], batches: list[Batch]
+    figures: StepFigures,
+    make: Callable[[], tuple[StepTrainer, Given]],
+    batches: list[Batch],
+    accumulate: int,
 ) -> None:
     """Time steps of the student alone, after one that does not count; see :class:`StepFigures`."""
     try:
-        run = _fitting(figures, make, batches[0], "plain")
+        run = _fitting(figures, make, batches[0], "plain", accumulate)
     except ConfigError:  # no image has labels, and the points alone will teach
         return
     if run is not None:
@@ -75,6 +79,7 @@ def time_distilled(
     figures: StepFigures,
     make: Callable[[], tuple[StepTrainer, Given]],
     batches: list[Batch],
+    accumulate: int,
     *,
     twice: bool,
 ) -> None:
@@ -84,9 +89,10 @@ def time_distilled(
         figures: are added to.
         make: makes what runs the steps.
         batches: the first is the one that does not count.
+        accumulate: in how many parts a batch goes through the model.
         twice: whether each is run once more, for a teacher that remembers images.
     """
-    run = _fitting(figures, make, batches[0], "distilled")
+    run = _fitting(figures, make, batches[0], "distilled", accumulate)
     if run is None:
         return
     for i, batch in _until_enough(batches):
@@ -121,6 +127,7 @@ def _fitting(
     make: Callable[[], tuple[StepTrainer, Given]],
     batch: Batch,
     name: str,
+    accumulate: int,
 ) -> Callable[[Batch, int], float] | None:
     """What runs a step and returns its seconds, after a first step; None where that needs more
     memory than there is in one of the processes.
@@ -137,11 +144,12 @@ def _fitting(
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    size, figures.images = len(batch), len(batch)
-    while size and not _fits(trainer, batch[:size]):
+    part = parts_of(batch, accumulate)[0]
+    size, figures.images = len(part), len(part)
+    while size and not _fits(trainer, part[:size]):
         size //= 2
     size = min(comm.all_gather(size))
-    if size < len(batch):
+    if size < len(part):
         figures.fits = size
         return None
     run(batch, 0)

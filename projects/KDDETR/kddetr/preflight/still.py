@@ -47,6 +47,7 @@ def still_trainer(
         amp_dtype=amp,
         max_norm=clip.max_norm,
         norm_type=clip.norm_type,
+        accumulate=cfg.train.accumulate,
     )
 
 
