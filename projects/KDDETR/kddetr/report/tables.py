@@ -47,6 +47,8 @@ def results_table(found: Findings) -> dict[str, Any]:
         if own:  # it is the same detector
             row["cells"][-2]["text"] = count_of(own.parameters)
         rows.append(row)
+    if run.averaged:
+        rows.append(_row("averaged weights", "model_ema.pth", columns, run.averaged, None))
     title = "student, distilled" if run.is_distilled else "this run"
     note = f"seed {run.seed}, after {run.evaluations[-1].iteration:,} iterations"
     rows.append(_row(title, note, columns, run.results, own) | {"main": True})
