@@ -137,6 +137,12 @@ def test_a_later_key_of_the_train_section_counts_where_it_is_set(monkeypatch):
     assert Run("a", config, ROOT, 5).recipe() == plain
 
 
+def test_the_report_of_a_run_is_no_part_of_its_recipe():
+    config = "configs/quickstart/alone.py"
+    changes = ["train.report=false", "train.report_images=0"]
+    assert Run("a", config, ROOT, 5, changes).recipe() == Run("a", config, ROOT, 5).recipe()
+
+
 def test_a_student_is_evaluated_on_the_device_of_its_training(monkeypatch):
     moved = []
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from .charts import interval_chart, line_chart
 from .comparison import Comparison, spread
+from .grouping import is_of_distillation
 from .rendering import as_text, render
 from .run_page import ap_series
 from .tables import figure
@@ -116,9 +117,13 @@ def _curves(comparison: Comparison) -> list[dict[str, str]]:
 
 
 def _settings(comparison: Comparison) -> dict[str, Any]:
+    """What differs: outside of the distillation, and between the distilled groups."""
     keys = sorted({key for group in comparison.groups for key in group.settings})
-    rows = [
-        (key, *(as_text(group.settings.get(key, "")) for group in comparison.groups))
-        for key in keys
-    ]
-    return {"heads": ["key", *(group.name for group in comparison.groups)], "rows": rows}
+    distilled = [group for group in comparison.groups if group.is_distilled]
+    rows, distillation = [], []
+    for key in keys:
+        row = (key, *(as_text(group.settings[key]) for group in comparison.groups))
+        same = len({as_text(group.settings[key]) for group in distilled}) < 2
+        (distillation if is_of_distillation(key) and same else rows).append(row)
+    heads = ["key", *(group.name for group in comparison.groups)]
+    return {"heads": heads, "rows": rows, "distillation": distillation}

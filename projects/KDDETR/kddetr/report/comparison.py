@@ -138,7 +138,8 @@ def compare_runs(runs: Sequence[Run]) -> Comparison:
     ordered = [*alone, *(group for group in groups if group not in alone)]
     metric = runs[0].value_name
     differences = []
-    for group in ordered[1:]:
+    # What was distilled comes first: that is what most people ask.
+    for group in sorted(ordered[1:], key=lambda group: not group.is_distilled):
         # A distilled student is compared with the same student alone where there is one.
         closest = [alone[0]] if group in alone else sorted(alone, key=group.unlike)
         differences.append(Difference(group, closest[0], paired(group, closest[0]), metric))

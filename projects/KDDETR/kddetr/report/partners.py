@@ -57,9 +57,9 @@ def find_partners(run: Run, given: Sequence[Run] = (), *, deadline: Deadline) ->
     comparison = compare_runs([*alone, run, *others])
     own = next(one for one in comparison.differences if run in one.group.runs)
     same_seed = [other for other in own.baseline.runs if other.seed == run.seed]
-    folders = ", ".join(str(one.folder) for one in own.baseline.runs)
-    found = "named" if given else "found beside this run"
-    notes = (f"The student alone is the mean of the runs that were {found}: {folders}.",)
+    names = ", ".join(str(one.folder) if given else one.name for one in own.baseline.runs)
+    found = "named" if given else "found in the folders beside this one"
+    notes = (f"Runs of the student alone that were {found}: {names}.",)
     return Partners(own, (*notes, *comparison.notes), (same_seed or list(own.baseline.runs))[0])
 
 

@@ -53,7 +53,7 @@ def worst_images(sample: Sample, name: str, names: Sequence[str]) -> tuple[str, 
             images,
             columns,
             class_names=names,
-            path=Path(folder, "worst.png"),
+            path=Path(folder, "worst.jpg"),
             score_threshold=SCORE,
             titles=[Path(sample.records[i]["file_name"]).stem[-24:] for i in chosen],
         )
@@ -90,7 +90,7 @@ def different_points(
     if not worst:
         return ""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "differences.png")
+        file = Path(folder, "differences.jpg")
         draw_differences(worst, names, file, detectors=("teacher", "student"))
         return as_data(file)
 

@@ -14,6 +14,7 @@ from ..engine.metrics import read_metrics
 from ..errors import UsageError
 
 MAIN_METRIC = "bbox/AP"
+AVERAGED = "ema/"  # begins the names of the results of the averaged weights
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,12 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its final weights and its final evaluation are there."""
-        evaluated = bool(self.evaluations) and self.evaluations[-1].iteration >= self.length
-        return evaluated and (self.folder / "model_final.pth").is_file()
+        """Whether its final weights and its final evaluation are there, be it after all iterations
+        or after those at which ``train.early_stopping`` has ended it.
+        """
+        evaluated = bool(self.evaluations) and self.evaluations[-1].iteration >= self.done
+        whole = self.done >= self.length or bool(self.cfg.train.early_stopping.patience)
+        return evaluated and whole and (self.folder / "model_final.pth").is_file()
 
     @property
     def is_distilled(self) -> bool:
@@ -93,9 +97,11 @@ class Run:
         names = list(dict.fromkeys(key for line in self.lines for key in line))
         wanted = self.cfg.train.best_metric or MAIN_METRIC
         for one in (wanted, MAIN_METRIC, "AP"):
+            if one in names:
+                return one
             # Of several test sets, the names of the results begin with the name of the set.
             for name in names:
-                if name == one or name.endswith(f"/{one}"):
+                if name.endswith(f"/{one}") and not name.startswith(AVERAGED):
                     return name
         return None
 
@@ -112,20 +118,29 @@ class Run:
 
     @property
     def best(self) -> Evaluation | None:
-        """The evaluation with the highest main metric."""
+        """The evaluation with the best main metric."""
         finite = [one for one in self.evaluations if math.isfinite(one.value)]
-        return max(finite, key=lambda one: one.value, default=None)
+        choose = min if self.cfg.train.best_mode == "min" else max
+        return choose(finite, key=lambda one: one.value, default=None)
 
     @functools.cached_property
     def results(self) -> dict[str, float]:
         """The results of the last evaluation beside the main metric and including it, such as
         ``AP``, ``AP50`` and ``AP-cat``; empty without an evaluation.
         """
+        return self._results("")
+
+    @property
+    def averaged(self) -> dict[str, float]:
+        """The same results of the averaged weights; empty where there are none."""
+        return {} if (self.metric or "").startswith(AVERAGED) else self._results(AVERAGED)
+
+    def _results(self, start: str) -> dict[str, float]:
         if not self.metric:
             return {}
         last = next(line for line in reversed(self.lines) if self.metric in line)
         group = self.metric.rpartition("/")[0]
-        start = f"{group}/" if group else ""
+        start += f"{group}/" if group else ""
         return {
             name.removeprefix(start): _number(value)
             for name, value in last.items()

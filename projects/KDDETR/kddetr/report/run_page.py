@@ -88,11 +88,12 @@ def _lead(found: Findings) -> str:
     if teacher and run.evaluations:
         name, value = teacher
         if found.partners:
-            start = statistics.mean(found.partners.difference.baseline.values.values())
-            if value - start > 1:
-                share = (run.value - start) / (value - start)
+            difference = found.partners.difference
+            start = statistics.mean(difference.baseline.values.values())
+            if value - start > 1 and math.isfinite(difference.mean):
+                share = 100 * difference.mean / (value - start)
                 parts.append(
-                    f"The teacher has {value:.1f}: this run closes {100 * share:.0f} % of the way"
+                    f"The teacher has {value:.1f}: the distillation closes {share:.0f} % of the way"
                     " from the student alone to it."
                 )
         else:
@@ -301,8 +302,8 @@ def _measured(found: Findings) -> list[str]:
             f"The detections are those on {count} test images, with the final weights.",
             f"Missed and wrong: of detections with a score of {SCORE} or more, by COCO's matching"
             " at an IoU of 0.5.",
-            f"Times are wall-clock times on {sample.device}, one image at a time, without reading"
-            f" the file; the first {WARM_UP} images are left out.",
+            f"Times are {sample.clock} on {sample.device}, one image at a time, without reading the"
+            f" file; the first {WARM_UP} images are left out.",
         ]
     if found.partners and found.partners.difference.bounds:
         values = list(found.partners.difference.values.values())

@@ -46,7 +46,7 @@ class Asked:
 
     Attributes:
         parameters: their number, frozen ones included.
-        seconds: wall-clock seconds of each image alone, in order, without those of warming up.
+        seconds: of each image alone, in order, without those of warming up.
         results: those of COCO's metric on these images, such as ``AP`` and ``AP-cat``.
         found: the detections of each image.
     """
@@ -76,6 +76,7 @@ class Sample:
         objects: the number of objects of each class in all test images, by name.
         asked: the detectors by name.
         device: where they ran, in words.
+        clock: what the seconds are, "processor time" or "wall-clock time".
     """
 
     records: Sequence[dict]
@@ -84,6 +85,7 @@ class Sample:
     objects: Mapping[str, int]
     asked: Mapping[str, Asked]
     device: str
+    clock: str
 
     @property
     def is_whole(self) -> bool:
@@ -152,11 +154,13 @@ def ask(
         found = tuple(output["instances"] for output in outputs[name])
         asked[name] = Asked(parameters(inside), tuple(times), results, found)
     truth = [_truth(evaluator, x) for x in inputs]
-    device = _device_in_words(next(iter(detectors.values())))
+    device = next(next(iter(detectors.values())).parameters()).device
+    clock = "processor time" if _counts_processor_time(device) else "wall-clock time"
     counts = dict.fromkeys(evaluator.truth.classes, 0)
     for thing in evaluator.truth.objects:
         counts[evaluator.truth.classes[thing["category_id"] - 1]] += 1
-    return Sample([records[i] for i in seen], len(records), truth, counts, asked, device)
+    shown, words = [records[i] for i in seen], _device_in_words(device)
+    return Sample(shown, len(records), truth, counts, asked, words, clock)
 
 
 def _test_data(cfg: DictConfig) -> tuple[list[dict], Callable[[dict], dict], CocoEvaluator]:
@@ -177,17 +181,23 @@ def _test_data(cfg: DictConfig) -> tuple[list[dict], Callable[[dict], dict], Coc
 
 
 def _timed(detector: nn.Module, x: dict[str, Any]) -> tuple[dict, float]:
-    """The output for one image, on the CPU, and the wall-clock seconds that it took."""
-    on_gpu = next(detector.parameters()).is_cuda
+    """The output for one image, on the CPU, and the seconds that it took."""
+    device = next(detector.parameters()).device
+    # Other programs do not lengthen the processor time, which is that of one thread only.
+    clock = time.process_time if _counts_processor_time(device) else time.perf_counter
     with inference_context(detector), torch.no_grad():
-        if on_gpu:
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        started = time.perf_counter()
+        started = clock()
         output = detector([x])[0]
-        if on_gpu:
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        spent = time.perf_counter() - started
+        spent = clock() - started
     return {"instances": output["instances"].to("cpu")}, spent
+
+
+def _counts_processor_time(device: torch.device) -> bool:
+    return device.type == "cpu" and torch.get_num_threads() == 1
 
 
 def _truth(evaluator: CocoEvaluator, x: dict[str, Any]) -> Instances:
@@ -202,12 +212,12 @@ def _truth(evaluator: CocoEvaluator, x: dict[str, Any]) -> Instances:
     return truth
 
 
-def _device_in_words(detector: nn.Module) -> str:
-    device = next(detector.parameters()).device
+def _device_in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return f"one {torch.cuda.get_device_name(device)}"
-    threads = torch.get_num_threads()
-    return f"a CPU ({_processor()}), {threads} thread{'s' if threads > 1 else ''}"
+    if _counts_processor_time(device):
+        return f"one thread of a CPU ({_processor()})"
+    return f"{torch.get_num_threads()} threads of a CPU ({_processor()})"
 
 
 def _processor() -> str:

@@ -1,11 +1,12 @@
 """The tables of a run's page: results, and AP of each class."""
 
 import math
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from .comparison import spread
 from .findings import Findings
+from .grouping import Group
 from .sample import Asked, Sample
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -21,7 +22,8 @@ def figure(value: float, spec: str = ".1f") -> str:
 def results_table(found: Findings) -> dict[str, Any]:
     """Teacher, student alone and this run: their AP, parameters and time of an image."""
     run, sample = found.run, found.sample
-    columns = [name for name in COLUMNS if name in run.results]
+    # Without an object of a size, there is no AP for it.
+    columns = [name for name in COLUMNS if math.isfinite(run.results.get(name, math.nan))]
     if run.value_name not in columns and run.results:
         columns.insert(0, run.value_name)
     heads = ["", *columns, "parameters", "ms per image"]
@@ -36,21 +38,28 @@ def results_table(found: Findings) -> dict[str, Any]:
     if sample and own and not sample.is_whole:
         rows.append(_row("this run", part, columns, own.results, None))
     if found.partners:
-        group = found.partners.difference.baseline
-        results = {
-            name: statistics.mean(one.results.get(name, math.nan) for one in group.runs)
-            for name in columns
-        }
-        count = len(group.runs)
-        note = f"mean of {count} runs" if count > 1 else f"seed {group.runs[0].seed}"
-        row = _row("student alone", note, columns, results, None)
+        alone = found.partners.alone
+        note = f"seed {alone.seed}{_mean_note(found.partners.difference.baseline)}"
+        row = _row("student alone", note, columns, alone.results, None)
         if own:  # it is the same detector
             row["cells"][-2]["text"] = count_of(own.parameters)
         rows.append(row)
+    if run.averaged:
+        rows.append(_row("averaged weights", "model_ema.pth", columns, run.averaged, None))
     title = "student, distilled" if run.is_distilled else "this run"
     note = f"seed {run.seed}, after {run.evaluations[-1].iteration:,} iterations"
+    if found.partners:
+        note += _mean_note(found.partners.difference.group)
     rows.append(_row(title, note, columns, run.results, own) | {"main": True})
     return {"heads": heads, "rows": rows}
+
+
+def _mean_note(group: Group) -> str:
+    """The mean of a group of several runs, as the end of a note."""
+    if len(group.runs) < 2:
+        return ""
+    metric = group.runs[0].value_name
+    return f"; {metric} of {len(group.runs)} seeds {spread(list(group.values.values()))}"
 
 
 def _row(
