@@ -47,8 +47,6 @@ def test_a_detector_is_rebuilt_from_its_weights(family, tmp_path):
     ("family", "author", "words"),
     [
         ("dab_detr_r50", "huggingface", "DAB-DETR, ResNet-50, 300 queries"),
-        ("deformable_detr_r50_plain", "official", "Deformable DETR, ResNet-50, 300"),
-        ("deformable_detr_r50_two_stage", "detrex", "two-stage Deformable DETR, ResNet-50, 300"),
         ("dino_4scale_r50", "official", "DINO, ResNet-50, 900 queries"),
     ],
 )

@@ -31,14 +31,11 @@ def plain(node: Any) -> Any:
 @pytest.mark.parametrize(
     "name",
     [
-        "detectors/deformable_detr_r50",
         "detectors/cascade_rcnn_r50",
         "distill/custom_faster_rcnn",
-        "distill/dab_detr_r18_from_dab_detr_r50",
         "distill/custom_rtdetr",
         "quickstart/faster_rcnn_distilled",
         "evidence/trees_distilled",
-        "evidence/tprd_added",
     ],
 )
 def test_a_written_config_is_the_same(name, tmp_path):
