@@ -28,6 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--dry-run", action="store_true", help="write the config and stop")
     add("--resume", action="store_true", help="continue the run in the output folder")
+    add("--fast-dev-run", action="store_true", help="try two steps of everything, and stop")
     add("--no-preflight", action="store_true", help="train without measuring first")
     add("--force", action="store_true", help="train even where the preflight refuses")
     add("--seeds", type=int, default=0, metavar="N", help="train N seeds, also without a teacher")
@@ -50,7 +51,7 @@ def request_of(
         args.data = ""
     values = {f.name: getattr(args, f.name) for f in fields(Request) if hasattr(args, f.name)}
     model = getattr(args, "student", None) or getattr(args, "model", "")
-    told = [word for word in argv if word != "--dry-run"]
+    told = [word for word in argv if word not in ("--dry-run", "--fast-dev-run")]
     command = shlex.join(["python", f"tools/{parser.prog}", *told])
     return Request(**values | {"model": model}), args, command
 
@@ -72,6 +73,8 @@ def run(request: Request, args: argparse.Namespace, command: str) -> None:
             flags.append("--resume")
         else:
             file = _planned(request, args, command)
+        if args.fast_dev_run:
+            flags.append("--fast-dev-run")
         if args.dry_run:
             print(f"Train it with: python train_net.py --config-file {shlex.quote(file)}")
             return
@@ -90,6 +93,6 @@ def _planned(request: Request, args: argparse.Namespace, command: str) -> str:
     made, file = write_plan(request, command)
     print_decisions(made.decisions)
     print(f"\nThe config is {file}", flush=True)
-    if not (args.no_preflight or args.dry_run):
+    if not (args.no_preflight or args.dry_run or args.fast_dev_run):
         measure_first(made, file, num_gpus=request.num_gpus, force=args.force)
     return file

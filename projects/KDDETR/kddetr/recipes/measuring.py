@@ -1,5 +1,6 @@
 """The data report and the preflight of a plan, before its training."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,8 +51,13 @@ def measure_first(made: Plan, file: str, *, num_gpus: int, force: bool) -> None:
 
 def _measure(file: str, findings: Sequence[Finding], force: bool) -> None:
     """The preflight in one process of the job."""
+    log = logging.getLogger("kddetr")
+    before = log.handlers[:]
     setup_logger(distributed_rank=comm.get_rank(), name="kddetr")
-    report = run_preflight(load_config(file), findings=findings)
+    try:
+        report = run_preflight(load_config(file), findings=findings)
+    finally:
+        log.handlers[:] = before  # the training sets up its own
     if comm.is_main_process():
         print(report, flush=True)
     report.require(force=force)

@@ -67,8 +67,9 @@ def plan(request: Request, command: str) -> Plan:
     Raises:
         UserError: something that the request names cannot be used; the message says what to do.
     """
+    request.same()  # mistakes of the command line are found before files are read
     if request.model:
-        recipe(request.model, what=request.what)  # an unknown name is found before files are read
+        recipe(request.model, what=request.what)
     teacher = None
     if request.teacher:
         teacher = recognize(

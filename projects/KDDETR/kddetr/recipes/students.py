@@ -25,7 +25,6 @@ ZOO = {  # short names of detectors that have no config file here
     "faster_rcnn_r101": f"{_DETECTION}/faster_rcnn_R_101_FPN_3x.yaml",
     "retinanet_r50": f"{_DETECTION}/retinanet_R_50_FPN_1x.yaml",
     "retinanet_r101": f"{_DETECTION}/retinanet_R_101_FPN_3x.yaml",
-    "fcos_r50": f"{_DETECTION}/fcos_R_50_FPN_1x.py",
 }
 _OWN = "custom"  # begins the names of configs for data of one's own, which are no detectors
 

@@ -1,0 +1,98 @@
+"""A detector's file says what is in it, and the node that is recognised loads it completely."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from kddetr.engine import build
+from kddetr.errors import CheckpointError, UsageError
+from kddetr.recipes import recognize
+from tests.checkpoint.test_published_names import needs, published_file
+from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+
+ASKED = {"deformable_detr_two_stage": ["num_queries=6"]}
+
+
+def saved(state: dict, path: Path, **more) -> str:
+    torch.save({"model": state, **more}, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_detector_is_rebuilt_from_its_weights(family, tmp_path):
+    """What no shape shows is asked for, in one sentence; then the outputs are the same."""
+    model = tiny_detector(family).eval()
+    file = saved(
+        model.state_dict(), tmp_path / "x.pth", settings=model.settings, classes=["a", "b"]
+    )
+    settings = [*(["groups=4"] if family != "dab_detr" else []), *ASKED.get(family, [])]
+    if settings:
+        with pytest.raises(UsageError, match=r"do not show groups.* teacher\.groups=32"):
+            recognize(file)
+    found = recognize(file, settings=[*settings, "num_detections=10"])
+    rebuilt = build(found.model).eval()
+    rebuilt.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        for mine, other in zip(model(tiny_batch()), rebuilt(tiny_batch()), strict=True):
+            a, b = mine["instances"], other["instances"]
+            torch.testing.assert_close(a.pred_boxes.tensor, b.pred_boxes.tensor)
+            torch.testing.assert_close(a.scores, b.scores)
+    assert found.classes == ("a", "b") and found.num_classes == 3
+    assert "6 queries" in found.words
+
+
+@pytest.mark.parametrize(
+    ("family", "author", "words"),
+    [
+        ("dab_detr_r50", "huggingface", "DAB-DETR, ResNet-50, 300 queries"),
+        ("dino_4scale_r50", "official", "DINO, ResNet-50, 900 queries"),
+    ],
+)
+def test_a_published_file_is_known(family, author, words, tmp_path):
+    file = saved(published_file(family, author), tmp_path / "x.pth")
+    found = recognize(file)
+    assert found.words.startswith(words)
+    assert found.num_classes == len(found.classes) == 80 and found.classes[0] == "person"
+    settings = {key: found.model[key] for key in ("temperature", "offset", "eps")}
+    assert settings == needs(family, author)
+
+
+def test_weights_that_may_need_either_settings(tmp_path):
+    state = published_file("dino_4scale_r50", "detrex")
+    words = r"teacher\.temperature=10000 teacher\.offset=-0\.5 for 12ep or"
+    with pytest.raises(UsageError, match=words):
+        recognize(saved(state, tmp_path / "x.pth"))
+    file = saved(state, tmp_path / "dino_24ep.pth")
+    assert recognize(file).model.temperature == 20
+
+
+def test_the_bundled_teacher_has_a_card():
+    found = recognize("kddetr://quickstart_teacher.pth")
+    assert found.card and found.classes == tuple("0123456789")
+    assert recognize("kddetr://quickstart_teacher.pth", settings=["temperature=20"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"a.weight": torch.ones(2)}, "no detector that is known here: its 1 weights are a"),
+        ({"roi_heads.fc.weight": torch.ones(2)}, "an R-CNN of Detectron2.*--teacher-config"),
+        (torchvision.models.resnet18().state_dict(), "an ImageNet backbone"),
+    ],
+    ids=["unknown", "rcnn", "backbone"],
+)
+def test_another_file_is_refused_in_a_sentence(state, words, tmp_path):
+    with pytest.raises(CheckpointError, match=f"looks like {words}") as error:
+        recognize(saved(state, tmp_path / "x.pth"))
+    assert "DAB-DETR" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_a_folder_of_a_run(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        recognize(str(tmp_path / "none.pth"))
+    model = tiny_detector("dab_detr")
+    saved(model.state_dict(), tmp_path / "model_final.pth", settings=model.settings)
+    found = recognize(str(tmp_path))
+    assert found.file.endswith("model_final.pth") and "is taken" in found.notes[0]
