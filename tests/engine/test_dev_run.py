@@ -44,7 +44,7 @@ def test_all_parts_of_a_run_are_tried_and_nothing_is_overwritten(
     assert "model_0000001.pth" in seen[1][1] and "model_best.pth" in seen[1][1]
     assert (
         len(read) == 8
-    )  # two of six batches, in two evaluations, of the weights and of their average
+    )  # 2 of 6, in 2 evaluations, of the weights and their average
     assert {file: file.read_bytes() for file in run.iterdir()} == before
     assert not own.exists()
 

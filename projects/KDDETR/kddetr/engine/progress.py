@@ -125,7 +125,8 @@ def _panel(title: str, done: int, length: int, rows: list[tuple[str, Values]]) -
     bar.add_column(ratio=1)
     bar.add_column(justify="right", no_wrap=True)
     share = f"{done:,} of {length:,} iterations, {done / length:.1%}"
-    bar.add_row(ProgressBar(total=length, completed=done), share)
+    styles = {"complete_style": "blue", "finished_style": "green"}
+    bar.add_row(ProgressBar(total=length, completed=done, **styles), share)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
