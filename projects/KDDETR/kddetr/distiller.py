@@ -4,7 +4,7 @@ queries, and add the difference between their predictions to the student's loss.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -32,30 +32,10 @@ from .structures import (
     Queries,
     QueryableDetector,
     QueryPlacement,
+    StepObserver,
     compared_layers,
     queries_are_boxes,
 )
-
-
-class StepObserver(Protocol):
-    """Sees a training step of :class:`KDDETR` before its backward pass, and changes nothing."""
-
-    def __call__(
-        self,
-        losses: Mapping[str, Tensor],
-        distilled: Mapping[str, Tensor],
-        student: Predictions,
-        teacher: Predictions,
-        points: Queries,
-    ) -> None:
-        """Called once in a step, inside the forward pass.
-
-        Args:
-            losses: of the student's own task, weighted.
-            distilled: of the distillation, weighted.
-            student, teacher: their predictions at the points, with and without a gradient.
-            points: the distillation points.
-        """
 
 
 @META_ARCH_REGISTRY.register()

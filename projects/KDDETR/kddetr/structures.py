@@ -217,6 +217,27 @@ class QueryPlacement(Protocol):
         """
 
 
+class StepObserver(Protocol):
+    """Sees a training step of :class:`kddetr.KDDETR` before its backward pass, changing nothing."""
+
+    def __call__(
+        self,
+        losses: Mapping[str, Tensor],
+        distilled: Mapping[str, Tensor],
+        student: Predictions,
+        teacher: Predictions,
+        points: Queries,
+    ) -> None:
+        """Called once in a step, inside the forward pass.
+
+        Args:
+            losses: of the student's own task, weighted.
+            distilled: of the distillation, weighted.
+            student, teacher: their predictions at the points, with and without a gradient.
+            points: the distillation points.
+        """
+
+
 class DistillationLoss(Protocol):
     """Compares the student's predictions with the teacher's at the same points."""
 
