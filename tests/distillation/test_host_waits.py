@@ -7,6 +7,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from kddetr.engine.average import MovingAverage
+from kddetr.parallel import BatchInParts
 from kddetr.points import (
     AtAnswers,
     GeneralSampler,
@@ -81,6 +82,21 @@ def test_the_backward_pass_and_the_clipping_do_not_wait(family):
     with CountsWaits(everywhere=True) as counted:
         total.backward()
         torch.nn.utils.clip_grad_norm_(distiller.parameters(), 0.1)
+    assert not counted.waits
+
+
+def test_counting_the_normalisers_of_a_batch_in_parts_does_not_wait():
+    distiller = tiny_distiller(tiny_detector("dab_detr"), tiny_detector("dino", seed=1))
+    parts = [tiny_batch(((40, 56),), boxes=(2,)), tiny_batch(((48, 40),), boxes=(None,))]
+    distiller(parts[0])
+    for module in (distiller, distiller.teacher):
+        to_pretended_device(module)
+    whole = BatchInParts(2)
+    with CountsWaits() as counted, torch.no_grad():
+        for number, part in enumerate(parts):
+            with whole.counting(number):
+                distiller.count_normalisers(part)
+        whole.counted()
     assert not counted.waits
 
 

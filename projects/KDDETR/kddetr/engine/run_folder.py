@@ -119,12 +119,13 @@ def _without_objects(cfg: DictConfig) -> DictConfig:
 
 
 def set_aside_best(folder: str) -> None:
-    """Rename ``model_best.pth`` of a run whose other checkpoints are gone, because the run that
-    starts anew would replace it.
+    """Rename ``model_best.pth`` and ``model_ema.pth`` of a run whose other checkpoints are gone,
+    because the run that starts anew would replace them.
     """
-    best, aside = Path(folder, "model_best.pth"), Path(folder, "earlier_best.pth")
-    if best.is_file():
-        os.replace(best, aside)
-        if (card := best.with_suffix(".json")).is_file():
-            os.replace(card, aside.with_suffix(".json"))
-        _log.warning("The best weights of an earlier run are kept as %s", aside)
+    for kind, words in (("best", "best weights"), ("ema", "averaged weights")):
+        file, aside = Path(folder, f"model_{kind}.pth"), Path(folder, f"earlier_{kind}.pth")
+        if file.is_file():
+            os.replace(file, aside)
+            if (card := file.with_suffix(".json")).is_file():
+                os.replace(card, aside.with_suffix(".json"))
+            _log.warning("The %s of an earlier run are kept as %s", words, aside)
