@@ -1,12 +1,11 @@
 """--fast-dev-run: everything of a run is done twice, in a folder of its own."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from kddetr.engine import Trainer, load_config
+from kddetr.engine import Trainer, load_config, program
 from kddetr.engine.dev_run import shortened
 
 ROOT = Path(__file__).parents[2]
@@ -14,11 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def train_net(monkeypatch):
-    spec = importlib.util.spec_from_file_location("train_net", ROOT / "train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "collect_env_info", str)  # takes longer than the training
-    return module
+    """The program, as a function of its command line."""
+    monkeypatch.setattr(program, "collect_env_info", str)  # takes longer than the training
+    return lambda *words: program.main(["--config-file", *words])
 
 
 def test_all_parts_of_a_run_are_tried_and_nothing_is_overwritten(
@@ -38,7 +35,7 @@ def test_all_parts_of_a_run_are_tried_and_nothing_is_overwritten(
     read = []
     monkeypatch.setattr(toy.ToyTestLoader, "__iter__", _counted(toy.ToyTestLoader.__iter__, read))
     words = ["train.ema.decay=0.9", "train.checkpointer.period=100"]
-    train_net.main(["--config-file", config, "--fast-dev-run", *words])
+    train_net(config, "--fast-dev-run", *words)
     assert [done for done, _ in seen] == [1, 2]
     assert seen[0][1] == ["model_0000000.pth", "model_ema.pth"]
     assert "model_0000001.pth" in seen[1][1] and "model_best.pth" in seen[1][1]
@@ -59,14 +56,14 @@ def _counted(iterate, read):
 def test_after_an_error_the_folder_stays_until_the_next_try(toy, tmp_path, train_net, capsys):
     config, own = toy.write_config(tmp_path), tmp_path / "run_fast_dev_run"
     with pytest.raises(SystemExit) as stop:
-        train_net.main(["--config-file", config, "--fast-dev-run", "model.poison=1"])
+        train_net(config, "--fast-dev-run", "model.poison=1")
     assert stop.value.code == 2
     assert "loss_class is nan" in capsys.readouterr().err
     assert (own / "log.txt").is_file()
-    train_net.main(["--config-file", config, "--fast-dev-run"])
+    train_net(config, "--fast-dev-run")
     assert not own.exists()
     with pytest.raises(SystemExit):
-        train_net.main(["--config-file", config, "--fast-dev-run", "--resume"])
+        train_net(config, "--fast-dev-run", "--resume")
     assert "leave out one of the two flags" in capsys.readouterr().err
 
 
