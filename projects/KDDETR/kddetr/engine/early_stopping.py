@@ -56,10 +56,11 @@ class EarlyStopHook(HookBase):
         if not any(comm.all_gather(waited)):
             return
         if best is not None:
+            count = best.without_gain(self._min_delta)
             _log.info(
-                "Training ends after %d of %d iterations, because %d evaluations in a row did not"
+                "Training ends after %d of %d iterations, because %d evaluation%s in a row did not"
                 " improve on the best by more than %g (train.early_stopping): %s.",
-                *(done, self.trainer.max_iter, best.without_gain(self._min_delta)),
+                *(done, self.trainer.max_iter, count, "s" if count > 1 else ""),
                 *(self._min_delta, best.describe()),
             )
         # The final checkpoint is saved as after the last iteration.
