@@ -42,8 +42,9 @@ def predict(args: argparse.Namespace) -> list[str]:
     seconds = time.monotonic() - start
     if coco is not None:
         coco.write(output / JSON_FILE)
+    images = f"{run.images} image{'' if run.images == 1 else 's'}"
     print(
-        f"{run.found} objects with a score of {args.threshold:g} or more in {run.images} images, in"
+        f"{run.found} objects with a score of {args.threshold:g} or more in {images}, in"
         f" {seconds:.1f} s ({run.images / seconds:.1f} images a second) on {predictor.device}"
     )
     if targets:
