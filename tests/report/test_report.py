@@ -107,7 +107,8 @@ def test_the_teachers_detections_are_among_the_students_classes():
 
 
 def test_the_student_alone_is_found_beside_the_run(tmp_path):
-    own = make_run(tmp_path / "own", 23.0)
+    with_images = {"dataloader__train__unlabeled_per_batch": 4}
+    own = make_run(tmp_path / "own", 23.0, **with_images)
     write_run(make_run(tmp_path / "alone", 20.0, STUDENT))
     write_run(make_run(tmp_path / "other_data", 1.0, STUDENT, dataloader__test__dataset__names="x"))
     (tmp_path / "no_run").mkdir()
@@ -116,7 +117,7 @@ def test_the_student_alone_is_found_beside_the_run(tmp_path):
     file = write_report(own.folder, images=0)
     page = file.read_text()
     assert "The distilled student has +3.0 AP compared with the student alone in one pair" in page
-    write_run(make_run(tmp_path / "other_seed", 26.0, seed=1))
+    write_run(make_run(tmp_path / "other_seed", 26.0, seed=1, **with_images))
     write_run(make_run(tmp_path / "alone_1", 22.0, STUDENT, seed=1))
     found = gather(own, images=0)
     assert found.partners.difference.values == {0: 3.0, 1: 4.0}
