@@ -161,3 +161,13 @@ def test_the_program_ends_in_a_sentence_where_the_weights_do_not_fit(tmp_path, c
     with pytest.raises(SystemExit):
         report.main([str(folder), "--alone", str(tmp_path / "none")])
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_of_many_classes_the_largest_changes_come_first(tmp_path):
+    run = make_run(tmp_path, 20.0, STUDENT)
+    run.lines[-1] |= {f"bbox/AP-c{i}": float(i) for i in range(200)}
+    table = class_table(Findings(run))
+    first, rest = ([row["change"] for row in table[part]] for part in ("first", "rest"))
+    assert len(first) == 20 and len(rest) == 182
+    assert min(first[:10]) >= max(rest) and max(first[10:]) <= min(rest)
+    assert "The other 182 classes" in run_page(Findings(run))
