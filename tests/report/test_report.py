@@ -107,7 +107,8 @@ def test_the_teachers_detections_are_among_the_students_classes():
 
 
 def test_the_student_alone_is_found_beside_the_run(tmp_path):
-    own = make_run(tmp_path / "own", 23.0)
+    with_images = {"dataloader__train__unlabeled_per_batch": 4}
+    own = make_run(tmp_path / "own", 23.0, **with_images)
     write_run(make_run(tmp_path / "alone", 20.0, STUDENT))
     write_run(make_run(tmp_path / "other_data", 1.0, STUDENT, dataloader__test__dataset__names="x"))
     (tmp_path / "no_run").mkdir()
@@ -116,7 +117,7 @@ def test_the_student_alone_is_found_beside_the_run(tmp_path):
     file = write_report(own.folder, images=0)
     page = file.read_text()
     assert "The distilled student has +3.0 AP compared with the student alone in one pair" in page
-    write_run(make_run(tmp_path / "other_seed", 26.0, seed=1))
+    write_run(make_run(tmp_path / "other_seed", 26.0, seed=1, **with_images))
     write_run(make_run(tmp_path / "alone_1", 22.0, STUDENT, seed=1))
     found = gather(own, images=0)
     assert found.partners.difference.values == {0: 3.0, 1: 4.0}
@@ -160,3 +161,13 @@ def test_the_program_ends_in_a_sentence_where_the_weights_do_not_fit(tmp_path, c
     with pytest.raises(SystemExit):
         report.main([str(folder), "--alone", str(tmp_path / "none")])
     assert "There is no folder" in capsys.readouterr().err
+
+
+def test_of_many_classes_the_largest_changes_come_first(tmp_path):
+    run = make_run(tmp_path, 20.0, STUDENT)
+    run.lines[-1] |= {f"bbox/AP-c{i}": float(i) for i in range(200)}
+    table = class_table(Findings(run))
+    first, rest = ([row["change"] for row in table[part]] for part in ("first", "rest"))
+    assert len(first) == 20 and len(rest) == 182
+    assert min(first[:10]) >= max(rest) and max(first[10:]) <= min(rest)
+    assert "The other 182 classes" in run_page(Findings(run))

@@ -79,7 +79,7 @@ class Run:
         usual = train_defaults()
         # Which do not change the training.
         for key in ("watch_period", "watch_images", "report", "report_images"):
-            del cfg.train[key]
+            cfg.train.pop(key, None)
         for key in usual.keys() & cfg.train.keys() - FIRST_KEYS:
             if cfg.train[key] == usual[key]:
                 del cfg.train[key]

@@ -56,6 +56,7 @@ def shortened(cfg: DictConfig) -> DictConfig:
     train.eval_period = train.checkpointer.period = train.log_period = 1
     train.watch_period = min(train.watch_period, 1)
     train.watch_images = min(train.watch_images, STEPS)
+    train.report_images = min(train.report_images, STEPS)
     train.loggers = []
     if OmegaConf.select(cfg, "lr_multiplier.warmup_iters"):
         cfg.lr_multiplier.warmup_iters = 1

@@ -96,7 +96,7 @@ def line_chart(
                 color=SERIES[one.colour % len(SERIES)],
                 alpha=_FADED if one.faded else 1.0,
                 ls=(0, (4, 2)) if one.dashed else "-",
-                marker="o" if one.marked and len(one.x) <= 40 else "",
+                marker="o" if len(one.x) == 1 or (one.marked and len(one.x) <= 40) else "",
                 markersize=4.5,
                 label=one.name or "_",
             )
@@ -148,8 +148,9 @@ def dot_chart(dots: Sequence[Dot], *, title: str, x_label: str, y_label: str) ->
         right = max(dot.high for dot in drawn) * 1.35
         for dot in drawn:
             colour = SERIES[dot.colour % len(SERIES)]
-            axes.plot([dot.low, dot.high], [dot.y, dot.y], color=colour, alpha=_FADED, lw=5)
-            axes.plot([dot.x], [dot.y], "o", color=colour, markersize=9)
+            bar = {"color": colour, "alpha": _FADED, "lw": 5, "clip_on": False}
+            axes.plot([dot.low, dot.high], [dot.y, dot.y], **bar)
+            axes.plot([dot.x], [dot.y], "o", color=colour, markersize=9, clip_on=False)
             is_right = dot.x > 0.6 * right
             axes.annotate(
                 dot.name,

@@ -80,10 +80,13 @@ def gather(
     # Looking through the folders beside a run takes a small part of the time.
     found.partners = find_partners(run, alone, deadline=_part(seconds, 0.15))
     if run.is_distilled and run.evaluations and found.partners is None:
+        without = "model.weight=0"
+        if run.cfg.dataloader.train.get("unlabeled_per_batch"):
+            without += " dataloader.train.unlabeled_per_batch=0"
         found.remarks.append(
             "There is no run of the student alone in the folders beside this one, so it is not"
             " known what the distillation has gained. Train one with the same command and"
-            " model.weight=0 in an output folder beside this one, or name one with --alone."
+            f" {without} in an output folder beside this one, or name one with --alone."
         )
     found.preflight = _read_json(run.folder / "preflight.json", found.remarks)
     if (run.folder / WEIGHTS).is_file():

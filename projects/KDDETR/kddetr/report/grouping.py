@@ -89,8 +89,10 @@ def deciding_differences(one: DictConfig, other: DictConfig) -> dict[str, tuple]
 
 
 def is_of_distillation(key: str) -> bool:
-    """Whether a setting of :func:`comparable` belongs to the distillation."""
-    return key.split(".")[0] == _DISTILLATION
+    """Whether a setting of :func:`comparable` belongs to the distillation, as images without labels
+    do, because without a teacher they teach nothing.
+    """
+    return key.startswith((f"{_DISTILLATION}.", "dataloader.train.unlabeled"))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -11,8 +11,9 @@ from ..errors import UserError
 from .write import write_report
 
 _log = logging.getLogger(__name__)
-# The report may take this share of the training, or the least seconds where that is more.
-SHARE, LEAST_SECONDS = 0.02, 20.0
+# The share of the training time that the report may take, and its limits in seconds. The job holds
+# all of its devices until the report is written.
+SHARE, LEAST_SECONDS, MOST_SECONDS = 0.02, 20.0, 180.0
 
 
 class ReportHook(HookBase):
@@ -33,7 +34,8 @@ class ReportHook(HookBase):
         ended = trainer.done >= trainer.max_iter and trainer.done > trainer.start_iter
         if not (ended and settings.report and comm.is_main_process()):
             return
-        seconds = max(SHARE * (time.monotonic() - self._began), LEAST_SECONDS)
+        share = SHARE * (time.monotonic() - self._began)
+        seconds = min(max(share, LEAST_SECONDS), MOST_SECONDS)
         folder = settings.output_dir
         try:
             with stopping.at_once():

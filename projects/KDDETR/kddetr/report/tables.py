@@ -35,7 +35,7 @@ def results_table(found: Findings) -> dict[str, Any]:
         teacher = asked["teacher"]
         note = "" if sample.is_whole else part
         rows.append(_row("teacher", note, columns, teacher.results, teacher))
-    if sample and own and not sample.is_whole:
+    if sample and "teacher" in asked and own and not sample.is_whole:
         rows.append(_row("this run", part, columns, own.results, None))
     if found.partners:
         alone = found.partners.alone
