@@ -42,9 +42,7 @@ def test_all_parts_of_a_run_are_tried_and_nothing_is_overwritten(
     assert [done for done, _ in seen] == [1, 2]
     assert seen[0][1] == ["model_0000000.pth", "model_ema.pth"]
     assert "model_0000001.pth" in seen[1][1] and "model_best.pth" in seen[1][1]
-    assert (
-        len(read) == 8
-    )  # 2 of 6, in 2 evaluations, of the weights and their average
+    assert len(read) == 8  # 2 of 6, in 2 evaluations, of the weights and their average
     assert {file: file.read_bytes() for file in run.iterdir()} == before
     assert not own.exists()
 
