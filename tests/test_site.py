@@ -127,6 +127,22 @@ def test_every_argument_is_on_the_page_once(thing):
     assert found == Counter(inspect.signature(thing).parameters.keys())
 
 
+def test_everything_that_a_config_calls_is_on_the_page():
+    """Of this package; the controls and rivals of configs/evidence are in the API pages."""
+    headings, missing = {heading for heading, _, _ in rows()}, {}
+    for file in (ROOT / "configs").rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        nodes = list(ast.walk(tree))
+        imports = [n for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
+        ours = {a.name for n in imports if n.module.startswith("kddetr") for a in n.names}
+        lazy = [n for n in nodes if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "L"]
+        called = {getattr(n.args[0], "id", "") for n in lazy}
+        if "evidence" not in file.parts:
+            missing |= dict.fromkeys((ours & called) - headings, file.name)
+    # What takes no arguments has no rows.
+    assert {name for name in missing if f"### {name}\n" not in page()} == set()
+
+
 def test_every_key_has_a_meaning():
     assert [key for _, key, meaning in rows() if not meaning] == []
 
