@@ -13,7 +13,7 @@ from ..detectors import dab_detr, deformable_detr, dino, huggingface_detector
 from ..engine import load_config, resolve_device
 from ..engine.config.calls import located
 from ..engine.config.scaling import BATCH, REFERENCE
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from .amounts import (
     SHORT,
     batch_size,
@@ -25,7 +25,7 @@ from .amounts import (
 )
 from .decisions import Decision, settled
 from .distilling import add_teacher
-from .recognize import Recognized, recognize, without_memory
+from .recognize import BackboneFileError, Recognized, recognize, without_memory
 from .request import Request
 from .sources import Images, about_images, find_images, set_images
 from .students import ZOO, is_published, recipe, set_num_classes, students
@@ -98,10 +98,8 @@ def _detector_in(file: str) -> Recognized | None:
         return None
     try:
         return recognize(file)
-    except CheckpointError as error:
-        if "ImageNet backbone" in str(error):
-            return None
-        raise
+    except BackboneFileError:
+        return None
 
 
 def _detector(
