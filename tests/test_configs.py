@@ -278,6 +278,9 @@ def test_own_data_needs_one_number():
     assert cfg.model.teacher.model.num_classes == 5
     with torch.device("meta"):
         assert instantiate(cfg.model.student).num_classes == 5
+    alone = load_config(str(ROOT / "configs/detectors/custom.py"), ["model.num_classes=5"])
+    assert alone.model == cfg.model.teacher.model  # the teacher that is trained with it
+    assert alone.train.batch_scaling.note == "" and alone.train.max_iter == cfg.train.max_iter
 
 
 def test_own_data_by_the_names_of_its_classes(dataset, tmp_path):

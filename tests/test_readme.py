@@ -14,7 +14,6 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import warnings
@@ -202,17 +201,6 @@ def test_python_snippets_compile_and_import():
             beside = any(isinstance(n, ast.ImportFrom) and n.level for n in imports)
             if not (run_elsewhere or beside):
                 exec(compile(ast.Module(imports, []), block.place, "exec"), {})
-
-
-def test_documented_configs_load(tmp_path: Path):
-    """The file that a page tells a reader to save, in a copy of configs/."""
-    code = [b.text for b in blocks() if b.place.startswith("docs/your_own_data.md")]
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    path = tmp_path / "configs" / "detectors" / "my_teacher.py"
-    path.write_text(next(text for text in code if "common.data.custom" in text))
-    teacher = load_config(str(path))
-    assert teacher.train.batch_scaling.note == ""  # its numbers are for its own batch
-    assert teacher.train.max_iter == 50_000 and teacher.model.num_classes == 5
 
 
 def anchors(path: Path) -> set[str]:

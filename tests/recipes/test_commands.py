@@ -15,7 +15,8 @@ from kddetr.checkpoint import load_pretrained, read_card
 from kddetr.engine import build, load_config
 from kddetr.engine import program as engine_program
 from kddetr.errors import UserError
-from kddetr.recipes import Request
+from kddetr.preflight import PreflightReport
+from kddetr.recipes import Request, measuring, seeds
 from kddetr.recipes.planning import plan
 from kddetr.teachers import Vocabulary
 
@@ -171,3 +172,36 @@ def test_a_published_file_starts_a_training_of_the_same_detector(data, tmp_path)
     )
     with pytest.raises(UserError, match="Name a detector with --model"):
         plan(Request(data=str(data)), "a command")
+
+
+def test_a_refusal_of_the_preflight_comes_before_the_training(data, monkeypatch, capsys):
+    started = []
+    report = PreflightReport(rows=[("Teacher", "AP 0.0")], warnings=[], refusals=["It is blind."])
+    monkeypatch.setattr(measuring, "run_preflight", lambda *_, **__: report)
+    monkeypatch.setattr(engine_program, "start", lambda args, **_: started.append(args))
+    words = [BUNDLED, str(data), "--student", TINY, "--output", "o", *QUICK]
+    with pytest.raises(SystemExit) as stop:
+        program("distill")(words)
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and said.err == "error: It is blind.\n" and not started
+    assert "AP 0.0" in said.out and Path("o/data.html").is_file()
+    program("distill")([*words, "--force", "--fast-dev-run"])
+    assert started[0].config_file == "o/config.py" and started[0].fast_dev_run
+
+
+def test_seeds_are_trained_with_and_without_the_teacher(data, monkeypatch):
+    """Alone means whole batches of labelled images, and the same seed."""
+    ran = []
+    monkeypatch.setattr(seeds, "train_apart", lambda *arguments: ran.append(arguments))
+    monkeypatch.setattr(
+        seeds, "train_pairs", lambda ways, numbers, *, train, **_: [train(w, 5) for w in ways]
+    )
+    for name in ("comparison_text", "write_comparison"):
+        monkeypatch.setattr(seeds, name, lambda *_: "")
+    words = [BUNDLED, str(data), "--student", TINY, "--output", "o", "--no-preflight"]
+    program("distill")([*words, "--unlabeled", str(data / "val"), "--seeds", "2", *QUICK])
+    alone = ["model.weight=0", "dataloader.train.unlabeled_per_batch=0"]
+    assert [(str(run[1]), run[2], run[3]) for run in ran] == [
+        ("o/alone_seed5", 5, alone),
+        ("o/distilled_seed5", 5, []),
+    ]

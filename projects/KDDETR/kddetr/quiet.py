@@ -14,5 +14,9 @@ for _message in (
     r"TypedStorage is deprecated",
 ):
     warnings.filterwarnings("ignore", message=_message)
-for _name in ("torch.utils.cpp_extension", "torch.fx._symbolic_trace"):
+# The last warns of configs of Detectron2's own model zoo; nobody else's YAML is loaded with code.
+for _name in (
+    *("torch.utils.cpp_extension", "torch.fx._symbolic_trace"),
+    "fvcore.common.config",
+):
     logging.getLogger(_name).setLevel(logging.ERROR)

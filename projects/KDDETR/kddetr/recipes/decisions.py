@@ -70,7 +70,9 @@ def print_decisions(decisions: Sequence[Decision], stream: TextIO | None = None)
         except ImportError:
             pass
         else:
-            table = Table("", "decided", "why", "change it with", show_lines=True)
+            table = Table(show_lines=True)
+            for title in ("", "decided", "why", "change it with"):
+                table.add_column(title, overflow="fold")
             for one in decisions:
                 table.add_row(
                     f"[bold]{one.name}[/]", *map(_escaped, (one.value, one.why, one.override))

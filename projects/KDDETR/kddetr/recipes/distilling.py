@@ -78,6 +78,8 @@ def add_teacher(
     if placement:
         cfg.model.query_placement = L(AtAnswers)()
     why = "recognised by the card in its file" if teacher.card else "recognised by its weights"
+    if teacher.card and (ap := teacher.card["results"].get("bbox/AP")):
+        why += f", which had {ap:.1f} AP in its last evaluation"
     if request.teacher_config:
         why = f"as {request.teacher_config} says"
     why = "; ".join([why, *(note.rstrip(".") for note in teacher.notes)])

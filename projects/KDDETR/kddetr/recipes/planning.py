@@ -9,11 +9,17 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..data import DataFolder
-from ..detectors import dab_detr, deformable_detr, dino, huggingface_detector
+from ..detectors import (
+    RegionDetector,
+    dab_detr,
+    deformable_detr,
+    dino,
+    huggingface_detector,
+)
 from ..engine import load_config, resolve_device
 from ..engine.config.calls import located
 from ..engine.config.scaling import BATCH, REFERENCE
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from .amounts import (
     SHORT,
     batch_size,
@@ -25,7 +31,7 @@ from .amounts import (
 )
 from .decisions import Decision, settled
 from .distilling import add_teacher
-from .recognize import Recognized, recognize, without_memory
+from .recognize import BackboneFileError, Recognized, recognize, without_memory
 from .request import Request
 from .sources import Images, about_images, find_images, set_images
 from .students import ZOO, is_published, recipe, set_num_classes, students
@@ -75,7 +81,7 @@ def plan(request: Request, command: str) -> Plan:
         teacher = recognize(
             request.teacher, config=request.teacher_config, settings=request.teacher_settings
         )
-    weights = _detector_in(request.weights)
+    weights = None if request.model else _detector_in(request.weights)
     images = find_images(request)
     classes = len(images.classes) or (teacher.num_classes if teacher else 0)
     cfg, decisions = _detector(request, images, teacher or weights, weights, classes)
@@ -98,10 +104,8 @@ def _detector_in(file: str) -> Recognized | None:
         return None
     try:
         return recognize(file)
-    except CheckpointError as error:
-        if "ImageNet backbone" in str(error):
-            return None
-        raise
+    except BackboneFileError:
+        return None
 
 
 def _detector(
@@ -135,11 +139,14 @@ def _detector(
     set_num_classes(cfg.model, classes)
     model = without_memory(cfg.model)
     words = f"{name}: {in_words(cfg.model, model)}"
+    about = students().get(name, "as the file says").rstrip(".")
+    if weights is not None:
+        words, about = in_words(cfg.model, model), f"that of the weights, with the recipe of {name}"
     decisions = [
         Decision(
             request.what,
             words,
-            students().get(name, "as the file says").rstrip("."),
+            about,
             f"--{request.what} NAME",
             "model.student" if request.teacher else "model",
         ),
@@ -176,7 +183,7 @@ def _recipe_of(weights: Recognized | None) -> str:
     target = located(weights.model["_target_"])
     if target is huggingface_detector:
         return "dfine_s" if weights.model.model_type == "d_fine" else "rtdetr_v2_r18"
-    names = {dab_detr: "dab_detr_r50", dino: "dino_r50"}
+    names = {dab_detr: "dab_detr_r50", dino: "dino_r50", RegionDetector: "faster_rcnn_r50"}
     if target is deformable_detr:
         variant = str(weights.model.get("variant", "refine"))
         kinds = {"plain": "deformable_detr_r50", "anchors": "dino_r50"}

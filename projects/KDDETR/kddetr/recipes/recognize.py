@@ -44,6 +44,11 @@ from ..zoo import zoo_names
 from .architecture import is_transformer, transformer_node
 from .words import in_words
 
+
+class BackboneFileError(CheckpointError):
+    """A file that holds the weights of an ImageNet backbone, and no detector."""
+
+
 KNOWN = (
     "DAB-DETR, Deformable DETR (plain, with box refinement, two-stage) and DINO of this project, of"
     " their authors, of detrex and of Hugging Face, real-time detectors of the package"
@@ -178,7 +183,7 @@ def _from_weights(
     if is_transformer(state):
         node = transformer_node(state, {**(stated[0] if stated else {}), **settings}, path)
         return replace(found, model=node, notes=[*found.notes, *said])
-    raise CheckpointError(_unknown(path, state))
+    raise _unknown(path, state)
 
 
 def _special(recipe: Recipe, recipes: Sequence[Recipe]) -> dict[str, float]:
@@ -194,21 +199,23 @@ def _is_known(state: State) -> bool:
     return is_transformer(state) or origin_of(state) is not None
 
 
-def _unknown(path: str, state: State) -> str:
-    """The sentence for a file of no detector that is known."""
+def _unknown(path: str, state: State) -> CheckpointError:
+    """The error for a file of no detector that is known."""
+    kind = CheckpointError
     if any(name.startswith(("proposal_generator.", "roi_heads.")) for name in state):
         looks, advice = "an R-CNN of Detectron2", _NAME_CONFIG
     elif any(name.startswith("head.cls_") for name in state):
         looks, advice = "a RetinaNet or FCOS of Detectron2", _NAME_CONFIG
     elif {"conv1.weight", "stem.conv1.weight", "patch_embed.proj.weight"} & state.keys():
         looks, advice = "an ImageNet backbone", "name the file of a trained detector"
+        kind = BackboneFileError
     else:
         looks = f"no detector that is known here: its {len(state)} weights are {grouped([*state])}"
         advice = (
             "name its config with --teacher-config CONFIG.py, or record the answers of a detector"
             " of another kind (docs/recorded.md)"
         )
-    return f"{path} looks like {looks}. Known are {KNOWN}; {advice}."
+    return kind(f"{path} looks like {looks}. Known are {KNOWN}; {advice}.")
 
 
 _NAME_CONFIG = (

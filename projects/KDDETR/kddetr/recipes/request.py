@@ -16,8 +16,8 @@ class Request:
         data: a folder of labelled images, or the file that lists them; empty: none.
         model: the detector to train, see :mod:`.students`; empty: that of ``weights``.
         teacher: the teacher's file, see :func:`~.recognize.recognize`; empty: no distillation.
-        weights: a detector's file or an ImageNet backbone that the training starts from; empty: as
-            in the recipe.
+        weights: a file that the training starts from; empty: as in the recipe. Without ``model``
+            it is the file of a detector, which is trained on.
         unlabeled: a folder of images without labels; empty: none.
         output: the output folder; empty: one named after data and detector.
         teacher_config: a config of the teacher, for a file that does not say enough.
@@ -67,6 +67,8 @@ class Request:
         images = Path(self.data or self.unlabeled)
         data = re.sub(r"\W+", "_", images.stem if images.is_file() else images.resolve().name)
         model = Path(self.model or self.weights).stem
+        if not self.model and model.startswith("model_"):  # of a run, whose folder says more
+            model = Path(self.weights).resolve().parent.name
         return str(Path("output", f"{data}_{model}{'_distilled' * bool(self.teacher)}"))
 
     def same(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A plan trained with several seeds, and for a distillation also without its teacher."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from ..checkpoint import whole_checkpoints
 from ..engine import load_config
+from ..preflight.report import FILE as PREFLIGHT
 from ..report import comparison_text, train_pairs, write_comparison
 
 _PROGRAM = Path(__file__).resolve().parents[4] / "train_net.py"
@@ -42,7 +44,11 @@ def train_seeds(
         return folder / f"{way}_seed{seed}"
 
     def train(way: str, seed: int) -> None:
-        train_apart(file, folder_of(way, seed), seed, [*changes[way]], flags)
+        output = folder_of(way, seed)
+        if way == DISTILLED and (folder / PREFLIGHT).is_file():
+            output.mkdir(exist_ok=True)  # its report shows what was measured
+            shutil.copyfile(folder / PREFLIGHT, output / PREFLIGHT)
+        train_apart(file, output, seed, changes[way], flags)
 
     found = train_pairs(list(changes), seeds, folder_of=folder_of, train=train)
     print(comparison_text(found))

@@ -65,9 +65,10 @@ def find_images(request: Request) -> Images:
         for split in ((folder.train, folder.val or folder.test) if folder else (None, None))
     )
     if not request.teacher and not labeled:
+        where = f"{request.data} has no training images" if request.data else "No data are named"
         raise DatasetError(
-            f"{request.data or 'No data'} has no labelled training images, and a detector alone"
-            " learns from labels only: name a folder with a training split."
+            f"{where}, and a detector alone learns from labels only: name a folder of labelled"
+            " images with a training split."
         )
     if not labeled and not unlabeled:
         raise UsageError(
@@ -114,7 +115,8 @@ def about_images(request: Request, images: Images) -> list[Decision]:
     if folder := images.folder:
         value = f"{images.labeled} training and {images.validated} validation images"
         why = " ".join(folder.notes).rstrip(".") or "the splits of the folder"
-        layout = f"{folder.layout} layout, {len(folder.classes)} classes"
+        count = len(folder.classes)
+        layout = f"{folder.layout} layout, {count} class{'es' * (count != 1)}"
         found.append(
             Decision("data", f"{value}; {layout}", why, "DATA", "dataloader.train.dataset")
         )

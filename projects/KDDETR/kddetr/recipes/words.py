@@ -38,8 +38,8 @@ def in_words(node: DictConfig, model: nn.Module) -> str:
         kind = _VARIANTS.get(str(node.get("variant")), _FAMILIES[builder])
         if builder is deformable_detr and "variant" not in node:
             kind = _VARIANTS["refine"]  # the default
-    network = described(model.state_dict()).removeprefix("a ")
-    if network in ("backbone of another kind", "") and (part := getattr(model, "backbone", None)):
+    network = described(owner.state_dict()).removeprefix("a ")
+    if network in ("backbone of another kind", "") and (part := getattr(owner, "backbone", None)):
         network = type(part).__name__
     queries = f"{node.num_queries} queries" if "num_queries" in node else ""
     millions = sum(p.numel() for p in model.parameters()) / 1e6
