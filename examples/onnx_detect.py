@@ -21,12 +21,8 @@ def read(path, resize):
 
     image, scale = Image.open(path).convert("RGB"), 1.0
     if resize and "height" in resize:  # one size for all images, which are stretched
-        size = image.size[::-1]
-        return (
-            np.array(image.resize((resize["width"], resize["height"]), Image.BILINEAR)),
-            size,
-            1.0,
-        )
+        stretched = image.resize((resize["width"], resize["height"]), Image.BILINEAR)
+        return np.array(stretched), image.size[::-1], 1.0
     if resize:
         scale = min(resize["shortest_edge"] / min(image.size), resize["max_size"] / max(image.size))
         image = image.resize([round(side * scale) or 1 for side in image.size], Image.BILINEAR)
