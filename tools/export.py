@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kddetr.checkpoint import Checkpointer, local_file, read_card
-from kddetr.detectors import DetectionTransformer
+from kddetr.detectors import DetectionTransformer, HuggingFaceDetector
 from kddetr.detectors.stock.base import StockDetector
 from kddetr.engine import load_config, require_sections
 from kddetr.errors import ConfigError, StorageError, UsageError, exit_on_user_error
@@ -32,6 +32,7 @@ from kddetr.export import (
     FORMATS,
     DetectionGraph,
     Run,
+    SquareGraph,
     StockGraph,
     compare,
     export_file,
@@ -41,6 +42,7 @@ from kddetr.export import (
 from kddetr.prediction import Source, source_of
 
 DEFAULT_SIZE = (640, 640)
+FOLDER = "transformers"  # the format that is a folder
 RUNS_IT = {
     "onnx": "python examples/onnx_detect.py {file} IMAGE",
     "torch": "torch.export.load({file!r}).module()(images, sizes)  # in Python",
@@ -53,8 +55,10 @@ def export(args: argparse.Namespace) -> None:
     source = source_for(args)
     detector = source.model.eval()
     loaded = Checkpointer(detector).load(args.weights, strict=True)
-    graph = graph_of(detector, raw=args.raw)
     classes = list(loaded.get("classes") or source.classes)
+    if args.format == FOLDER:
+        return export_folder(detector, args, classes)
+    graph = graph_of(detector, raw=args.raw)
     resize = resize_of(source)
     size = args.image_size or expected_size(resize)
     ending = ENDINGS[args.format]
@@ -73,6 +77,25 @@ def export(args: argparse.Namespace) -> None:
     print(f"threads: {torch.get_num_threads()}; classes: {len(json.loads(card['classes']))}")
     print(f"written: {file}, {os.path.getsize(file) / 1e6:.1f} MB")
     print(f"run it: {RUNS_IT[args.format].format(file=str(file))}")
+
+
+def export_folder(
+    detector: torch.nn.Module, args: argparse.Namespace, classes: Sequence[str]
+) -> None:
+    """Write a real-time detector as a folder of the package transformers.
+
+    Raises:
+        UsageError: the detector is of another kind.
+    """
+    if not isinstance(detector, HuggingFaceDetector):
+        raise UsageError(
+            f"--format {FOLDER} is for detectors of the package transformers, and this is a"
+            f" {type(detector).__name__}: take --format onnx."
+        )
+    folder = args.output or Path(local_file(args.weights)).stem
+    detector.save(folder, classes)
+    print(f"written: {folder}")
+    print(f"run it: transformers.pipeline('object-detection', model={folder!r})(image)")
 
 
 def source_for(args: argparse.Namespace) -> Source:
@@ -96,7 +119,7 @@ def source_for(args: argparse.Namespace) -> Source:
     return source_of(args.weights, config=cfg, model=None)
 
 
-def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockGraph:
+def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | SquareGraph | StockGraph:
     """The detector as a function of tensors, without gradients.
 
     Raises:
@@ -105,10 +128,13 @@ def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockG
     detector.requires_grad_(False)
     if isinstance(detector, DetectionTransformer):
         return DetectionGraph(detector, raw=raw).eval()
-    if isinstance(detector, StockDetector):
+    if isinstance(detector, HuggingFaceDetector | StockDetector):
         if raw:
-            raise UsageError("--raw is for detection transformers: leave it out for other models.")
-        return StockGraph(detector).eval()
+            raise UsageError(
+                "--raw is for the detection transformers of this project: leave it out for others."
+            )
+        kind = StockGraph if isinstance(detector, StockDetector) else SquareGraph
+        return kind(detector).eval()
     raise UsageError(
         f"A {type(detector).__name__} cannot be exported: take a detection transformer of"
         " kddetr.detectors, or a model of Detectron2."
@@ -116,7 +142,11 @@ def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | StockG
 
 
 def resize_of(source: Source) -> dict[str, int] | None:
-    """How images are resized in evaluation: shortest edge and longest edge at most; None: not."""
+    """How images are resized in evaluation: shortest edge and longest edge at most; None: not. A
+    real-time detector takes one height and width.
+    """
+    if isinstance(source.model, HuggingFaceDetector):
+        return dict(zip(("height", "width"), source.model.image_size))
     found = source.prepared or {}
     if found.get("min_size") is None:
         return None
@@ -127,6 +157,8 @@ def expected_size(resize: Mapping[str, int] | None) -> tuple[int, int]:
     """Height and width of the images for the check."""
     if resize is None:
         return DEFAULT_SIZE
+    if "height" in resize:
+        return resize["height"], resize["width"]
     return resize["shortest_edge"], min(resize["max_size"], 2 * resize["shortest_edge"])
 
 
@@ -135,7 +167,8 @@ def card_of(
 ) -> dict[str, str]:
     """What is written into the file beside the graph, as JSON by name."""
     detector = source.model
-    owner = getattr(detector, "stock", detector)
+    inside = getattr(detector, "stock", detector)
+    owner = inside if hasattr(inside, "pixel_mean") else detector
     card = {
         "classes": classes or [str(number) for number in range(detector.num_classes)],
         "resize": resize,
@@ -150,16 +183,20 @@ def card_of(
 
 
 def batches(
-    graph: DetectionGraph | StockGraph, size: Sequence[int]
+    graph: DetectionGraph | SquareGraph | StockGraph, size: Sequence[int]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Random images: a batch of two of which one is padded, and one image of another size; for a
-    model of Detectron2 one image each.
+    model of Detectron2 one image each, and for a real-time detector images of its size.
     """
     generator = torch.Generator().manual_seed(0)
 
     def images(count: int, height: int, width: int) -> Tensor:
         return torch.rand(count, 3, height, width, generator=generator) * 255
 
+    if isinstance(graph, SquareGraph):
+        of_files = torch.tensor([[480, 640], [500, 333]])
+        square = graph.detector.image_size
+        return (images(2, *square), of_files), (images(1, *square), of_files[:1])
     if isinstance(graph, StockGraph):
         return (images(1, *size)[0],), (images(1, size[0] * 3 // 4, size[1])[0],)
     step = graph.size_divisor
@@ -173,7 +210,7 @@ def batches(
 
 
 def print_difference(
-    graph: DetectionGraph | StockGraph, run: Run, given: tuple[Tensor, ...]
+    graph: DetectionGraph | SquareGraph | StockGraph, run: Run, given: tuple[Tensor, ...]
 ) -> None:
     """Print how far the detections of an exported file are from those of PyTorch.
 
@@ -268,7 +305,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--weights", required=True, metavar="FILE", help="the checkpoint")
-    add("--format", required=True, choices=tuple(FORMATS))
+    add("--format", required=True, choices=(*FORMATS, FOLDER))
     add("--config-file", metavar="CONFIG", help="for weights without a model card")
     add("--output", metavar="FILE", help="default: the name of the weights, in this folder")
     size = "of the check (default: as the config resizes test images, else 640 640)"

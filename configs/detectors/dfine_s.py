@@ -39,6 +39,7 @@ model = L(huggingface_detector)(
 )
 
 _set_epochs(train, dataloader, lr_multiplier, epochs=132, batch=32, warmup=500)
+train.ema.warmup = 1000
 optimizer.lr = 2e-4
 optimizer.params.lr_factors = {"backbone": 0.5}
 

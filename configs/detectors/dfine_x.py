@@ -33,4 +33,5 @@ optimizer.lr = 2.5e-4
 optimizer.weight_decay = 1.25e-4
 optimizer.params.lr_factors = {"backbone": 0.01}
 
+train.freeze = ["model.backbone.model.embedder"]  # the stem
 train.output_dir = "output/dfine_x"

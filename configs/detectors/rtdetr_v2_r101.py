@@ -22,4 +22,5 @@ model.train_sizes = _SCALES
 _set_epochs(train, dataloader, lr_multiplier, epochs=72, batch=16, warmup=2000)
 optimizer.params.lr_factors = {"backbone": 0.01}
 
+train.freeze = ["model.backbone.model.embedder"]  # the stem
 train.output_dir = "output/rtdetr_v2_r101"

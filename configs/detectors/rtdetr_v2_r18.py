@@ -1,4 +1,4 @@
-"""RT-DETRv2 R18, 120 epochs, as its authors train it (47.9 AP, 20 M parameters).
+"""RT-DETRv2 R18, 120 epochs, as its authors train it (48.1 AP, 20 M parameters).
 
 Their weights are hf://PekingU/rtdetr_v2_r18vd, or the file of their repository. The backbone starts
 from random weights here: name one of these, or another detector's file, in train.init_checkpoint.

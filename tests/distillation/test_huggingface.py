@@ -9,7 +9,9 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from kddetr.detectors import detectron2_detector
+from kddetr.errors import UsageError
 from kddetr.points import (
+    AtAnswers,
     GeneralSampler,
     JointSampler,
     NearbySampler,
@@ -17,10 +19,12 @@ from kddetr.points import (
     StudentSampler,
 )
 from tests import stock_models
+from tests.distillation.test_host_waits import is_the_matcher, waits_of_a_step
 from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector, tiny_distiller
 from tests.tiny_huggingface import MEMBERS, REASON, tiny_huggingface
 
 pytest.importorskip("transformers", reason=REASON)
+pytestmark = pytest.mark.filterwarnings("ignore:User provided device_type of 'cuda'")
 
 TRANSFORMERS = ("dab_detr", "deformable_detr_two_stage", "dab_deformable_detr", "dino")
 STOCK = ("faster_rcnn", "cascade_rcnn", "retinanet", "fcos")
@@ -29,6 +33,14 @@ PAIRS = [
     *((member, other) for member in MEMBERS for other in (*TRANSFORMERS, *STOCK)),
     *((other, member) for member in MEMBERS for other in (*TRANSFORMERS, *STOCK)),
     *((teacher, student) for teacher in MEMBERS for student in MEMBERS),
+]
+
+
+# `make test` has each member once with every kind of other; tests/live has all pairs.
+FEW = [
+    *(("rt_detr", "dino"), ("rt_detr_v2", "dab_detr"), ("d_fine", "faster_rcnn")),
+    *(("deimv2", "retinanet"), ("dino", "rt_detr_v2"), ("faster_rcnn", "rt_detr")),
+    *(("fcos", "d_fine"), ("deformable_detr_two_stage", "deimv2"), ("d_fine", "rt_detr_v2")),
 ]
 
 
@@ -51,9 +63,13 @@ def step(model: nn.Module, batch: list[dict]) -> dict:
         return model(batch)
 
 
-@pytest.mark.parametrize(("teacher", "student"), PAIRS)
-def test_any_teacher_with_any_student(teacher, student):
-    """At points of all kinds, of which one image has no labels."""
+@pytest.mark.parametrize(("teacher", "student"), FEW)
+def test_a_teacher_with_a_student(teacher, student):
+    check_pair(teacher, student)
+
+
+def check_pair(teacher: str, student: str) -> None:
+    """A training step at points of all kinds, with an image without labels."""
     samplers = [GeneralSampler(count=4), SpecificSampler(), StudentSampler(count=5)]
     model = tiny_distiller(
         detector(student, 1),
@@ -71,3 +87,39 @@ def test_any_teacher_with_any_student(teacher, student):
     assert any("backbone" in n or "conv_encoder" in n or "bottom_up" in n for n in trained)
     assert all(p.grad is None for p in model.teacher.parameters())
     assert_same_tensors(model.teacher.state_dict(), before)
+
+
+def test_learned_embeddings_are_no_boxes():
+    """A one-stage Deformable DETR teaches by its answers alone, and cannot be taught."""
+    for name in EMBEDDINGS:
+        with pytest.raises(UsageError, match="of the same kind"):
+            tiny_distiller(detector(name), detector("rt_detr_v2"))
+        with pytest.raises(UsageError, match="of the same kind"):
+            tiny_distiller(detector("rt_detr_v2"), detector(name))
+    sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
+    model = tiny_distiller(
+        detector("d_fine"),
+        detector("deformable_detr"),
+        sampler=sampler,
+        query_placement=AtAnswers(),
+    )
+    assert "kd_specific/class" in step(model, tiny_batch())
+
+
+def test_points_change_none_of_the_students_own_losses():
+    batch = tiny_batch()
+    found = []
+    for weight in (1.0, 0.0):
+        model = tiny_distiller(detector("d_fine", 1), detector("rt_detr_v2", 2), weight=weight)
+        torch.manual_seed(0)
+        found.append(step(model, batch))
+    for name, value in found[1].items():
+        assert torch.equal(value, found[0][name]), name
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_teacher_makes_nobody_wait_for_the_device(member):
+    """Its points, and what it predicts there, are queued; the student's matcher waits as always."""
+    model = tiny_distiller(tiny_detector("dab_detr"), detector(member))
+    waits = waits_of_a_step(model, tiny_batch())
+    assert is_the_matcher(waits), waits

@@ -23,7 +23,7 @@ class PlainFolder(HookBase):
     """Writes the detector of a finished training as a folder that its package reads.
 
     Args:
-        model: the detector, or the distiller around it.
+        model: the detector, the distiller around it, or the detector with averaged weights.
         output_dir: of the run.
         classes: the names of its classes.
     """

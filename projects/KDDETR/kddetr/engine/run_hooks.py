@@ -55,7 +55,8 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
                 EarlyStopHook(trainer.best, period=train.eval_period, **train.early_stopping)
             )
     if comm.is_main_process() and can_be_saved(trainer.unwrapped):
-        in_order.append(PlainFolder(trainer.unwrapped, train.output_dir, train.classes or ()))
+        shipped = trainer.unwrapped if trainer.average is None else trainer.average.module
+        in_order.append(PlainFolder(shipped, train.output_dir, train.classes or ()))
     if comm.is_main_process():
         in_order.append(hooks.PeriodicWriter(trainer.build_writers(), period=train.log_period))
         if train.loggers:

@@ -3,6 +3,9 @@
 Shape letters: B images, D detections of an image.
 """
 
+import os
+from unittest import mock
+
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -11,6 +14,9 @@ from ..detectors.detr.postprocess import best_pairs
 from ..detectors.hf.detector import HuggingFaceDetector
 from ..predictions import LAST
 from .graph import OUTPUTS
+
+# The package checks shapes by tensors, for which ONNX has no operator; this is how it leaves it.
+_UNCHECKED = {"TRANSFORMERS_DISABLE_TORCH_CHECK": "1"}
 
 
 class SquareGraph(nn.Module):
@@ -42,8 +48,9 @@ class SquareGraph(nn.Module):
             (B, D) scores in [0, 1], descending; (B, D) int64 classes, counted from 0.
         """
         detector = self.detector
-        memory = detector.encode_images(images)
-        last = detector.decode(memory, detector.queries(memory), layers=LAST)
+        with mock.patch.dict(os.environ, _UNCHECKED):
+            memory = detector.encode_images(images)
+            last = detector.decode(memory, detector.queries(memory), layers=LAST)
         boxes, scores, classes = best_pairs(last.logits[0], last.boxes[0], detector.num_detections)
         scale = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)  # width, height, width, height
         return torch.minimum((boxes * scale).clamp(min=0.0), scale), scores, classes

@@ -182,10 +182,7 @@ class HuggingFaceDetector(nn.Module):
 
     def queries(self, memory: TokenMemory) -> Queries:
         """The encoder's best tokens as queries, without a gradient."""
-        ranking = self.ranking(memory)
-        boxes = ranking.of_tokens(ranking.boxes, ranking.selected).detach().float().sigmoid()
-        content = ranking.of_tokens(ranking.features, ranking.selected).detach()
-        return Queries(boxes, content=content)
+        return self._own(memory)[0]
 
     def make_queries(self, memory: TokenMemory, boxes: Tensor) -> Queries:
         """Queries at (B, N, 4) boxes, or (1, N, 4) for all images, with the content of the tokens
@@ -235,8 +232,7 @@ class HuggingFaceDetector(nn.Module):
                 "These queries have no content, or no size, which this detector starts from: bring"
                 " them into its kind with convert_queries, or make them with make_queries."
             )
-        # Without a clamp, so that the detector's own boxes come out of the sigmoid as they went in.
-        references = torch.logit(queries.boxes.detach().float().clamp(0, 1))
+        references = self._references(memory, queries.boxes)
         mask = _attention_mask(queries)
         return self._decode(memory, queries.content, references, mask, every_layer)
 
@@ -318,6 +314,24 @@ class HuggingFaceDetector(nn.Module):
         boxes = model.enc_bbox_head(features) + anchors
         _, selected = best(logits.detach().amax(-1), self.stock.config.num_queries)
         return Ranking(features, logits, boxes, anchors, usable[..., 0], selected)
+
+    def _own(self, memory: TokenMemory) -> tuple[Queries, Tensor]:
+        """The detector's own queries, and the logits of their boxes; once for a memory."""
+
+        def make() -> tuple[Queries, Tensor]:
+            ranking = self.ranking(memory)
+            logits = ranking.of_tokens(ranking.boxes, ranking.selected).detach().float()
+            content = ranking.of_tokens(ranking.features, ranking.selected).detach()
+            return Queries(logits.sigmoid(), content=content), logits
+
+        return memory.cached("own", make)
+
+    def _references(self, memory: TokenMemory, boxes: Tensor) -> Tensor:
+        """The logits of (B, N, 4) boxes. Those of own queries are the encoder's own, because the
+        decoder would enlarge the rounding of a sigmoid and its inverse.
+        """
+        own, logits = self._own(memory)
+        return logits if boxes is own.boxes else torch.logit(boxes.detach().float().clamp(0, 1))
 
     def _content(self, memory: TokenMemory, boxes: Tensor) -> Tensor:
         ranking = self.ranking(memory)
