@@ -137,7 +137,9 @@ def _tiles(found: Findings) -> list[dict[str, str]]:
     if sample:
         own = sample.asked.get("student") or sample.asked["detector"]
         teacher = sample.asked.get("teacher")
-        ratio = f"the teacher has {count_of(teacher.parameters)}" if teacher else "frozen ones included"
+        ratio = (
+            f"the teacher has {count_of(teacher.parameters)}" if teacher else "frozen ones included"
+        )
         tiles.append(_tile("parameters", count_of(own.parameters), ratio))
         time = own.milliseconds[0]
         detail = f"median, {sample.device}"
