@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .decisions import print_decisions
+from .measuring import measure_first
 from .request import Request
 from .running import config_to_resume, train_here, write_plan
 
@@ -36,6 +37,7 @@ def distill(
     output: str | None = None,
     teacher_classes: str | None = None,
     image_size: int | None = None,
+    preflight: bool = True,
     resume: bool = False,
     **overrides: Any,
 ) -> Trained:
@@ -51,6 +53,7 @@ def distill(
         output: the output folder; None: one named after data and student, below ``output``.
         teacher_classes: class names of a teacher whose file does not say them.
         image_size: the short side of a test image in pixels; 0: images as they are.
+        preflight: look at the data and measure first whether the distillation will pay.
         resume: continue the run in the output folder.
         overrides: values of the config by their dotted keys, ``**{"train.max_iter": 1000}``.
 
@@ -70,7 +73,7 @@ def distill(
         image_size=image_size,
         overrides=[_override(key, value) for key, value in overrides.items()],
     )
-    return _trained(request, "kddetr.distill(...)", resume)
+    return _trained(request, "kddetr.distill(...)", resume=resume, preflight=preflight)
 
 
 def train(
@@ -80,6 +83,7 @@ def train(
     weights: str | None = None,
     output: str | None = None,
     image_size: int | None = None,
+    preflight: bool = True,
     resume: bool = False,
     **overrides: Any,
 ) -> Trained:
@@ -90,7 +94,7 @@ def train(
         model: the name of a detector, see :func:`~kddetr.recipes.students`, or a config file; may
             be left out where ``weights`` are those of a detector.
         weights: a file to start from, a published one too; None: as in the recipe.
-        output, image_size, resume, overrides: see :func:`distill`.
+        output, image_size, preflight, resume, overrides: see :func:`distill`.
     """
     request = Request(
         data=str(data),
@@ -100,16 +104,18 @@ def train(
         image_size=image_size,
         overrides=[_override(key, value) for key, value in overrides.items()],
     )
-    return _trained(request, "kddetr.recipes.train(...)", resume)
+    return _trained(request, "kddetr.recipes.train(...)", resume=resume, preflight=preflight)
 
 
-def _trained(request: Request, command: str, resume: bool) -> Trained:
+def _trained(request: Request, command: str, *, resume: bool, preflight: bool) -> Trained:
     if resume:
         file, changes = config_to_resume(request), request.config_overrides
     else:
         made, file = write_plan(request, command)
         print_decisions(made.decisions)
         changes = []
+        if preflight:
+            measure_first(made, file, num_gpus=1, force=False)
     results = train_here(file, changes, resume=resume)
     folder = Path(file).parent
     best = folder / "model_best.pth"

@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint import atomic_write, whole_checkpoints
 from ..engine import check_writable, program, under_torchrun
 from ..errors import ConfigError
+from ..report import ReportHook
 from .planning import Plan, plan
 from .request import Request
 
@@ -105,7 +106,7 @@ def train_here(file: str, overrides: Sequence[str] = (), *, resume: bool = False
     """
     args = arguments(file, overrides, ["--resume"] if resume else [])
     program.check(args)
-    return program.run(args)
+    return program.run(args, [ReportHook])
 
 
 def refuse_torchrun() -> None:
