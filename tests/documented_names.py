@@ -13,6 +13,8 @@ STANDS_FOR = {
     "CLASS": r".+",
     "FIGURE": r"(agreement|iou|kl)(_fg)?",
     "NAME": r".+",
+    "PART": r"[a-z]+",
+    "TERM": r"\w+",
 }
 
 
