@@ -131,6 +131,10 @@ def test_a_region_detector_is_asked_at_the_answers(data):
         ([BUNDLED, "toys", "--student", "dino_r18", "train.max_itr=3"], "did you mean max_iter"),
         ([BUNDLED, "toys", "--student", "dino_r18", "--same-class", "drone"], "is no pair"),
         (
+            [BUNDLED, "toys", "--student", TINY, "--unlabeled", "toys/val", QUICK[1][:-1] + "1"],
+            "has no room for one without labels",
+        ),
+        (
             ["toys/train/toy_1.png", "toys", "--student", "dino_r18"],
             "is damaged|is a picture|image",
         ),

@@ -1,11 +1,13 @@
 """A detector's file says what is in it, and the node that is recognised loads it completely."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
+from kddetr.checkpoint import asset
 from kddetr.engine import build
 from kddetr.errors import CheckpointError, UsageError
 from kddetr.recipes import recognize
@@ -96,3 +98,15 @@ def test_a_missing_file_and_a_folder_of_a_run(tmp_path):
     saved(model.state_dict(), tmp_path / "model_final.pth", settings=model.settings)
     found = recognize(str(tmp_path))
     assert found.file.endswith("model_final.pth") and "is taken" in found.notes[0]
+
+
+def test_a_config_describes_a_file_that_does_not_say_enough(tmp_path):
+    """Without its card, the bundled teacher has no settings."""
+    file = str(shutil.copy(asset("kddetr://quickstart_teacher.pth"), tmp_path / "bare.pth"))
+    with pytest.raises(UsageError, match="do not show temperature, offset, eps, num_heads, groups"):
+        recognize(file)
+    config = Path(__file__).parents[2] / "configs/quickstart/distilled.py"
+    with pytest.raises(CheckpointError, match="embed_dim=96 and the model 64"):
+        recognize(file, config=str(config))  # of a distillation the student is meant
+    found = recognize(file, config=str(config.with_name("teacher.py")))
+    assert found.model.groups == 16 and found.num_classes == 10 and not found.classes

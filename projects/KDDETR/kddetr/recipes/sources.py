@@ -81,6 +81,9 @@ def find_images(request: Request) -> Images:
 def set_images(dataloader: DictConfig, images: Images) -> None:
     """Put the images into the section ``dataloader`` of a recipe, in place. The number of images
     in a batch must be set before; half of it becomes images without labels, where there are some.
+
+    Raises:
+        UsageError: a batch is too small for both.
     """
     train, folder = dataloader.train, images.folder
     if folder and folder.train:
@@ -88,6 +91,11 @@ def set_images(dataloader: DictConfig, images: Images) -> None:
             json_file=folder.train.json_file, image_root=folder.train.image_root
         )
         if images.unlabeled:
+            if train.total_batch_size < 2:
+                raise UsageError(
+                    "A batch of one image has no room for one without labels: set"
+                    " dataloader.train.total_batch_size=2 or more, or leave out --unlabeled."
+                )
             train.unlabeled = L(load_image_folder)(image_root=images.unlabeled_root)
             train.unlabeled_per_batch = train.total_batch_size // 2
     else:
