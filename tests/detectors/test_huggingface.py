@@ -20,6 +20,12 @@ def member(request):
     return request.param
 
 
+@pytest.fixture(params=["rt_detr_v2", "d_fine"])
+def kind(request):
+    """One member of each kind of decoder; tests/live has all of them at full size."""
+    return request.param
+
+
 def close(a, b, atol=1e-5):
     torch.testing.assert_close(a, b, atol=atol, rtol=0)
 
@@ -53,10 +59,10 @@ def test_own_queries_give_the_packages_own_output(member):
         assert not torch.allclose(first.logits, last.logits)
 
 
-def test_detections_are_those_of_the_packages_post_processing(member):
+def test_detections_are_those_of_the_packages_post_processing(kind):
     from transformers import RTDetrImageProcessor
 
-    detector, batch = tiny_huggingface(member).eval(), tiny_batch()
+    detector, batch = tiny_huggingface(kind).eval(), tiny_batch()
     detector.num_detections = 6  # the package takes as many as there are queries
     with torch.no_grad():
         outputs = detector.stock(pixels(batch))
@@ -93,8 +99,8 @@ def test_losses_are_the_packages_own(member):
             close(a, b, 1e-12)  # the statistics of batch norms, updated once
 
 
-def test_grouped_is_separate_and_batched_is_single(member):
-    detector = tiny_huggingface(member).eval()
+def test_grouped_is_separate_and_batched_is_single(kind):
+    detector = tiny_huggingface(kind).eval()
     batch = tiny_batch(((40, 56), (200, 33)), boxes=(1, 1))
     with torch.no_grad():
         memory = detector.encode(batch)
@@ -122,9 +128,9 @@ def test_grouped_is_separate_and_batched_is_single(member):
         assert nothing.logits.shape == (2, 2, 0, CLASSES)
 
 
-def test_images_without_boxes_and_without_labels(member):
+def test_images_without_boxes_and_without_labels(kind):
     """The names of the losses never change, and every weight gets a gradient."""
-    detector = tiny_huggingface(member).train()
+    detector = tiny_huggingface(kind).train()
     usual = detector(tiny_batch())
     for boxes in ((0, 0), (None, None)):
         detector.zero_grad()
@@ -143,8 +149,8 @@ def test_images_without_boxes_and_without_labels(member):
         close(half[name], value)
 
 
-def test_half_precision(member):
-    detector, batch = tiny_huggingface(member).train(), tiny_batch()
+def test_half_precision(kind):
+    detector, batch = tiny_huggingface(kind).train(), tiny_batch()
     torch.manual_seed(0)
     exact = sum(detector(batch).values())
     torch.manual_seed(0)

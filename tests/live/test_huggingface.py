@@ -14,11 +14,12 @@ from torch import nn
 from kddetr.detectors import huggingface_detector
 from kddetr.detectors.detr.matcher import target_of
 from kddetr.detectors.hf.images import batch_of
-from kddetr.engine import build, load_config
+from kddetr.engine import build, launch, load_config
 from kddetr.export import SquareGraph, compare, export_file, open_file
 from tests.distillation.test_huggingface import PAIRS, check_pair
 from tests.export.graphs import CARD
 from tests.in_double import precision
+from tests.live.huggingface_processes import save_step
 from tests.tiny import tiny_batch
 from tests.tiny_huggingface import MEMBERS, tiny_huggingface
 
@@ -174,3 +175,15 @@ def test_onnx(member, tmp_path):
         found = compare(run(*given), graph(*given), 640)
         assert found.apart == 0, found
     graph.detector(tiny_batch())  # which the export has not spoilt
+
+
+@pytest.mark.parametrize("member", ["rt_detr_v2", "d_fine"])
+def test_two_processes_of_which_one_has_no_boxes(member, tmp_path):
+    """They have the same losses by name, and every weight gets the same gradient in both."""
+    launch(save_step, processes=2, device=torch.device("cpu"), args=(str(tmp_path), member))
+    (names, first), (others, second) = (
+        torch.load(tmp_path / f"{member}-{rank}.pth") for rank in (0, 1)
+    )
+    assert names == others
+    for name, gradient in first.items():
+        assert torch.equal(gradient, second[name]), name
