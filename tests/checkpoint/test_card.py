@@ -72,7 +72,15 @@ def test_the_card_of_a_detectron2_model_is_beside_its_file(tmp_path):
     assert read_card(file)["results"] == {}
 
 
-@pytest.mark.parametrize("damage", [{"format": 2}, {"classes": [1]}, {"model": 3}, {"results": []}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"format": 2}, {"classes": [1]}, {"model": 3}, {"model": {"x": 1}}, {"results": []}),
+        *({"results": {"bbox/AP": "high"}}, {"input": {}}, {"input": {"augmentations": [5]}}),
+        *({"input": {"augmentations": [], key: "x"}} for key in ("pixel_mean", "min_size")),
+    ],
+    ids=str,
+)
 def test_a_damaged_or_later_card_is_refused(tmp_path, damage):
     torch.save({"model": nn.Linear(3, 2).state_dict(), "card": CARD | damage}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"The card of .*(damaged in|has the format 2)"):
