@@ -72,7 +72,15 @@ def test_the_card_of_a_detectron2_model_is_beside_its_file(tmp_path):
     assert read_card(file)["results"] == {}
 
 
-@pytest.mark.parametrize("damage", [{"format": 2}, {"classes": [1]}, {"model": 3}, {"results": []}])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *({"format": 2}, {"classes": [1]}, {"model": 3}, {"model": {"x": 1}}, {"results": []}),
+        *({"results": {"bbox/AP": "high"}}, {"input": {}}, {"input": {"augmentations": [5]}}),
+        *({"input": {"augmentations": [], key: "x"}} for key in ("pixel_mean", "min_size")),
+    ],
+    ids=str,
+)
 def test_a_damaged_or_later_card_is_refused(tmp_path, damage):
     torch.save({"model": nn.Linear(3, 2).state_dict(), "card": CARD | damage}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"The card of .*(damaged in|has the format 2)"):
@@ -131,6 +139,22 @@ FORBIDDEN = [
     {"_target_": "detectron2.modeling.mmdet_wrapper.MMDetBackbone"},
     {"_target_": {"_target_": "torch.nn.Linear"}},
     {"_target_": "detectron2.utils.registry.locate", "name": "os.system"},
+    # Each of these reads an attribute, calls what it is given, or writes or fetches a file.
+    {"_target_": "torch.nn.cpp.OrderedDictWrapper", "cpp_module": 0, "attr": "__dict__"},
+    {"_target_": "torch.nn.cpp.OrderedDictWrapper.__getitem__", "self": {}, "key": "os"},
+    {"_target_": "torch.nn.utils.stateless.functional_call", "module": 0, "args": "touch x"},
+    {"_target_": "torch.nn.Module.apply", "self": 0, "fn": 0},
+    {"_target_": "torch.nn.modules.module.register_module_forward_hook", "hook": 0},
+    {"_target_": "detectron2.modeling.ResNet.freeze", "self": 0},
+    {"_target_": "kddetr.detectors.hf.saving.save_folder", "folder": "x"},
+    {"_target_": "kddetr.detectors.HuggingFaceDetector.save", "self": 0, "folder": "x"},
+    {"_target_": "kddetr.detectors.huggingface_arguments", "source": "hf://a/b"},
+    # Interpolations of omegaconf: the second makes a call.
+    {"_target_": "torch.nn.Linear", "in_features": "${oc.env:HOME}"},
+    {
+        "_target_": "torch.nn.Linear",
+        "in_features": "${oc.create:${oc.decode:'{_tar${oc.decode:get_}: os.getcwd}'}}",
+    },
     {"_target_": "kddetr.data.load_coco_format"},
     {
         "_target_": "kddetr.detectors.model_zoo_detector",
@@ -147,6 +171,21 @@ def test_a_card_calls_nothing_else(call):
             detector_in(CARD | {"model": model}, "x.pth")
     with pytest.raises(CheckpointError, match="may only call"):
         input_in(CARD | {"input": {"augmentations": [call]}}, "x.pth")
+
+
+def test_layers_and_their_functions_may_be_named():
+    named = [nn.LayerNorm, nn.functional.relu, ResNet.make_default_stages, TinyConvNet]
+    assert [
+        instantiate(x) for x in detector_in(CARD | {"model": {"x": described(named)}}, "x")["x"]
+    ] == named
+
+
+def test_a_card_of_many_containers_is_refused():
+    tree = "deep"
+    for _ in range(5000):
+        tree = [tree]
+    with pytest.raises(CheckpointError, match="more than 50 containers in one another"):
+        detector_in(CARD | {"model": {"x": tree}}, "x.pth")
 
 
 def test_gaps_and_missing_names_are_said():

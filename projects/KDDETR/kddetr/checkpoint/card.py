@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from .classes import content_beside
-from .described import DETECTOR_PACKAGES, IMAGE_PACKAGES, check_calls
+from .described import DETECTOR_PACKAGES, IMAGE_PACKAGES, TARGET, check_calls
 from .files import read_checkpoint
 
 CARD, FORMAT = "card", 1
@@ -59,12 +59,33 @@ def card_in(data: Mapping[str, Any], path: str) -> dict[str, Any] | None:
             f" reads format {FORMAT}: update kddetr, or give the detector's config."
         )
     wrong = [key for key, kind in _ENTRIES.items() if not isinstance(card.get(key), kind)]
-    if wrong or not all(isinstance(name, str) for name in card["classes"]):
+    if wrong := wrong or _damaged(card):
         raise CheckpointError(
-            f"The card of {path} is damaged in {', '.join(wrong) or 'classes'}: save the checkpoint"
-            " again, or give the detector's config."
+            f"The card of {path} is damaged in {', '.join(wrong)}: save the checkpoint again, or"
+            " give the detector's config."
         )
     return card
+
+
+def _damaged(card: Mapping[str, Any]) -> list[str]:
+    """The entries of a card that hold something else than they should."""
+    prepared = {"augmentations": []} if card["input"] is None else card["input"]
+    steps = prepared.get("augmentations")
+    numbers = [prepared.get(key) or [] for key in ("pixel_mean", "pixel_std")]
+    sides = [[prepared.get(key) or 0] for key in ("min_size", "max_size")]
+    whole = {
+        "model": card["model"] is None or TARGET in card["model"],
+        "input": isinstance(steps, list)
+        and all(isinstance(step, dict) and TARGET in step for step in steps)
+        and all(map(_are_numbers, numbers + sides)),
+        "classes": all(isinstance(name, str) for name in card["classes"]),
+        "results": _are_numbers([*card["results"].values()]),
+    }
+    return [key for key, is_whole in whole.items() if not is_whole]
+
+
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, int | float) for value in values)
 
 
 def detector_in(card: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """A config node as plain containers, which a file can hold, and what such containers may call.
 
 A detector is built from the containers in a file by calling classes and functions by their names.
-Only those of the packages below are called, so that a file cannot run anything else.
+Only those of the packages below are called, so that a file cannot run anything else. Of PyTorch
+those are its layers and their functions, because other parts of ``torch.nn`` read any attribute and
+call what they are given. Text that omegaconf would turn into something else is refused.
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ from typing import Any
 # The private function is the inverse of ``locate``; LazyConfig.save uses it too.
 from detectron2.utils.registry import _convert_target_to_string, locate
 from omegaconf import OmegaConf, SCMode
+from torch import nn
 
 from ..errors import CheckpointError, UsageError
 from ..renamed import current_name
@@ -29,8 +32,11 @@ DETECTOR_PACKAGES = (
 )
 IMAGE_PACKAGES = ("kddetr.data.mapper", "kddetr.data.ShortestEdge", "detectron2.data.transforms")
 IMAGE_PACKAGES += ("fvcore.transforms",)
-# It reads configs and checkpoints of another project by means that run code.
-_NEVER = ("detectron2.modeling.mmdet_wrapper",)
+# The first reads configs and checkpoints of another project by means that run code, the second
+# fetches files.
+_NEVER = ("detectron2.modeling.mmdet_wrapper", "kddetr.detectors.hf.build.huggingface_arguments")
+_LAYERS, _FUNCTIONS = "torch.nn.modules", "torch.nn.functional"
+_DEEPEST = 50  # levels of containers, of which a detector has about ten
 
 
 def described(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
@@ -97,25 +103,36 @@ def _undescribed(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
     return otherwise(value)
 
 
-def check_calls(tree: Any, packages: Sequence[str], source: str) -> Any:
+def check_calls(tree: Any, packages: Sequence[str], source: str, depth: int = 0) -> Any:
     """A copy of plain containers with today's names, once everything that they call is allowed.
 
     Args:
         tree: what :func:`described` made, as it was read from a file.
         packages: the names of the packages whose classes and functions may be called.
         source: the file, for messages.
+        depth: in how many containers the tree is.
 
     Raises:
-        CheckpointError: something else would be called, or a name is not found.
+        CheckpointError: something else would be called, a name is not found, or the containers are
+            nested too deeply.
     """
+    if depth > _DEEPEST:
+        raise CheckpointError(
+            f"The card of {source} is damaged: it has more than {_DEEPEST} containers in one"
+            " another. Give the detector's config instead."
+        )
     if isinstance(tree, list):
-        return [check_calls(item, packages, source) for item in tree]
+        return [check_calls(item, packages, source, depth + 1) for item in tree]
     if isinstance(tree, str):
-        # An argument such as an override of a model zoo's config could set another call.
-        return tree if TARGET not in tree else _refuse(tree, source)
+        # An argument such as an override of a model zoo's config could set another call, and an
+        # interpolation could make one: what is described has none.
+        return _refuse(tree, source) if TARGET in tree or "${" in tree else tree
     if not isinstance(tree, Mapping):
         return tree
-    checked = {k: v if k == TARGET else check_calls(v, packages, source) for k, v in tree.items()}
+    checked = {
+        k: v if k == TARGET else check_calls(v, packages, source, depth + 1)
+        for k, v in tree.items()
+    }
     if TARGET in tree:
         if tree[TARGET] == LOCATE:
             checked["name"] = _allowed(tree.get("name"), packages, source)
@@ -139,9 +156,33 @@ def _allowed(name: Any, packages: Sequence[str], source: str) -> str:
             f" ({shown(error)}): install the version of its card, or give the detector's config."
         ) from error
     # The path may lead through a module to what that has imported, such as its module os.
-    is_own = inspect.isclass(found) or inspect.isroutine(found)
     own = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    return name if is_own and _is_inside(own, packages) else _refuse(name, source)
+    may = _is_inside(own, packages) and _makes_a_part(found, name, own)
+    return name if may else _refuse(name, source)
+
+
+def _makes_a_part(found: Any, name: str, own: str) -> bool:
+    """Whether something of the allowed packages, called or as an argument, is a part of a detector:
+    a class or function, and no method that acts on an object.
+
+    Args:
+        found: what is at the path ``name``.
+        own: the path at which it is defined.
+    """
+    if inspect.isclass(found):
+        return not own.startswith("torch.") or (
+            _is_inside(own, [_LAYERS]) and issubclass(found, nn.Module)
+        )
+    if not inspect.isroutine(found):
+        return False
+    if own.startswith("torch."):
+        return own == f"{_FUNCTIONS}.{found.__name__}"
+    if own.startswith("kddetr.detectors."):  # of its functions, those that it offers
+        return name == f"kddetr.detectors.{found.__name__}"
+    parent, _, method = name.rpartition(".")
+    if not inspect.isclass(kind := locate(parent)):
+        return True
+    return isinstance(inspect.getattr_static(kind, method), staticmethod | classmethod)
 
 
 def _is_inside(name: str, packages: Sequence[str]) -> bool:

@@ -90,6 +90,8 @@ def _built(card: dict[str, Any], weights: str) -> nn.Module:
     node = detector_in(card, weights)
     try:
         model = build(node)
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"it is a {type(model).__name__}")
     except (UserError, TypeError) as error:  # of an argument that this version does not have
         raise CheckpointError(
             f"The detector in the card of {weights} cannot be built by this version"
