@@ -7,7 +7,6 @@ import logging
 import re
 
 import pytest
-import torch
 from engine_toy import write_dataset
 
 import report
