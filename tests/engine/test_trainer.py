@@ -100,6 +100,22 @@ def test_an_evaluation_interrupted_by_a_kill_is_repeated(toy, tmp_path, dataset,
     assert len(evaluated) == 2  # the one at 6 and the one at the end
 
 
+@pytest.mark.parametrize("kill_after", [None, 7])
+def test_every_evaluation_is_written_however_rarely_the_log_is(toy, tmp_path, dataset, kill_after):
+    """Writers know the latest results only; those of iterations 2 and 6 come between two lines."""
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=8, eval_period=2, log_period=4)
+    if kill_after:
+        with pytest.raises(Killed):
+            run(cfg, kill_after=kill_after)
+    else:
+        run(cfg)
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.json").read_text().splitlines()]
+    found = {line["iteration"] for line in lines if "bbox/AP" in line}
+    assert found == ({1, 3, 5} if kill_after else {1, 3, 5, 8})
+    steps = [line["iteration"] for line in lines if "total_loss" in line]
+    assert steps == ([3, 6] if kill_after else [3, 7])  # these lines are as ever
+
+
 def test_resuming_without_a_checkpoint_or_its_name(toy, tmp_path, dataset, caplog):
     cfg = toy.toy_config(tmp_path, dataset, max_iter=1, best_metric="")
     with caplog.at_level(logging.WARNING, logger="kddetr"):

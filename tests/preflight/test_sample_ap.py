@@ -1,20 +1,15 @@
-"""AP on a sample of images, its interval, and the detections of teachers in their wrappers."""
+"""AP on a sample of images, and its interval."""
 
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog
 
-from kddetr.detectors import detectron2_detector
 from kddetr.engine import CocoEvaluator
 from kddetr.engine.evaluation.ground_truth import GroundTruth
-from kddetr.preflight.detections import detections_of, teacher_detections
-from kddetr.preflight.images import training_images, validation_images
+from kddetr.preflight.images import detections_of, training_images, validation_images
 from kddetr.preflight.sample_ap import sample_ap
-from kddetr.teachers import HalfPrecision, Vocabulary
+from kddetr.teachers import TeacherDetector, Vocabulary
 from tests.preflight.seeing import SeeingTeacher
-from tests.stock_models import tiny_faster_rcnn
-from tests.tiny import tiny_batch, tiny_detector
 
 NAMES = ["class1", "class5", "class9"]
 
@@ -83,33 +78,6 @@ def test_a_sample_is_random_the_same_every_time_and_read_as_for_testing(config):
     assert validation_images(cfg) is None and training_images(cfg, records) is None
 
 
-def test_a_teacher_detects_what_the_detector_itself_detects():
-    detector, batch = tiny_detector().eval(), tiny_batch()
-    with torch.no_grad():
-        expected = detector(batch)
-        found = teacher_detections(detector)(batch)
-    for one, other in zip(found, expected, strict=True):
-        one, other = one["instances"], other["instances"]
-        torch.testing.assert_close(one.scores, other.scores)
-        torch.testing.assert_close(one.pred_boxes.tensor, other.pred_boxes.tensor)
-        assert one.pred_classes.tolist() == other.pred_classes.tolist()
-
-
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: HalfPrecision(x)])
-def test_the_classes_of_a_stock_teacher_are_selected_by_name(wrap):
-    stock = detectron2_detector(tiny_faster_rcnn()).eval()
-    wanted = Vocabulary(detector=wrap(stock), classes=["a", "b", "c"], wanted=["c", "a"])
-    batch = tiny_batch()
-    with torch.no_grad():
-        own = teacher_detections(wanted.detector)(batch)
-        found = teacher_detections(wanted)(batch)
-    number = {2: 0, 0: 1}
-    for one, other in zip(own, found, strict=True):
-        one, other = one["instances"], other["instances"]
-        kept = [number[k] for k in one.pred_classes.tolist() if k in number]
-        assert other.pred_classes.tolist() == kept and kept
-
-
 def test_a_teacher_whose_classes_are_selected_is_judged_with_these(config, dataset):
     """Named in another order than the data's, it is as good."""
     names = ["class9", "class1", "class5"]
@@ -121,5 +89,5 @@ def test_a_teacher_whose_classes_are_selected_is_judged_with_these(config, datas
 
     teacher = Vocabulary(detector=Turned(), classes=names, wanted=dataset)
     images = validation_images(config())
-    found = detections_of(teacher_detections(teacher), images.loader(8))
+    found = detections_of(TeacherDetector(teacher), images.loader(8))
     assert sample_ap(images.truth, found, images.ids(8)).value == pytest.approx(100)

@@ -7,7 +7,6 @@ import logging
 import re
 
 import pytest
-import torch
 from engine_toy import write_dataset
 
 import report
@@ -15,13 +14,12 @@ from kddetr.engine import Trainer, load_config
 from kddetr.report import ReportHook, Run, read_run, write_report
 from kddetr.report import hook as hook_module
 from kddetr.report.findings import Findings, gather
-from kddetr.report.models import TeacherDetector, detectors_of, load_model
+from kddetr.report.models import detectors_of, load_model
 from kddetr.report.run_page import run_page
 from kddetr.report.sample import Deadline, ask
 from kddetr.report.tables import class_table, results_table
-from kddetr.teachers import CachedEncoder, Vocabulary
 from tests.report.runs import PAIR, STUDENT, make_run, write_run
-from tests.tiny import assert_same_tensors, tiny_batch, tiny_detector
+from tests.tiny import assert_same_tensors
 from tests.tiny_config import tiny_config
 
 
@@ -92,18 +90,6 @@ def test_an_error_of_the_report_is_a_warning(trained, monkeypatch, caplog, error
     with caplog.at_level(logging.WARNING):
         hook.after_train()
     assert "The run is saved, but not its report" in caplog.text
-
-
-def test_the_teachers_detections_are_among_the_students_classes():
-    inside = tiny_detector(num_classes=3).eval()
-    batch = tiny_batch()
-    plain = inside(batch)[0]["instances"]
-    classes = ["a", "b", "c"]
-    chosen = Vocabulary(detector=CachedEncoder(inside), classes=classes, wanted=["c", "a"])
-    found = TeacherDetector(chosen)(batch)[0]["instances"]
-    kept = plain[plain.pred_classes != 1]
-    assert torch.equal(found.pred_boxes.tensor, kept.pred_boxes.tensor)
-    assert torch.equal(found.pred_classes, (kept.pred_classes == 0).long())
 
 
 def test_the_student_alone_is_found_beside_the_run(tmp_path):

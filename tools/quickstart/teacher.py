@@ -22,6 +22,7 @@ from kddetr.checkpoint import (
 )
 from kddetr.data import ShortestEdge
 from kddetr.engine import load_config
+from kddetr.errors import CheckpointError
 from kddetr.quickstart import make_quickstart_data, quickstart_root
 from kddetr.quickstart.digits import QuickstartSpec
 from runs import ROOT, Run, program, run_all, shown
@@ -39,6 +40,23 @@ def shipped_card(card: Mapping[str, Any]) -> dict[str, Any]:
     return {**card, "input": {**card["input"], **resizing}}
 
 
+def weights_and_card(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The weights of a checkpoint, and its model card.
+
+    Raises:
+        CheckpointError: it has no card.
+    """
+    data = read_checkpoint(str(file))
+    card = card_in(data, str(file))
+    if card is None:
+        raise CheckpointError(
+            f"{shown(file)} has no model card, because an earlier version of this project has"
+            f" trained it: remove the folder {shown(file.parent)}, and start this program again to"
+            " train the teacher anew."
+        )
+    return dict(weights_of(data, str(file))), card
+
+
 def main() -> None:
     """Parse the command line, train, export."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -49,9 +67,8 @@ def main() -> None:
     train = load_config(str(ROOT / CONFIG)).train
     run = Run("teacher", CONFIG, ROOT / train.output_dir, train.max_iter)
     run_all([run])
-    data = read_checkpoint(str(run.checkpoint))
-    weights, card = weights_of(data, str(run.checkpoint)), card_in(data, str(run.checkpoint))
-    atomic_write(str(to), lambda stream: torch.save({"model": dict(weights)}, stream))
+    weights, card = weights_and_card(run.checkpoint)
+    atomic_write(str(to), lambda stream: torch.save({"model": weights}, stream))
     write_card(str(to), shipped_card(card))
     print(
         f"{shown(to)}: {to.stat().st_size / 2**20:.1f} MiB, AP {run.evaluations()[-1][1][1]:.1f} on"

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,24 @@ class EvalHook(HookBase):
         period: iterations between evaluations; 0: only after the last iteration.
         evaluate: returns nested results on the main process.
         best: keeps the best weights; given on the main process only.
+        write: is given the results of an evaluation after which the writers do not write at once,
+            because they know the latest results only, and the next evaluation may come first.
+        log_period: iterations after which the writers write.
     """
 
     def __init__(
-        self, period: int, evaluate: Callable[[], Any], best: BestCheckpoint | None = None
+        self,
+        period: int,
+        evaluate: Callable[[], Any],
+        best: BestCheckpoint | None = None,
+        *,
+        write: Callable[[Mapping[str, float], int], None] | None = None,
+        log_period: int = 1,
     ):
         self._period = period
         self._evaluate = evaluate
         self._best = best
+        self._write, self._log_period = write, log_period
         self._last: int | None = None  # iterations before the last evaluation
 
     def before_train(self) -> None:
@@ -51,13 +61,13 @@ class EvalHook(HookBase):
         # Only the main process has the record, and all processes take part in an evaluation.
         if any(comm.all_gather(missed)):
             self.trainer.storage.iter = start - 1  # as if the run had not been interrupted
-            self._run(start)
+            self._run(start, is_written=False)
             self.trainer.storage.iter = start
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if self._due(done):
-            self._run(done)
+            self._run(done, is_written=done % self._log_period == 0)
 
     def after_train(self) -> None:
         # After an exception the iteration is still below the last one.
@@ -74,12 +84,14 @@ class EvalHook(HookBase):
     def _due(self, done: int) -> bool:
         return self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter
 
-    def _run(self, done: int) -> None:
+    def _run(self, done: int, *, is_written: bool = True) -> None:
         with stopping.at_once():  # the resumed run evaluates then
             results = self._evaluate()
             flat = {k: float(value) for k, value in flatten_results_dict(results or {}).items()}
             if flat:
                 self.trainer.storage.put_scalars(**flat, smoothing_hint=False)
+            if flat and self._write is not None and not is_written:
+                self._write(flat, done - 1)
             if self._best is not None and flat:
                 self._best.update(flat, done)
             self._last = done

@@ -5,6 +5,7 @@ A hook that saves or writes files belongs to the main process alone; one that ev
 communicates belongs to all processes.
 """
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from detectron2.engine import HookBase, hooks
@@ -20,6 +21,7 @@ from .plain_folder import PlainFolder, can_be_saved
 from .progress import ProgressHook, wants_display
 from .watch import watch_hooks
 from .weight_schedule import weight_hooks
+from .writers import write_results
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -47,7 +49,9 @@ def build_hooks(trainer: "Trainer") -> list[HookBase]:
     in_order += weight_hooks(trainer.unwrapped, train.max_iter)
     in_order += [*watch_hooks(trainer), StopHook()]
     if trainer.can_evaluate:
-        in_order.append(EvalHook(train.eval_period, trainer.evaluate, trainer.best))
+        write = functools.partial(write_results, train.output_dir)
+        evaluation = (train.eval_period, trainer.evaluate, trainer.best)
+        in_order.append(EvalHook(*evaluation, write=write, log_period=train.log_period))
         if comm.is_main_process():
             in_order.append(ResultsInCard())
         if train.early_stopping.patience:

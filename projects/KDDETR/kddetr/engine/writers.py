@@ -11,7 +11,7 @@ import logging
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from detectron2.utils.events import (
@@ -131,10 +131,29 @@ class FileWriter(EventWriter):
 def build_writers(output_dir: str, max_iter: int) -> list[EventWriter]:
     """The log line, ``metrics.json``, and TensorBoard events where tensorboard is installed."""
     os.makedirs(output_dir, exist_ok=True)
-    metrics = os.path.join(output_dir, "metrics.json")
-    writers = [LossPrinter(max_iter), FileWriter(lambda: JSONWriter(metrics), metrics)]
+    writers: list[EventWriter] = [LossPrinter(max_iter), _metrics(output_dir)]
     if importlib.util.find_spec("tensorboard") is not None:
         writers.append(FileWriter(lambda: TensorboardXWriter(output_dir), "TensorBoard events"))
     else:
         _log.info("tensorboard is not installed, so no TensorBoard events are written.")
     return writers
+
+
+def write_results(output_dir: str, results: Mapping[str, float], iteration: int) -> None:
+    """Add a line with the results of an evaluation to ``metrics.json``.
+
+    Args:
+        output_dir: of the run.
+        results: names and values.
+        iteration: of the evaluation, counted from 0.
+    """
+    writer = _metrics(output_dir)
+    with EventStorage(iteration) as storage:
+        storage.put_scalars(**results, smoothing_hint=False)
+        writer.write()
+    writer.close()
+
+
+def _metrics(output_dir: str) -> FileWriter:
+    file = os.path.join(output_dir, "metrics.json")
+    return FileWriter(lambda: JSONWriter(file), file)

@@ -1,10 +1,16 @@
-"""The images on which teacher and student are judged before a training: a random sample."""
+"""The images on which teacher and student are judged before a training: a random sample, and the
+detections in them.
+"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
@@ -14,6 +20,7 @@ from ..engine.checks import labeled_names
 from ..engine.evaluation.ground_truth import GroundTruth
 from ..engine.evaluation.sets import by_evaluation_set, evaluation_sets, has_test_data
 
+Detect = Callable[[list[dict[str, Any]]], list[dict[str, Instances]]]
 MOST_RECORDS = 2000  # of the training data, of which labelled ones are taken
 
 
@@ -89,3 +96,16 @@ def training_images(cfg: DictConfig, records: Sequence[dict]) -> JudgedImages | 
     order = np.random.default_rng(0).permutation(len(records))[:MOST_RECORDS]
     labelled = [x for x in (records[i] for i in order) if "annotations" in x]
     return JudgedImages(labelled, build(mapper), GroundTruth(names[0]), "training")
+
+
+@torch.no_grad()
+def detections_of(detect: Detect, loader: Iterable[list[dict]]) -> list[dict[str, Any]]:
+    """The detections in the images of a loader, in COCO's form with classes from 0, gathered from
+    all processes.
+    """
+    found = []
+    for batch in loader:
+        for x, output in zip(batch, detect(batch), strict=True):
+            instances = output["instances"].to("cpu")
+            found += instances_to_coco_json(instances, x["image_id"])
+    return [one for part in comm.all_gather(found) for one in part]

@@ -30,9 +30,8 @@ from ..engine.metrics import read_metrics
 from ..engine.precision import amp_dtype
 from ..engine.seeding import kept_random_states
 from ..errors import ConfigError, UserError
-from ..teachers import RecordedTeacher, trained_classes
-from .detections import Detect, detections_of, teacher_detections
-from .images import JudgedImages, training_images, validation_images
+from ..teachers import RecordedTeacher, TeacherDetector, trained_classes
+from .images import Detect, JudgedImages, detections_of, training_images, validation_images
 from .measured import Measured, Run
 from .names import compare_names, count_labels, teacher_names
 from .report import Finding, PreflightReport, report_on
@@ -247,8 +246,7 @@ class _Measuring:
         student.eval()
         self.found.seconds_an_image = _seconds_an_image(student, images)
         if teacher is not None:
-            detect = teacher_detections(teacher)
-            self.found.teacher = self._judge(detect, images, share=0.7)
+            self.found.teacher = self._judge(TeacherDetector(teacher), images, share=0.7)
         if teacher is not None and self.cfg.train.init_checkpoint:
             self.found.student = self._judge(student, images, share=1.0)
 

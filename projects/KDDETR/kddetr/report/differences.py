@@ -59,6 +59,8 @@ def differences(
         answers = []
         for p, probabilities in zip((teacher, student), asked, strict=True):
             scores, classes = probabilities[i, order].max(-1)
+            if p.classes is not None:  # the columns are for some of the student's classes
+                classes = p.classes[classes]
             answers.append((p.boxes[-1, i, order].cpu(), scores.cpu(), classes.cpu()))
         boxes = points.boxes[i, order].cpu() if points.boxes.shape[-1] == 4 else None
         image = x["image"].permute(1, 2, 0).cpu().numpy()

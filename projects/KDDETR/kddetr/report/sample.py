@@ -22,7 +22,7 @@ from torch import nn
 from ..engine import CocoEvaluator, Trainer, build
 from ..errors import UsageError
 from ..visualization import Matching, match_detections
-from .models import TeacherDetector, parameters
+from .models import parameters
 
 WARM_UP = 2  # the first images, whose time is not counted
 SCORE = 0.3  # the least score of a detection that is counted as missed or wrong, and drawn
@@ -148,11 +148,10 @@ def ask(
             break
     asked = {}
     for name, detector in detectors.items():
-        inside = detector.detector if isinstance(detector, TeacherDetector) else detector
         times = seconds[name][WARM_UP:] or seconds[name]
         results = evaluator.results_of(inputs, outputs[name]).get("bbox", {})
         found = tuple(output["instances"] for output in outputs[name])
-        asked[name] = Asked(parameters(inside), tuple(times), results, found)
+        asked[name] = Asked(parameters(detector), tuple(times), results, found)
     truth = [_truth(evaluator, x) for x in inputs]
     device = next(next(iter(detectors.values())).parameters()).device
     clock = "processor time" if _counts_processor_time(device) else "wall-clock time"
