@@ -89,7 +89,11 @@ def test_every_parameter_has_a_gradient_where_the_weight_is_zero():
         id(p) for p in model.projection.parameters()
     }
     assert all(not p.grad.any() for p in model.idle_parameters())
-    assert distiller(weight=0.0).idle_parameters() == []
+    assert distiller(weight=0.0).idle_parameters() == []  # it has no projection
+    model = distiller(weight=0.0)
+    model.loss.learned = torch.nn.Linear(2, 2)
+    sum(model(tiny_batch()).values()).backward()
+    assert all(p.grad is not None for p in model.loss.parameters())
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])

@@ -108,6 +108,36 @@ def test_an_average_can_begin_and_end_where_a_run_is_resumed(toy, tmp_path, data
     assert (Path(cfg.train.output_dir) / "model_ema.pth").is_file()
 
 
+def test_an_average_that_has_not_begun_is_that_of_the_weights(toy, tmp_path, dataset):
+    """An evaluation that a killed run has missed comes before the first update."""
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=4, eval_period=2, checkpointer={"period": 2})
+    interrupt(cfg, at=2)
+    folder = Path(cfg.train.output_dir)
+    (folder / "best.json").unlink()  # killed in the evaluation after 2 iterations
+    (folder / "best.json").write_text(
+        json.dumps({"metric": "bbox/AP", "value": None, "iteration": None, "evaluated": None})
+    )
+    (folder / "metrics.json").unlink()
+    cfg.train.ema.decay = 0.5
+    trained(cfg, resume=True)
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    first = next(line for line in lines if "ema/bbox/AP" in line)
+    assert first["iteration"] == 1
+    assert {n: x for n, x in first.items() if n.startswith("bbox/")} == {
+        n.removeprefix("ema/"): x for n, x in first.items() if n.startswith("ema/")
+    }
+
+
+def test_a_finished_run_that_is_resumed_keeps_the_file_and_its_results(toy, tmp_path, dataset):
+    cfg = toy.toy_config(tmp_path, dataset, **options(max_iter=4))
+    trained(cfg)
+    file = Path(cfg.train.output_dir) / "model_ema.pth"
+    before = file.read_bytes()
+    assert read_checkpoint(str(file))["card"]["results"]
+    trained(cfg, resume=True)
+    assert file.read_bytes() == before
+
+
 def test_a_scaled_config_averages_over_as_many_images(toy, tmp_path):
     cfg = toy.toy_config(tmp_path, ema={"decay": 0.99, "warmup": 2000})
     cfg.train.batch_scaling.reference = 4

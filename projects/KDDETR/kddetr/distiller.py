@@ -161,7 +161,7 @@ class KDDETR(nn.Module):
 
     def idle_parameters(self) -> list[nn.Parameter]:
         """What is trained beside the student, where the weight of this step is 0; else nothing."""
-        if self.current_weight or self.weight_schedule is None:
+        if self.current_weight:
             return []
         own = {id(parameter) for parameter in cast(nn.Module, self.student).parameters()}
         return [p for p in self.parameters() if id(p) not in own and p.requires_grad]

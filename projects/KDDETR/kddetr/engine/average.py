@@ -54,19 +54,31 @@ class MovingAverage(AveragedModel):
         Args:
             model: as the constructor got it.
         """
-        done = int(self.n_averaged)
+        self.n_averaged += 1
+        if (update := int(self.n_averaged)) == 1:
+            self.copy_weights(model)
+            return
         groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
         for mine, theirs in zip(_tensors(self.module), _tensors(deployable(model)), strict=True):
-            if done == 0 or not mine.is_floating_point():
-                mine.copy_(theirs)
-            else:  # tensors of one kind are averaged in one kernel
+            if mine.is_floating_point():  # tensors of one kind are averaged in one kernel
                 group = groups[mine.device, mine.dtype]
                 group[0].append(mine)
                 group[1].append(theirs)
-        average = get_ema_multi_avg_fn(self.decay_of(done + 1))
+            else:
+                mine.copy_(theirs)
+        average = get_ema_multi_avg_fn(self.decay_of(update))
         for mine, theirs in groups.values():
             average(mine, theirs, None)
-        self.n_averaged += 1
+
+    @torch.no_grad()
+    def copy_weights(self, model: nn.Module) -> None:
+        """Begin with today's weights, as the first update does.
+
+        Args:
+            model: as the constructor got it.
+        """
+        for mine, theirs in zip(_tensors(self.module), _tensors(deployable(model)), strict=True):
+            mine.copy_(theirs)
 
     def decay_of(self, update: int) -> float:
         """The share of the average that stays at an update, counted from 1."""
@@ -101,9 +113,14 @@ class AverageHook(HookBase):
         self._average = average
         self._checkpointer = checkpointer
         self._period = period
+        self._saved = 0  # after so many iterations
 
     def before_train(self) -> None:
-        if self.trainer.start_iter > 0 and not int(self._average.n_averaged):
+        if int(self._average.n_averaged):
+            return
+        # An evaluation that was missed is made up for before the first step.
+        self._average.copy_weights(self.trainer.unwrapped)
+        if self.trainer.start_iter > 0:
             _log.warning(
                 "The checkpoint has no average of the weights: it begins at iteration %d"
                 " (train.ema).",
@@ -113,18 +130,22 @@ class AverageHook(HookBase):
     def after_step(self) -> None:
         self._average.update_parameters(self.trainer.unwrapped)
         done = self.trainer.iter + 1
-        if done % self._period == 0 and done < self.trainer.max_iter:
-            self._save()
+        if done % self._period == 0 or done == self.trainer.max_iter:
+            self._save(done)
 
     def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter and self.trainer.done:
-            self._save()
+        """Save where the training ended early and not at a checkpoint. Where nothing was trained,
+        the file stays, whose card has the results.
+        """
+        trainer = self.trainer
+        trained = trainer.done > trainer.start_iter and trainer.iter >= trainer.max_iter
+        if trained and self._saved != trainer.done:
+            self._save(trainer.done)
 
-    def _save(self) -> None:
-        if not int(self._average.n_averaged):
-            return
+    def _save(self, done: int) -> None:
         try:
-            self._checkpointer.save_weights(FILE, iteration=self.trainer.done - 1)
+            self._checkpointer.save_weights(FILE, iteration=done - 1)
+            self._saved = done
         except StorageError as error:
             _log.warning("%s The run goes on without saving the averaged weights.", error)
 

@@ -34,6 +34,6 @@ class PlainFolder(HookBase):
 
     def after_train(self) -> None:
         """Save, unless the training was stopped early."""
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.trainer.iter >= self.trainer.max_iter:  # below it after an error in the last step
             deployable(self._model).save(self.folder, self._classes)
             _log.info("The detector is saved as a folder of its package in %s", self.folder)
