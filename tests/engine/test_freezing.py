@@ -43,3 +43,20 @@ def test_patterns_name_modules_and_weights_of_the_student():
 def test_a_pattern_that_names_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"names bakcbone, which is no weight .* mean backbone"):
         freeze(tiny_detector(), ["bakcbone"])
+
+
+@pytest.mark.parametrize("distil", [False, True])
+def test_a_detector_without_anything_to_train_is_refused(toy, tmp_path, dataset, distil):
+    """Also where a projection would be left, which belongs to no detector."""
+    cfg = toy.toy_config(tmp_path, dataset, distil=distil, freeze=["*"])
+    with pytest.raises(ConfigError, match="leaves nothing of the ToyDetector to train"):
+        Trainer(cfg)
+
+
+def test_a_shared_weight_is_frozen_by_each_of_its_names():
+    model = torch.nn.ModuleDict({"first": torch.nn.Linear(2, 2), "other": torch.nn.Linear(2, 2)})
+    model["second"] = model["first"]
+    freeze(model, ["second.weight"])
+    assert not model["first"].weight.requires_grad and model["first"].bias.requires_grad
+    freeze(model, ["second"])
+    assert not model["first"].bias.requires_grad

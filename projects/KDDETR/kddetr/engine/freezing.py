@@ -28,11 +28,15 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             stands for any characters; a module stands for all that is in it.
 
     Raises:
-        ConfigError: a pattern names nothing.
+        ConfigError: a pattern names nothing, or nothing is left to train.
     """
+    if not patterns:
+        return
     detector = weight_owner(model)
-    modules = [name for name, _ in detector.named_modules() if name]
-    names = [*modules, *(name for name, _ in detector.named_parameters())]
+    # A weight that two modules share has two names in a checkpoint.
+    weights = list(detector.named_parameters(remove_duplicate=False))
+    modules = [name for name, _ in detector.named_modules(remove_duplicate=False) if name]
+    names = [*modules, *(name for name, _ in weights)]
     for pattern in patterns:
         if not any(_matches(name, pattern) for name in names):
             near = [name for name in names if name.count(".") <= pattern.count(".")]
@@ -41,13 +45,16 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
                 f"train.freeze names {pattern}, which is no weight or module of the"
                 f" {type(detector).__name__}; {hint} (An asterisk stands for any characters.)"
             )
-    frozen = 0
-    for name, parameter in detector.named_parameters():
+    for name, parameter in weights:
         if any(_matches(name, pattern) for pattern in patterns):
             parameter.requires_grad_(False)
-            frozen += parameter.numel()
-    if patterns:
-        _log.info("frozen by train.freeze: %.2f M parameters", frozen / 1e6)
+    left = [p.numel() for p in detector.parameters() if p.requires_grad]
+    if not left:
+        raise ConfigError(
+            f"train.freeze={list(patterns)} leaves nothing of the {type(detector).__name__} to"
+            " train: name fewer parts of it."
+        )
+    _log.info("train.freeze leaves %.2f M parameters to train", sum(left) / 1e6)
 
 
 def frozen_norms(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
@@ -55,7 +62,7 @@ def frozen_norms(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     weights.
     """
     found = []
-    for name, module in weight_owner(model).named_modules():
+    for name, module in weight_owner(model).named_modules(remove_duplicate=False):
         if not isinstance(module, _WITH_STATISTICS):
             continue
         own = [f"{name}.{weight}" for weight, _ in module.named_parameters()]
