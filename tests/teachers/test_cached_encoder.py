@@ -58,6 +58,27 @@ def test_float16_tokens_and_bfloat16_autocast_change_predictions_a_little(detect
     torch.testing.assert_close(found.boxes, expected.boxes, atol=0.1, rtol=0)
 
 
+@torch.no_grad()
+def test_what_was_kept_in_mixed_precision_is_asked_without_it(detector):
+    """As after a training step, when the gap is computed on test images of the same size."""
+    batch, cached = images(3), CachedEncoder(detector, dtype="float32")
+    sampler = JointSampler([GeneralSampler(count=4), SpecificSampler()])
+
+    def found(of: list[dict]) -> Predictions:
+        encoded = EncodedDetector(cached, cached.encode(of), of)
+        torch.manual_seed(0)
+        return encoded.decode(sampler(encoded, encoded))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found(batch[:2])
+    for of in (batch[:2], batch[2:]):  # those that are kept, and a new one
+        assert found(of).logits.dtype == torch.float32
+    wanted = predictions(detector, batch[2:])
+    torch.testing.assert_close(
+        predictions(cached, batch[2:]).logits, wanted.logits, atol=1e-5, rtol=0
+    )
+
+
 def test_the_tokens_of_an_image_do_not_depend_on_the_batch_it_was_first_met_in(detector):
     """Otherwise a resumed run, which meets images in other batches, would differ from a whole one.
 

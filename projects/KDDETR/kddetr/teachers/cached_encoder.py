@@ -118,12 +118,14 @@ class CachedEncoder(TeacherWrapper):
                 self._encode_one(key, x)
         memory = self._memories[size]
         images = tuple(self._images[key] for key in keys)
-        # Converted before they are stacked, because autocast on a CPU does not support float16.
-        like = memory.position
-        kept = [to_device(image.tokens, like.device).to(like.dtype) for image in images]
-        tokens = torch.stack(kept)
+        # In the type of the weights, because what was kept in a training in mixed precision is asked
+        # without it in an evaluation. Converted before they are stacked, because autocast on a CPU
+        # does not support float16.
+        dtype, device = next(self.parameters()).dtype, memory.position.device
+        kept = [to_device(image.tokens, device).to(dtype) for image in images]
         layout = vars(memory.select([0] * len(inputs)))
-        own = {"tokens": tokens, "neck": (), "_cache": {}, "images": images}
+        own = {"tokens": torch.stack(kept), "position": layout["position"].to(dtype)}
+        own |= {"neck": (), "_cache": {}, "images": images}
         return CachedMemory(**layout | own)
 
     def queries(self, memory: CachedMemory) -> Queries:
