@@ -118,9 +118,9 @@ class CachedEncoder(TeacherWrapper):
                 self._encode_one(key, x)
         memory = self._memories[size]
         images = tuple(self._images[key] for key in keys)
-        # In the type of the weights, because what was kept in a training in mixed precision is asked
-        # without it in an evaluation. Converted before they are stacked, because autocast on a CPU
-        # does not support float16.
+        # In the type of the weights, because what was kept in mixed precision, in a training, is
+        # asked without it in an evaluation. Converted before they are stacked, because autocast on
+        # a CPU does not support float16.
         dtype, device = next(self.parameters()).dtype, memory.position.device
         kept = [to_device(image.tokens, device).to(dtype) for image in images]
         layout = vars(memory.select([0] * len(inputs)))
