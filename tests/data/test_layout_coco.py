@@ -209,6 +209,15 @@ def test_broken_folders_are_refused_in_a_sentence(tmp_path, change, message):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_a_file_that_was_cut_off_is_not_passed_over(tmp_path, split):
+    """Its categories, at the end, are gone; the other split alone would be used in silence."""
+    file = coco(tmp_path / "data") / f"annotations/instances_{split}.json"
+    file.write_text(file.read_text().partition('"categories"')[0])
+    with pytest.raises(DatasetError, match=f"instances_{split}.json is truncated or not JSON"):
+        find_data(tmp_path / "data", tmp_path / "work")
+
+
 def test_what_is_no_layout_is_refused_with_what_was_found(tmp_path):
     work = tmp_path / "work"
     with pytest.raises(DatasetError, match="There is no folder"):

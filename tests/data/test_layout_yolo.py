@@ -60,6 +60,14 @@ def test_boxes_are_those_that_are_known(yolo, keys):
         check_dataset(name, for_training=True, for_evaluation=True)
 
 
+def test_class_names_are_as_they_are_written(yolo):
+    """YAML 1.1 takes these for truth values, a number in octal digits and nothing at all."""
+    describe(yolo)
+    text = "names: [no, on, 010, null]\ntrain: images/train\nval: images/val\n"
+    (yolo / "data.yaml").write_text(text)
+    assert find(yolo).classes == ["no", "on", "010", "null"]
+
+
 def test_several_folders_and_images_in_subfolders(yolo):
     for name in TRUTH:
         picture(yolo / f"more/images/deep/er/x{name}.jpg")

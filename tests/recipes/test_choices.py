@@ -1,6 +1,7 @@
 """Classes matched by name, students by name, and the sizes that follow from the data."""
 
 import json
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ def test_classes_are_matched_by_name():
     assert (match.known, match.unknown) == (["Dining Table", "cat"], ["drone"])
     assert match.renamed == [("Dining Table", "dining_table")]
     assert "learned from labels alone: 1 (drone)" in match.describe()
+    assert "without labels never learned: 1 (drone)" in match.describe(labeled=False)
 
 
 def test_classes_that_are_named_as_the_same():
@@ -30,6 +32,18 @@ def test_classes_that_are_named_as_the_same():
         match_classes(["motorbike"], ["motorcycle"], {"motorbike": "motorcicle"})
     with pytest.raises(UsageError, match="knows none of the classes of the data"):
         match_classes(["motorbike"], ["motorcycle"])
+
+
+def test_what_was_said_comes_before_equal_names_and_these_before_similar_ones():
+    """In whatever order the classes are listed."""
+    said = match_classes(["van", "lorry"], ["van", "bus"], {"lorry": "van"})
+    assert said.teacher == ["lorry", "bus"] and said.unknown == ["van"]
+    equal = match_classes(["Red-Disc", "red disc"], ["red disc"])
+    assert equal.known == ["red disc"] and equal.unknown == ["Red-Disc"]
+    with pytest.raises(UsageError, match="knows none"):  # which of the two, nobody can say
+        match_classes(["Red-Disc", "red disc"], ["red_disc"])
+    with pytest.raises(UsageError, match="'bus' of the teacher is named for several"):
+        match_classes(["van", "lorry"], ["bus"], {"lorry": "bus", "van": "bus"})
 
 
 def test_a_name_is_not_given_to_two_classes():
@@ -72,9 +86,18 @@ def test_an_unknown_student_is_refused_with_close_names():
 
 
 def test_the_length_follows_the_number_of_images():
-    assert iterations(90_000, 118_287) == 90_000
-    assert iterations(90_000, 118_287 // 4) == pytest.approx(45_000, abs=1)
-    assert iterations(10, 1) == 1
+    assert iterations(90_000, 118_287, 16)[0] == 90_000
+    assert iterations(90_000, 118_287 // 4, 16)[0] == pytest.approx(45_000, abs=1)
+    assert iterations(10, 1, 1)[0] == 1
+    length, why = iterations(90_000, 2_000, 16)  # 92 epochs
+    assert length == round(90_000 * (2_000 / 118_287) ** 0.5) and why.startswith("94 epochs of")
+
+
+def test_few_images_are_seen_a_limited_number_of_times():
+    """Unless a recipe itself is longer."""
+    assert iterations(90_000, 80, 16)[0] == 300 * 80 / 16
+    assert iterations(360_000, 80, 4, epochs=100) == (2000, ANY)
+    assert iterations(500 * 118_287, 118_287, 1)[0] == 500 * 118_287
 
 
 @pytest.mark.parametrize(("gpus", "images", "expected"), [(1, 100, 4), (2, 100, 8), (1, 3, 2)])

@@ -80,14 +80,28 @@ def test_a_teacher_and_its_student_are_trained_continued_and_predict(data, tmp_p
 
 
 def test_from_python_with_images_without_labels_alone(data):
-    """Only the points teach; the student has the teacher's classes, and nothing is evaluated."""
+    """Only the points teach; the student has the teacher's classes, by the names that were given,
+    and nothing is evaluated.
+    """
     quick = dict(text.split("=") for text in QUICK)
     quick["train.max_iter"] = 2  # as a number
-    done = distill(
-        BUNDLED, student=TINY, unlabeled=data / "val", output="p", preflight=False, **quick
-    )
+    options = {"unlabeled": data / "val", "output": "p", "preflight": False}
+    done = distill(BUNDLED, student=TINY, teacher_classes="a,b,c,d,e,f,g,h,i,j", **options, **quick)
     assert done.weights == Path("p/model_final.pth") and done.results == {}
-    assert read_card(str(done.weights))["classes"] == list("0123456789")
+    assert read_card(str(done.weights))["classes"] == list("abcdefghij")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("train.max_iter=1e3", "max_iter must be of type int, not 1000"),
+        ("train.max_iter=many", "max_iter must be of type int"),
+        ("dataloader.train.total_batch_size=x", "total_batch_size must be of type int"),
+    ],
+)
+def test_an_override_of_the_wrong_kind_is_a_sentence(data, override, words):
+    with pytest.raises(UserError, match=words):
+        plan(Request(data=str(data), model=TINY, overrides=[override]), "a command")
 
 
 def planned(data: Path, *overrides: str, **wishes) -> OmegaConf:
@@ -106,7 +120,7 @@ def test_a_plan_is_read_again_as_it_was_made(data, tmp_path):
     assert shown["learning rate"] == ("0.25", "as given") and shown["batch"][0].startswith("2")
     assert shown["iterations"][0] == str(cfg.train.max_iter)
     assert cfg.lr_multiplier.milestones == [11 / 12]
-    assert made.short_side == 128  # as the teacher's card says
+    assert made.image_size == (128, 213)  # as the teacher's card says
     # A class that the teacher lacks is learned from labels.
     teacher = build(cfg.model.teacher)
     assert isinstance(teacher, Vocabulary) and teacher.wanted == ["3", "1", "drone"]
@@ -151,17 +165,21 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(data, capsys, arguments, word
 
 
 def test_an_edited_config_is_not_replaced(data, capsys):
-    command = [BUNDLED, str(data), "--student", TINY, "--output", "o", "--dry-run"]
-    program("distill")(command)
-    program("distill")([*command, "train.seed=1"])  # as it was written, so it may change
+    command = [str(data), "--model", TINY, "--dry-run", "train.output_dir=o"]
+    program("train")(command)
+    program("train")([*command, "train.seed=1"])  # as it was written, so it may change
     file = Path("o/config.py")
     file.write_text(file.read_text().replace('"seed": 1', '"seed": 2'))
+    shutil.rmtree(data / "val")
+    (data / "annotations/instances_val.json").unlink()
     with pytest.raises(SystemExit):
-        program("distill")(command)
+        program("train")(command)
     assert "was edited" in capsys.readouterr().err and '"seed": 2' in file.read_text()
+    assert not Path("o/data").exists()  # its labels stay what they were, too
+    program("train")([*command, "--resume"])  # looks where the override says
     with pytest.raises(SystemExit):
-        program("distill")([*command[:-3], "--output", "other", "--resume"])
-    assert "no run to resume in other" in capsys.readouterr().err
+        program("train")([*command[:-1], "--output", "other", "--resume"])
+    assert "other/config.py does not exist" in capsys.readouterr().err
 
 
 def test_all_students_are_listed(capsys):
@@ -191,8 +209,10 @@ def test_a_refusal_of_the_preflight_comes_before_the_training(data, monkeypatch,
     said = capsys.readouterr()
     assert stop.value.code == 2 and said.err == "error: It is blind.\n" and not started
     assert "AP 0.0" in said.out and Path("o/data.html").is_file()
-    program("distill")([*words, "--force", "--fast-dev-run"])
-    assert started[0].config_file == "o/config.py" and started[0].fast_dev_run
+    program("distill")([*words, "--force"])
+    program("distill")([*words, "--fast-dev-run", "--seeds", "2"])  # without measuring, and once
+    assert [one.fast_dev_run for one in started] == [False, True]
+    assert started[0].config_file == "o/config.py"
 
 
 def test_seeds_are_trained_with_and_without_the_teacher(data, monkeypatch):

@@ -15,6 +15,9 @@ from ..data import ShortestEdge
 COCO_IMAGES = 118_287
 SHORT, LONG = 800, 1333  # pixels of an image in the published recipes
 LARGEST_BATCH = 16
+# The most epochs. With 300 one begins with YOLOv5, says its guide; 100 is the default with which
+# Ultralytics' later YOLOs and RF-DETR go on from a detector that was trained on COCO.
+EPOCHS, EPOCHS_OF_DETECTOR = 300, 100
 # Memory of an image of 800 x 1333 pixels in a training step with a teacher: the most that was
 # measured of the pairs in docs/performance.md (DINO R18 from R50 at 640 x 640, float32), by area.
 GIB_PER_IMAGE = 4.0
@@ -22,19 +25,28 @@ _USABLE = 0.8  # of a card's memory: weights, the optimizer's states and gaps ta
 _ON_CPU = 4
 
 
-def iterations(published: int, images: int) -> int:
-    """The length of a run on a data set of another size than COCO.
+def iterations(published: int, images: int, batch: int, epochs: int = EPOCHS) -> tuple[int, str]:
+    """The length of a run on a data set of another size than COCO, and why.
 
     It is multiplied by the square root of the number of images: half-way, on a logarithmic scale,
     between keeping the epochs, with which small data are left before anything is learned, and
     keeping the iterations, with which they are seen thousands of times. For 1,000 images the 12
-    epochs of a DINO become 130.
+    epochs of a DINO become 130. There are at most ``epochs``, or as many as published.
 
     Args:
         published: iterations of the recipe on COCO's 118,287 images, at the batch that is used.
         images: of the training, with and without labels.
+        batch: images of an iteration.
+        epochs: :data:`EPOCHS`, or :data:`EPOCHS_OF_DETECTOR` where a trained detector goes on.
     """
-    return max(1, round(published * math.sqrt(images / COCO_IMAGES)))
+    scaled = max(1, round(published * math.sqrt(images / COCO_IMAGES)))
+    most = max(1, round(max(epochs * images, published * batch * images / COCO_IMAGES) / batch))
+    passes = f"{min(scaled, most) * batch / images:.0f} epochs of {images} images"
+    if most < scaled:
+        return most, f"{passes}, which is the most; see docs/your_own_data.md"
+    return scaled, (
+        f"{passes}: the published length times the square root of images / COCO's {COCO_IMAGES:,}"
+    )
 
 
 def batch_size(device: torch.device, num_gpus: int, images: int, short: int) -> tuple[int, str]:
@@ -70,12 +82,15 @@ def resizes(dataloader: DictConfig) -> bool:
     return any(step["_target_"] is ShortestEdge for step in steps)
 
 
-def short_side(loader: DictConfig | None) -> int | None:
-    """The short side in pixels to which a loader of test images resizes them; None: not known."""
+def image_size(loader: DictConfig | None) -> tuple[int, int] | None:
+    """The short side in pixels to which a loader of test images resizes them, and the most that
+    the long side may be; None where it does not resize.
+    """
     for step in (loader and loader.mapper.get("augmentations")) or ():
         length = step.get("short_edge_length")
         if length is not None:
-            return int(length if isinstance(length, int) else max(length))
+            short = int(length if isinstance(length, int) else max(length))
+            return short, int(step.get("max_size") or 2**31)
     return None
 
 

@@ -1,6 +1,7 @@
 """The front door in Python: ``distill`` and ``train``."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def distill(
     *,
     unlabeled: str | None = None,
     output: str | None = None,
+    teacher_config: str | None = None,
     teacher_classes: str | None = None,
+    same_classes: Mapping[str, str] | None = None,
     image_size: int | None = None,
     preflight: bool = True,
     resume: bool = False,
@@ -51,7 +54,9 @@ def distill(
         student: the name of a detector, see :func:`~kddetr.recipes.students`, or a config file.
         unlabeled: a folder of further images without labels.
         output: the output folder; None: one named after data and student, below ``output``.
+        teacher_config: the config of a teacher whose file does not say enough.
         teacher_classes: class names of a teacher whose file does not say them.
+        same_classes: names in the data that the teacher calls by others: ``{data: teacher}``.
         image_size: the short side of a test image in pixels; 0: images as they are.
         preflight: look at the data and measure first whether the distillation will pay.
         resume: continue the run in the output folder.
@@ -69,7 +74,9 @@ def distill(
         model=str(student),
         unlabeled=str(unlabeled or ""),
         output=str(output or ""),
+        teacher_config=str(teacher_config or ""),
         teacher_classes=teacher_classes or "",
+        same_classes=[f"{ours}={theirs}" for ours, theirs in (same_classes or {}).items()],
         image_size=image_size,
         overrides=[_override(key, value) for key, value in overrides.items()],
     )

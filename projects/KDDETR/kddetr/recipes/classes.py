@@ -35,8 +35,12 @@ class Match:
         """The classes of the data that the teacher has."""
         return [name for name in self.data if name not in self.unknown]
 
-    def describe(self) -> str:
-        """Sentences about what matches and what does not."""
+    def describe(self, labeled: bool = True) -> str:
+        """Sentences about what matches and what does not.
+
+        Args:
+            labeled: whether there are labels to learn from.
+        """
         if self.teacher == self.data and not self.renamed:
             return f"the teacher has the same {len(self.data)}"
         words = f"{len(self.known)} of {len(self.data)} are among the teacher's {len(self.teacher)}"
@@ -44,7 +48,8 @@ class Match:
             pairs = [f"{ours} = {theirs}" for ours, theirs in self.renamed]
             words += f"; taken as the same: {listed(pairs)}"
         if self.unknown:
-            words += f"; learned from labels alone: {listed(self.unknown)}"
+            how = "learned from labels alone" if labeled else "without labels never learned"
+            words += f"; {how}: {listed(self.unknown)}"
         return words
 
 
@@ -61,7 +66,8 @@ def match_classes(
         same: further pairs, of a name in the data and a name of the teacher.
 
     Raises:
-        UsageError: no class is shared, or ``same`` names one that does not exist.
+        UsageError: no class is shared, or ``same`` names one that does not exist, or one of the
+            teacher twice.
     """
     same = dict(same or {})
     for ours, theirs in same.items():
@@ -69,13 +75,18 @@ def match_classes(
             if name not in names:
                 hint = did_you_mean(name, names)
                 raise UsageError(f"--same-class: the {whose} has no class {name!r}; {hint}")
-    plain = Counter(map(_plain, teacher))
-    by_plain = {_plain(name): name for name in teacher if plain[_plain(name)] == 1}
+    if twice := [name for name, count in Counter(same.values()).items() if count > 1]:
+        raise UsageError(
+            f"--same-class: {twice[0]!r} of the teacher is named for several classes of the data:"
+            " keep one of these pairs."
+        )
     found: dict[str, str] = {}
-    for name in data:
-        partner = same.get(name) or (name if name in teacher else by_plain.get(_plain(name)))
-        if partner and partner not in found.values():
-            found[name] = partner
+    # What was said comes first, then names that are equal, then those that are nearly so.
+    for pairs in (same, {name: name for name in teacher}, _nearly_equal(data, teacher)):
+        for name in data:
+            partner = pairs.get(name)
+            if partner and name not in found and partner not in found.values():
+                found[name] = partner
     if not found:
         raise UsageError(
             f"The teacher knows none of the classes of the data, {listed(data)}; its own are"
@@ -90,6 +101,19 @@ def match_classes(
         renamed=renamed,
         unknown=[name for name in data if name not in found],
     )
+
+
+def _nearly_equal(data: Sequence[str], teacher: Sequence[str]) -> dict[str, str]:
+    """Pairs of names that differ only in capitals and separators, where each is the only such name
+    on its side.
+    """
+    ours, theirs = (Counter(map(_plain, names)) for names in (data, teacher))
+    by_plain = {_plain(name): name for name in teacher if theirs[_plain(name)] == 1}
+    return {
+        name: by_plain[_plain(name)]
+        for name in data
+        if ours[_plain(name)] == 1 and _plain(name) in by_plain
+    }
 
 
 def _plain(name: str) -> str:

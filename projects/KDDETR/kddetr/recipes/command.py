@@ -78,8 +78,14 @@ def run(request: Request, args: argparse.Namespace, command: str) -> None:
         if args.dry_run:
             print(f"Train it with: python train_net.py --config-file {shlex.quote(file)}")
             return
-        if args.seeds:
-            train_seeds(file, range(args.seeds), flags=flags[:2], distils=bool(request.teacher))
+        if args.seeds and not args.fast_dev_run:
+            train_seeds(
+                file,
+                range(args.seeds),
+                flags=flags[:2],
+                overrides=overrides,
+                distils=bool(request.teacher),
+            )
             return
     program.start(arguments(file, overrides, flags), hooks=[ReportHook])
 

@@ -20,7 +20,7 @@ from ..losses import (
 from ..points import AtAnswers, GeneralSampler, JointSampler, SpecificSampler
 from ..structures import queries_are_boxes
 from ..teachers import Vocabulary
-from .classes import Match, match_classes, teacher_classes
+from .classes import match_classes, teacher_classes
 from .decisions import Decision
 from .recognize import Recognized, without_memory
 from .request import Request
@@ -47,7 +47,8 @@ def add_teacher(
         UsageError: the student cannot be asked what this teacher is asked, the classes of the
             teacher are not known, or it knows none of those of the data.
     """
-    match = _match(request, teacher, images)
+    names = _names(request, teacher, images)
+    match = match_classes(images.classes, names, request.same()) if images.classes else None
     student = cfg.model
     placement, why_points = _placement(request, student, teacher)
     checkpoint = teacher.file
@@ -59,7 +60,7 @@ def add_teacher(
         if match.unknown:
             node.partial = True
     elif match is None:
-        cfg.train.classes = list(teacher.classes) or None
+        cfg.train.classes = names or None
     known = len(match.known) if match else teacher.num_classes
     # The KL divergence over a single class is always 0.
     kind, of_classes = (KLDivergence, "") if known > 1 else (KLWithBackground, " and background")
@@ -85,7 +86,7 @@ def add_teacher(
     why = "; ".join([why, *(note.rstrip(".") for note in teacher.notes)])
     found = [Decision("teacher", teacher.words, why, "teacher.KEY=VALUE", "model.teacher")]
     if match is not None:
-        words = match.describe()
+        words = match.describe(labeled=images.labeled > 0)
         override = "--same-class DATA=TEACHER" if match.unknown else "--teacher-classes NAMES"
         why = "matched by name; the teacher's other classes are not used"
         found.append(Decision("classes", words, why, override))
@@ -96,23 +97,19 @@ def add_teacher(
     return found
 
 
-def _match(request: Request, teacher: Recognized, images: Images) -> Match | None:
-    """How the classes of the data and of the teacher belong together; None without labelled data,
-    where the classes are the teacher's.
-    """
+def _names(request: Request, teacher: Recognized, images: Images) -> list[str]:
+    """The names of the teacher's classes; without labelled data there may be none."""
     names = list(teacher.classes)
     if request.teacher_classes:
         names = teacher_classes(request.teacher_classes, teacher.num_classes, images.classes)
-    if not images.classes:
-        return None
-    if not names:
+    if images.classes and not names:
         raise UsageError(
             f"{teacher.file} does not say the names of its {teacher.num_classes} classes: give"
             " them, in the order of its training, with --teacher-classes (names separated by"
             " commas, the COCO file it was trained with, or the word data for the classes of your"
             " data)."
         )
-    return match_classes(images.classes, names, request.same())
+    return names
 
 
 def _placement(request: Request, student: DictConfig, teacher: Recognized) -> tuple[bool, str]:

@@ -10,7 +10,6 @@ from detectron2.utils.logger import setup_logger
 from ..data import Finding, inspect_data, write_data_page
 from ..engine import check_config, check_launch, launch, load_config
 from ..preflight import run_preflight
-from .amounts import LONG, SHORT
 from .planning import Plan
 
 PAGE = "data.html"
@@ -36,15 +35,13 @@ def measure_first(made: Plan, file: str, *, num_gpus: int, force: bool) -> None:
     check_config(cfg)
     findings: Sequence[Finding] = ()
     if made.data is not None:
-        short = made.short_side or SHORT
-        report = inspect_data(made.data, min_size=short, max_size=round(short * LONG / SHORT))
+        short, long = made.image_size
+        report = inspect_data(made.data, min_size=short, max_size=long)
         findings = report.findings
         page = write_data_page(report, Path(made.folder, PAGE))
-        print(
-            f"The data: {page}",
-            *(f"  {one.severity}: {one.sentence}" for one in findings),
-            sep="\n",
-        )
+        # The others are among the warnings and refusals of the preflight.
+        notes = [f"  note: {one.sentence}" for one in report.of_severity("note")]
+        print(f"The data: {page}", *notes, sep="\n")
     arguments = (file, findings, force)
     launch(_measure, processes=num_gpus, device=device, args=arguments)
 

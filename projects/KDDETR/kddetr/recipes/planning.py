@@ -1,11 +1,11 @@
 """A config for a detector alone, or for a distillation, from what the user asks for."""
 
+import inspect
+import shlex
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ..data import DataFolder
@@ -21,20 +21,22 @@ from ..engine.config.calls import located
 from ..engine.config.scaling import BATCH, REFERENCE
 from ..errors import UsageError
 from .amounts import (
+    EPOCHS,
+    EPOCHS_OF_DETECTOR,
     SHORT,
     batch_size,
+    image_size,
     iterations,
     loading_processes,
     resizes,
     set_image_size,
-    short_side,
 )
 from .decisions import Decision, settled
 from .distilling import add_teacher
 from .recognize import BackboneFileError, Recognized, recognize, without_memory
 from .request import Request
 from .sources import Images, about_images, find_images, set_images
-from .students import ZOO, is_published, recipe, set_num_classes, students
+from .students import ZOO, find_recipe, is_published, recipe, set_num_classes, students
 from .words import in_words
 from .written import config_text
 
@@ -52,7 +54,8 @@ class Plan:
         decisions: what was decided, for the table.
         folder: the output folder.
         data: the labelled images; None without any.
-        short_side: of a test image in pixels; None: not known.
+        image_size: the short side of a test image in pixels, 0 for images as they are, and the
+            most that its long side may be.
     """
 
     cfg: DictConfig
@@ -60,7 +63,7 @@ class Plan:
     decisions: list[Decision]
     folder: str
     data: DataFolder | None = None
-    short_side: int | None = None
+    image_size: tuple[int, int] = (0, 0)
 
 
 def plan(request: Request, command: str) -> Plan:
@@ -75,7 +78,7 @@ def plan(request: Request, command: str) -> Plan:
     """
     request.same()  # mistakes of the command line are found before files are read
     if request.model:
-        recipe(request.model, what=request.what)
+        find_recipe(request.model, request.what)
     teacher = None
     if request.teacher:
         teacher = recognize(
@@ -94,8 +97,18 @@ def plan(request: Request, command: str) -> Plan:
         Decision("output", "{}", "where the run is saved", "--output DIR", "train.output_dir")
     )
     made = _finished(cfg, request, decisions, command)
-    short = short_side(made.cfg.dataloader.test)
-    return replace(made, data=images.folder, short_side=short)
+    size = image_size(made.cfg.dataloader.test) or _own_size(cfg.model)
+    return replace(made, data=images.folder, image_size=size)
+
+
+def _own_size(model: DictConfig) -> tuple[int, int]:
+    """The image size of a detector that resizes images itself; zeros for any other."""
+    node = model.get("student") or model
+    if located(node["_target_"]) is not huggingface_detector:
+        return 0, 0
+    usual = inspect.signature(huggingface_detector).parameters["image_size"].default
+    sides = node.get("image_size") or usual
+    return min(sides), max(sides)
 
 
 def _detector_in(file: str) -> Recognized | None:
@@ -130,7 +143,7 @@ def _detector(
     batch, why_batch = _batch(request, images, short)
     cfg = recipe(name, batch=batch if published else 0, what=request.what)
     if not published:
-        batch = given(request, BATCH) or cfg.dataloader.train.total_batch_size
+        batch = request.count_given(BATCH) or cfg.dataloader.train.total_batch_size
     cfg.dataloader.train.total_batch_size = batch
     if weights is not None:
         cfg.model = weights.model
@@ -163,14 +176,20 @@ def _detector(
             )
         for loader in (cfg.dataloader.train, cfg.dataloader.test):
             loader.num_workers = min(loader.num_workers, loading_processes())
-        length = given(request, _LENGTH) or iterations(cfg.train.max_iter, images.trained)
-        _set_length(cfg, length, periods=True)
+        most = EPOCHS if weights is None else EPOCHS_OF_DETECTOR
+        length, why_length = iterations(cfg.train.max_iter, images.trained, batch, most)
+        _set_length(cfg, request.count_given(_LENGTH) or length, periods=True)
         OmegaConf.update(cfg, REFERENCE, batch)
     else:
-        why_batch = "as the config file says"
-        if length := given(request, _LENGTH):
+        why_batch = why_length = "as the config file says"
+        if length := request.count_given(_LENGTH):
             _set_length(cfg, length, periods=False)
-    decisions += _about_schedule(cfg, images, batch, why_batch, published)
+    rule = "the recipe's, scaled to the batch" if published else "as the config file says"
+    decisions += [
+        Decision("batch", "{} images", why_batch, f"{BATCH}=N", BATCH),
+        Decision("iterations", "{}", why_length, f"{_LENGTH}=N", _LENGTH),
+        Decision("learning rate", "{}", rule, "optimizer.lr=X", "optimizer.lr"),
+    ]
     return cfg, decisions
 
 
@@ -196,6 +215,11 @@ def _short_side(
 ) -> tuple[int | None, str]:
     """The short side of a test image, None for that of the recipe, and why."""
     if request.image_size is not None:
+        if request.image_size < 0:
+            raise UsageError(
+                f"--image-size {request.image_size} is no number of pixels: give the short side of"
+                " an image, or 0 for images as they are."
+            )
         if not published:
             raise UsageError(
                 f"--image-size is for the detectors that are known by name, and {request.model} is"
@@ -218,23 +242,14 @@ def _about_size(short: int | None, why: str) -> Decision:
 
 
 def _batch(request: Request, images: Images, short: int | None) -> tuple[int, str]:
-    if batch := given(request, BATCH):
+    if batch := request.count_given(BATCH):
         return batch, "as given"
-    device = resolve_device(given(request, "train.device") or "auto")
+    device = resolve_device(request.given("train.device") or "auto")
     labeled, each = images.labeled or images.unlabeled, request.num_gpus
     batch, why = batch_size(device, each, labeled, short or SHORT)
     if images.unlabeled and images.labeled and batch < 2 * each:
         batch, why = 2 * each, "one image with labels and one without for each process"
     return batch, why
-
-
-def given(request: Request, key: str) -> Any:
-    """The value that an override gives to a key; None where there is none."""
-    for text in reversed(request.config_overrides):
-        name, _, value = text.partition("=")
-        if name.lstrip("+") == key:
-            return yaml.safe_load(value)
-    return None
 
 
 def _set_length(cfg: DictConfig, length: int, periods: bool) -> None:
@@ -276,37 +291,18 @@ def _classes(node: DictConfig) -> int:
     return without_memory(node).num_classes
 
 
-def _about_schedule(
-    cfg: DictConfig, images: Images, batch: int, why_batch: str, published: bool
-) -> list[Decision]:
-    epochs = cfg.train.max_iter * batch / max(1, images.trained)
-    why = "as the config file says"
-    if published:
-        why = (
-            f"{epochs:.0f} epochs of {images.trained} images: the published length times the square"
-            " root of images / COCO's 118,287"
-        )
-    rule = "the recipe's, scaled to the batch" if published else why
-    return [
-        Decision("batch", "{} images", why_batch, f"{BATCH}=N", BATCH),
-        Decision("iterations", "{}", why, f"{_LENGTH}=N", _LENGTH),
-        Decision("learning rate", "{}", rule, "optimizer.lr=X", "optimizer.lr"),
-    ]
-
-
 def _finished(cfg: DictConfig, request: Request, decisions: list[Decision], command: str) -> Plan:
     """The plan with the overrides of the user, read from a file as a training reads it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.py")
         file.write_text(config_text(cfg), encoding="utf-8")
-        draft = load_config(str(file))
         final = load_config(str(file), request.config_overrides)
     keys = {text.partition("=")[0].lstrip("+") for text in request.config_overrides}
-    known = settled(decisions, draft, final, keys)
+    known = settled(decisions, cfg, final, keys)
     known = [replace(one, why="as given") if one.key in keys else one for one in known]
     about = (
         f"{_title(request)}\n\nWritten by\n\n    {command}\n\nTo train with changes, edit it and"
-        " run\n\n    python train_net.py --config-file FILE.py"
+        f" run\n\n    python train_net.py --config-file {shlex.quote(request.config_file)}"
     )
     text = config_text(final, about=about, comments={one.key: one.comment for one in known})
     return Plan(final, text, known, final.train.output_dir)

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ..errors import UsageError
 
@@ -59,17 +62,37 @@ class Request:
         """The other overrides."""
         return [text for text in self.overrides if not text.startswith("teacher.")]
 
+    def given(self, key: str) -> Any:
+        """The value that an override gives to a key; None where there is none."""
+        for text in reversed(self.config_overrides):
+            name, _, value = text.partition("=")
+            if name.lstrip("+") == key:
+                return yaml.safe_load(value)
+        return None
+
+    def count_given(self, key: str) -> int | None:
+        """A number of at least 1 that an override gives to a key; None for any other value, which
+        is refused where the config is loaded.
+        """
+        value = self.given(key)
+        return value if type(value) is int and value >= 1 else None
+
     @property
     def folder(self) -> str:
         """The output folder."""
-        if self.output:
-            return self.output
+        if folder := self.given("train.output_dir") or self.output:
+            return str(folder)
         images = Path(self.data or self.unlabeled)
         data = re.sub(r"\W+", "_", images.stem if images.is_file() else images.resolve().name)
         model = Path(self.model or self.weights).stem
         if not self.model and model.startswith("model_"):  # of a run, whose folder says more
             model = Path(self.weights).resolve().parent.name
         return str(Path("output", f"{data}_{model}{'_distilled' * bool(self.teacher)}"))
+
+    @property
+    def config_file(self) -> str:
+        """The file into which the config is written."""
+        return str(Path(self.folder, "config.py"))
 
     def same(self) -> dict[str, str]:
         """``same_classes`` as a dictionary.

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import atomic_write, whole_checkpoints
-from ..engine import check_writable, program, under_torchrun
+from ..engine import program, under_torchrun
 from ..errors import ConfigError
 from ..report import ReportHook
 from .planning import Plan, plan
 from .request import Request
-
-CONFIG = "config.py"  # in the output folder
 
 
 def write_plan(request: Request, command: str) -> tuple[Plan, str]:
@@ -28,18 +26,20 @@ def write_plan(request: Request, command: str) -> tuple[Plan, str]:
         UserError: see :func:`~.planning.plan`.
     """
     _refuse_run(request.folder)
+    file = Path(request.config_file)
+    present = file.read_text(encoding="utf-8") if file.is_file() else ""
+    kept = ConfigError(
+        f"{file} was edited, or a run has begun with it: train it with python train_net.py"
+        f" --config-file {file}, or choose another folder with --output DIR."
+    )
+    stays = bool(present) and not _may_replace(file, present)
+    # Before the labels that were converted for it are replaced by those of other data.
+    if stays and f"    {command}\n" not in present:
+        raise kept
     made = plan(request, command)
-    if made.folder != request.folder:
-        _refuse_run(made.folder)
-    file, text = Path(made.folder, CONFIG), made.text + _checksum(made.text)
-    if file.is_file():
-        present = file.read_text(encoding="utf-8")
-        if present != text and not _may_replace(file, present):
-            raise ConfigError(
-                f"{file} was edited, or a run has begun with it: train it with python train_net.py"
-                f" --config-file {file}, or choose another folder with --output DIR."
-            )
-    check_writable(made.folder)
+    text = made.text + _checksum(made.text)
+    if stays and present != text:
+        raise kept
     atomic_write(str(file), lambda stream: stream.write(text.encode()))
     return made, str(file)
 
@@ -71,13 +71,13 @@ def config_to_resume(request: Request) -> str:
     Raises:
         ConfigError: there is none.
     """
-    file = Path(request.folder, CONFIG)
-    if not file.is_file():
+    file = request.config_file
+    if not os.path.isfile(file):
         raise ConfigError(
-            f"There is no run to resume in {request.folder}, which has no {CONFIG}: leave out"
-            " --resume, or name the folder of the run with --output DIR."
+            f"There is no run to resume: {file} does not exist. Leave out --resume, or name the"
+            " folder of the run with --output DIR."
         )
-    return str(file)
+    return file
 
 
 def arguments(

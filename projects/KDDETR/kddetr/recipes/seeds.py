@@ -16,7 +16,12 @@ ALONE, DISTILLED, TRAINED = "alone", "distilled", "trained"
 
 
 def train_seeds(
-    file: str, seeds: Iterable[int], *, flags: Sequence[str] = (), distils: bool = True
+    file: str,
+    seeds: Iterable[int],
+    *,
+    flags: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    distils: bool = True,
 ) -> None:
     """Train a config with several seeds, print how the runs compare, and write the page about it.
 
@@ -27,6 +32,7 @@ def train_seeds(
         file: the config.
         seeds: values of ``train.seed``.
         flags: of ``train_net.py``, such as ``--num-gpus 2``.
+        overrides: ``key=value`` for all runs.
         distils: whether the config is one of a distillation.
 
     Raises:
@@ -34,9 +40,9 @@ def train_seeds(
         UserError: the runs cannot be compared.
     """
     folder = Path(file).parent
-    changes = {way: list[str]() for way in ((ALONE, DISTILLED) if distils else (TRAINED,))}
+    changes = {way: [*overrides] for way in ((ALONE, DISTILLED) if distils else (TRAINED,))}
     if distils:
-        changes[ALONE] = ["model.weight=0"]
+        changes[ALONE].append("model.weight=0")
         if load_config(file).dataloader.train.get("unlabeled_per_batch"):
             changes[ALONE].append("dataloader.train.unlabeled_per_batch=0")
 

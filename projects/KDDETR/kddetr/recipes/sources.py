@@ -15,6 +15,7 @@ from ..data import (
 )
 from ..data.coco import read_coco_json
 from ..data.folders import list_images
+from ..engine import check_writable
 from ..errors import DatasetError, UsageError
 from .decisions import Decision
 from .request import Request
@@ -53,8 +54,10 @@ def find_images(request: Request) -> Images:
 
     Raises:
         DatasetError: a folder cannot be read, or there is nothing to train on.
+        ConfigError: the output folder cannot be written to.
     """
     folder, unlabeled, root = None, 0, ""
+    check_writable(request.folder)
     if request.data:
         folder = find_data(request.data, Path(request.folder, "data"))
     if request.unlabeled:

@@ -23,6 +23,7 @@ _CONFIGS = Path(__file__).resolve().parents[4] / "configs" / "detectors"
 _DETECTION = "COCO-Detection"
 ZOO = {  # short names of detectors that have no config file here
     "faster_rcnn_r101": f"{_DETECTION}/faster_rcnn_R_101_FPN_3x.yaml",
+    "fcos_r50": f"{_DETECTION}/fcos_R_50_FPN_1x.py",
     "retinanet_r50": f"{_DETECTION}/retinanet_R_50_FPN_1x.yaml",
     "retinanet_r101": f"{_DETECTION}/retinanet_R_101_FPN_3x.yaml",
 }
@@ -44,6 +45,30 @@ def is_published(name: str) -> bool:
     return Path(name).suffix not in (".py", ".yaml", ".yml") or name in zoo_names()
 
 
+def find_recipe(name: str, what: str = "student") -> str:
+    """The config file of a detector, or its name in Detectron2's model zoo.
+
+    Args:
+        name, what: see :func:`recipe`.
+
+    Raises:
+        UsageError: the name is unknown; the message gives names that are close.
+    """
+    zoo = ZOO.get(name, name)
+    if zoo in zoo_names():
+        return zoo
+    file = _CONFIGS / f"{name}.py"
+    if file.is_file():
+        return str(file)
+    if Path(name).suffix in (".py", ".yaml", ".yml"):
+        return name
+    hint = did_you_mean(name, students(), otherwise="", count=3)
+    raise UsageError(
+        f"There is no {what} called {name!r}; {hint}{' ' * bool(hint)}--{what} list shows all, and"
+        " a config file or a name in Detectron2's model zoo is taken, too."
+    )
+
+
 def recipe(name: str, *, batch: int = 0, what: str = "student") -> DictConfig:
     """The whole config of a detector alone.
 
@@ -56,20 +81,10 @@ def recipe(name: str, *, batch: int = 0, what: str = "student") -> DictConfig:
         UsageError: the name is unknown; the message gives names that are close.
         ConfigError: the config file cannot be loaded.
     """
-    overrides = [f"dataloader.train.total_batch_size={batch}"] if batch else []
-    zoo = ZOO.get(name, name)
-    if zoo in zoo_names():
-        return _zoo_recipe(zoo, batch)
-    file = _CONFIGS / f"{name}.py"
-    if not file.is_file() and Path(name).suffix in (".py", ".yaml", ".yml"):
-        file = Path(name)
-    elif not file.is_file():
-        hint = did_you_mean(name, students(), otherwise="", count=3)
-        raise UsageError(
-            f"There is no {what} called {name!r}; {hint}{' ' * bool(hint)}--{what} list shows all,"
-            " and a config file or a name in Detectron2's model zoo is taken, too."
-        )
-    cfg = load_config(str(file), overrides)
+    file = find_recipe(name, what)
+    if file in zoo_names():
+        return _zoo_recipe(file, batch)
+    cfg = load_config(file, [f"dataloader.train.total_batch_size={batch}"] if batch else [])
     require_sections(cfg, "model", "optimizer", "lr_multiplier", "dataloader.train.mapper")
     require_sections(cfg, "dataloader.test.mapper")
     if "student" in cfg.model:

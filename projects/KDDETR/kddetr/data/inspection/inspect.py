@@ -29,7 +29,8 @@ def inspect_data(
     Args:
         data: what :func:`~kddetr.data.find_data` returns.
         min_size, max_size: to which the detector resizes images: the short side becomes
-            ``min_size``, or the long side ``max_size`` where it would be longer.
+            ``min_size``, or the long side ``max_size`` where it would be longer. With ``min_size``
+            0 images are taken as they are.
         max_images: at most so many images are decoded, evenly spread; a note says if it is fewer.
         workers: threads that decode; None: one for each processor, at most 8.
 

@@ -48,7 +48,11 @@ class Labels:
         return ~self.ignored
 
     def scales(self, min_size: int, max_size: int) -> np.ndarray:
-        """(M,) by how much the detector enlarges each image: see ``ResizeShortestEdge``."""
+        """(M,) by how much the detector enlarges each image: see ``ResizeShortestEdge``; 1 where
+        ``min_size`` is 0.
+        """
+        if not min_size:
+            return np.ones(len(self.sizes))
         short, long = self.sizes.min(axis=1), self.sizes.max(axis=1)
         return np.minimum(min_size / short, max_size / long)
 

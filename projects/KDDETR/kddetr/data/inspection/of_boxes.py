@@ -22,7 +22,8 @@ def box_findings(labels: Sequence[Labels], min_size: int, max_size: int) -> list
 
     Args:
         labels: the splits.
-        min_size, max_size: to which the detector resizes images; tiny is meant there.
+        min_size, max_size: to which the detector resizes images, 0 for not at all; tiny is meant
+            there.
     """
     total = sum(int(one.counted.sum()) for one in labels)
     return [
@@ -110,12 +111,13 @@ def _tiny(labels: Sequence[Labels], min_size: int, max_size: int, total: int) ->
         sides = one.boxes[:, 2:].min(axis=1) * one.scales(min_size, max_size)[one.image]
         marked.append((one, _sized(one) & (sides < TINY)))
     share = sum(int(odd.sum()) for _, odd in marked) / max(total, 1)
+    where = f" where the image is resized to {min_size}" * bool(min_size)
     return _finding(
         "tiny boxes",
         "warning" if share > MOST_TINY else "note",
         marked,
-        f"{{boxes}} a side of less than {TINY:g} pixels where the image is resized to {min_size} "
-        f"({share:.1%} of all): such objects are hardly learned; larger inputs or tiles help.",
+        f"{{boxes}} a side of less than {TINY:g} pixels{where} ({share:.1%} of all): such objects "
+        "are hardly learned; larger inputs or tiles help.",
     )
 
 

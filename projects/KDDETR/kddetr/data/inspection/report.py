@@ -88,7 +88,8 @@ class DataReport:
         counts: the numbers of each split, by its name.
         findings: what is odd, the worst first.
         samples: ordinary training images, to see that boxes lie where they should.
-        min_size, max_size: the size to which the detector resizes images, short and long side.
+        min_size, max_size: the size to which the detector resizes images, short and long side;
+            a ``min_size`` of 0 leaves them as they are.
         notes: decisions that were made in finding the data, and what was not looked at.
     """
 

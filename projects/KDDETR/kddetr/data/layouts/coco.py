@@ -25,11 +25,18 @@ _OTHER_SPLIT = 2  # rank of a folder that is named like another split
 
 
 def coco_files(tree: Tree) -> list[Path]:
-    """The files of a folder that seem to be detection data in COCO's format."""
+    """The files of a folder that seem to be detection data in COCO's format.
+
+    One with boxes and without categories is among them: it may have been cut off on the way, and
+    is refused where it is read.
+    """
     return [
         path
         for path in tree.of_kind(".json")
-        if not path.name.startswith(_OTHER_TASKS) and _mentions(path, b'"images"', b'"categories"')
+        if not path.name.startswith(_OTHER_TASKS)
+        and (
+            _mentions(path, b'"images"', b'"categories"') or _mentions(path, b'"images"', b'"bbox"')
+        )
     ]
 
 

@@ -94,9 +94,9 @@ def _describes_data(path: Path) -> bool:
     )
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parsed(path: Path, loader: type = yaml.SafeLoader) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).split("\n")[0]
         raise DatasetError(f"{path} is not YAML in UTF-8 ({reason}): correct it.") from error
@@ -104,11 +104,12 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _class_names(description: dict, path: Path) -> list[str]:
-    names = description.get("names")
+    # As they are written: YAML takes yes and no for truth values, and 010 for 8.
+    names = _parsed(path, yaml.BaseLoader).get("names")
     if names is None and type(number := description.get("nc")) is int:
         return [f"class {i}" for i in range(number)]
     if isinstance(names, dict):
-        whole = {str(key).strip(): name for key, name in names.items()}
+        whole = {key.strip(): name for key, name in names.items()}
         if {*whole} != {str(i) for i in range(len(whole))}:
             raise DatasetError(
                 f"{path}: names must number the classes from 0 to {len(whole) - 1}, and not as "
@@ -117,7 +118,10 @@ def _class_names(description: dict, path: Path) -> list[str]:
         names = [whole[str(i)] for i in range(len(whole))]
     if not isinstance(names, list) or not names:
         raise DatasetError(f"{path} names no class: list them as names: [cat, dog].")
-    return [str(name) for name in names]
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise DatasetError(f"{path}: the class {number} has {name!r} as its name: correct it.")
+    return names
 
 
 def _numbers_of_pose(description: dict, path: Path) -> int:

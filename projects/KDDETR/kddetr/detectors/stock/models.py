@@ -2,6 +2,7 @@
 project.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,16 +116,19 @@ def model_zoo_detector(
                     " file under COCO-Detection/."
                 )
             node.num_classes = num_classes
-        try:
-            model = instantiate(cfg.model)
-        except ValueError as error:
-            raise UsageError(
-                f"The model of {name} cannot be built by this Detectron2 and PyTorch ({error}):"
-                " change it with overrides, for FCOS for instance [model.head.norm, '']."
-            ) from error
+        if OmegaConf.select(cfg, "model.head.norm") == "GN":  # that of FCOS
+            cfg.model.head.norm = _group_norm
+        model = instantiate(cfg.model)
     # All models of the zoo take BGR; FCOS has no attribute that says so.
     order = getattr(model, "input_format", "BGR")
     return detectron2_detector(model, num_queries=num_queries, input_format=order)
+
+
+def _group_norm(channels: int) -> nn.Module:
+    """Detectron2's "GN", also for the one channel with which the head of a RetinaNet or FCOS asks
+    for the kind of its norm, and which 32 groups do not divide.
+    """
+    return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
 def zoo_config(name: str, *, boxes_only: bool = False) -> CfgNode | DictConfig:
