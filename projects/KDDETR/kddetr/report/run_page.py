@@ -57,10 +57,11 @@ def claims(found: Findings) -> list[dict[str, str]]:
         return [{"kind": "doubt", "text": text}]
     if found.partners is None:
         what = "The distilled student" if run.is_distilled else "This detector"
-        text = (
-            f"{what} has {figure(run.value)} {run.value_name} after"
-            f" {run.evaluations[-1].iteration:,} iterations."
-        )
+        done = run.evaluations[-1].iteration
+        if not math.isfinite(run.value):
+            text = f"The last evaluation, after {done:,} iterations, has no {run.value_name}."
+            return [{"kind": "doubt", "text": text}]
+        text = f"{what} has {figure(run.value)} {run.value_name} after {done:,} iterations."
         if run.is_distilled:
             text += " Whether it is better than without a teacher is not known yet."
         return [{"kind": "doubt" if run.is_distilled else "plain", "text": text}]
