@@ -208,6 +208,7 @@ def test_wrong_arguments_and_images_are_sentences(trained, picture, tmp_path):
         (np.zeros((3, 8, 8), np.uint8), "transpose"),
         (np.zeros((8, 8, 3)), "uint8 from 0 to 255"),
         (torch.zeros(3, 8, 8), "path of a file"),
+        (tmp_path, "is a folder: give the paths"),
     ):
         with pytest.raises(UsageError, match=words):
             predictor(image)

@@ -31,6 +31,27 @@ def test_pairs_have_the_same_seed_whatever_the_order(runs):
     assert "distilled is better than alone by 3.0 AP [1.8, 4.2] over 3 pairs" in one.claim
 
 
+def test_of_a_metric_to_minimise_less_is_better(tmp_path):
+    runs = []
+    for seed, (alone, distilled) in enumerate(PAIRS):
+        changes = {"seed": seed, "best_mode": "min", "best_metric": "bbox/AP"}
+        runs.append(make_run(tmp_path / f"a{seed}", distilled, STUDENT, **changes))
+        runs.append(make_run(tmp_path / f"d{seed}", alone, **changes))
+    (one,) = compare_runs(runs).differences
+    assert "distilled is better than alone by 3.0 AP [1.8, 4.2]" in one.claim and one.mean == -3
+    assert one.kind == "good"
+    for run in runs:  # judged by another metric than that which is minimised
+        run.cfg.train.best_metric = "loss"
+    assert "worse" in compare_runs(runs).differences[0].claim
+
+
+def test_a_pair_without_a_number_is_no_missing_seed(runs, tmp_path):
+    broken = make_run(tmp_path / "broken", float("nan"), seed=0)
+    (one,) = compare_runs([runs["alone", 0], broken]).differences
+    assert "no pair of runs that both have a number for AP" in one.claim
+    assert "seed in common" not in one.claim
+
+
 def test_a_distillation_of_weight_0_is_the_student_alone(runs, tmp_path):
     zero = make_run(tmp_path / "zero", 20.5, seed=3, model__weight=0)
     found = compare_runs([runs["alone", 0], zero, runs["distilled", 0]])

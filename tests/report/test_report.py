@@ -4,6 +4,7 @@ never loses a run.
 
 import json
 import logging
+import math
 import re
 
 import pytest
@@ -152,8 +153,15 @@ def test_the_program_ends_in_a_sentence_where_the_weights_do_not_fit(tmp_path, c
 def test_of_many_classes_the_largest_changes_come_first(tmp_path):
     run = make_run(tmp_path, 20.0, STUDENT)
     run.lines[-1] |= {f"bbox/AP-c{i}": float(i) for i in range(200)}
+    run.lines[-1] |= {f"bbox/AP-without objects {i}": float("nan") for i in range(30)}
     table = class_table(Findings(run))
     first, rest = ([row["change"] for row in table[part]] for part in ("first", "rest"))
-    assert len(first) == 20 and len(rest) == 182
-    assert min(first[:10]) >= max(rest) and max(first[10:]) <= min(rest)
-    assert "The other 182 classes" in run_page(Findings(run))
+    assert len(first) == 20 and len(rest) == 212
+    assert all(map(math.isnan, rest[182:]))
+    assert min(first[:10]) >= max(rest[:182]) and max(first[10:]) <= min(rest[:182])
+    assert "The other 212 classes" in run_page(Findings(run))
+
+
+def test_a_run_whose_last_evaluation_has_no_number_says_so(tmp_path):
+    run = make_run(tmp_path, float("nan"))
+    assert "The last evaluation, after 20 iterations, has no AP." in run_page(Findings(run))

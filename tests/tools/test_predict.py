@@ -103,6 +103,16 @@ def test_no_two_inputs_have_one_name(pictures):
     assert [one.name for one in find_inputs([str(pictures / "below")])] == ["b.jpg", "b.png"]
 
 
+def test_no_two_pictures_have_one_name(tmp_path):
+    """Not even where an earlier picture a.png.jpg lies beside a.png and a.tif."""
+    for name in ("a.png", "a.tif", "a.png.jpg", "a.avi", "a.mp4", "b.JPG"):
+        (tmp_path / name).touch()
+    drawn = {one.name: one.drawn for one in find_inputs([str(tmp_path)])}
+    assert len(set(drawn.values())) == len(drawn) == 6
+    assert drawn["a.png"] == "a.png.jpg" and drawn["a.png.jpg"] == "a.png.jpg.jpg"
+    assert drawn["b.JPG"] == "b.jpg"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

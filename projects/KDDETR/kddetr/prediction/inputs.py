@@ -51,13 +51,22 @@ def find_inputs(paths: Sequence[str]) -> list[Input]:
         roots.append(root)
     whole = Path(os.path.commonpath([root.absolute() for root in roots]))
     names = [file.absolute().relative_to(whole).as_posix() for file in files]
-    drawn = [str(PurePosixPath(name).with_suffix(_ending(name))) for name in names]
-    counts = Counter(drawn)
-    return [
-        # a.png and a.tif become a.png.jpg and a.tif.jpg.
-        Input(file, name, short if counts[short] == 1 else name + _ending(name))
-        for file, name, short in zip(files, names, drawn, strict=True)
-    ]
+    drawn = _drawn_names(names)
+    return [Input(*one) for one in zip(files, names, drawn, strict=True)]
+
+
+def _drawn_names(names: Sequence[str]) -> list[str]:
+    """The names of the files with detections, each once: a.jpg for a.png; where there is a.tif as
+    well, a.png.jpg and a.tif.jpg.
+    """
+    endings = [_ending(name) for name in names]
+    pairs = list(zip(names, endings, strict=True))
+    drawn, before = [str(PurePosixPath(name).with_suffix(end)) for name, end in pairs], None
+    while drawn != before:  # a longer name may be the short one of another file
+        before, counts = drawn, Counter(drawn)
+        both = zip(drawn, pairs, strict=True)
+        drawn = [one if counts[one] == 1 else name + end for one, (name, end) in both]
+    return drawn
 
 
 def _ending(name: str) -> str:

@@ -119,7 +119,7 @@ class Predictor:
 
         Raises:
             DatasetError: a file cannot be read.
-            UsageError: an image is of another kind.
+            UsageError: an image is of another kind, or a path is that of a folder.
         """
         if isinstance(images, list | tuple):
             inputs = (self.prepare(self.read(image)) for image in images)
@@ -135,6 +135,11 @@ class Predictor:
         """An image as (H, W, 3) uint8 RGB, upright; see :meth:`__call__`."""
         bits = self._mapper.bits
         if isinstance(image, str | Path):
+            if Path(image).is_dir():
+                raise UsageError(
+                    f"{image} is a folder: give the paths of the images in it as a list, or the"
+                    " folder to tools/predict.py."
+                )
             return read_image(str(image), "RGB", bits)
         if isinstance(image, Image.Image):
             name = getattr(image, "filename", "") or "given"

@@ -14,13 +14,7 @@ from .tables import figure
 
 def compare_page(comparison: Comparison) -> str:
     """The page as HTML text."""
-    claims = [
-        {
-            "text": one.claim,
-            "kind": ("good" if one.mean > 0 else "bad") if one.is_shown else "doubt",
-        }
-        for one in comparison.differences
-    ]
+    claims = [{"text": one.claim, "kind": one.kind} for one in comparison.differences]
     runs = [run for group in comparison.groups for run in group.runs]
     count = len(comparison.groups)
     values = {

@@ -60,7 +60,27 @@ class Difference:
     @property
     def claim(self) -> str:
         """A sentence that says what may be claimed."""
-        return claim(self.group.name, self.baseline.name, list(self.values.values()), self.metric)
+        return self.claim_of(self.group.name, self.baseline.name)
+
+    def claim_of(self, group: str, baseline: str) -> str:
+        """The same with other names of the two."""
+        if not self.values and set(self.group.values) & set(self.baseline.values):
+            return (
+                f"{group} and {baseline} have no pair of runs that both have a number for"
+                f" {self.metric}, so nothing can be claimed."
+            )
+        minimized = self.group.runs[0].is_minimized
+        values = list(self.values.values())
+        return claim(group, baseline, values, self.metric, minimized=minimized)
+
+    @property
+    def kind(self) -> str:
+        """How the sentence is marked on a page: ``good``, ``bad``, or where nothing is shown
+        ``doubt``.
+        """
+        if not self.is_shown:
+            return "doubt"
+        return "good" if (self.mean > 0) != self.group.runs[0].is_minimized else "bad"
 
 
 @dataclass(frozen=True)
@@ -80,9 +100,16 @@ class Comparison:
     metric: str
 
 
-def claim(name: str, baseline: str, differences: Sequence[float], metric: str = "AP") -> str:
+def claim(
+    name: str,
+    baseline: str,
+    differences: Sequence[float],
+    metric: str = "AP",
+    *,
+    minimized: bool = False,
+) -> str:
     """A sentence that says what differences of pairs allow to claim, with the 95 % interval of
-    their mean by Student's t distribution.
+    their mean by Student's t distribution; ``minimized``: lower values are better.
     """
     if not differences:
         return (
@@ -97,7 +124,8 @@ def claim(name: str, baseline: str, differences: Sequence[float], metric: str = 
         )
     low, high = interval(differences)
     if low > 0 or high < 0:
-        word, sign = ("better", 1) if mean > 0 else ("worse", -1)
+        sign = 1 if mean > 0 else -1
+        word = "better" if (mean > 0) != minimized else "worse"
         least, most = sorted((sign * low, sign * high))
         return (
             f"{name} is {word} than {baseline} by {abs(mean):.1f} {metric}"

@@ -15,7 +15,7 @@ from .run import Run
 
 # Settings of a config that do not change what is trained: folders, periods, the device.
 _DECIDES_NOTHING = re.compile(
-    r"train\.(output_dir|device|seed|time_limit|classes|best_metric|report|report_images"
+    r"train\.(output_dir|device|seed|time_limit|classes|best_metric|best_mode|report|report_images"
     r"|(log|eval|watch)_period|watch_images|progress|loggers|ddp\..*|checkpointer\..*"
     r"|batch_scaling\.note)(\..*)?"
     r"|dataloader\.(train\.seed|(train|test)\.num_workers|test\.batch_size|evaluator\.output_dir)"

@@ -105,6 +105,13 @@ class Run:
                     return name
         return None
 
+    @property
+    def is_minimized(self) -> bool:
+        """Whether a lower value of the metric is better, by ``train.best_mode``."""
+        train = self.cfg.train
+        wanted = train.best_metric and (self.metric or "").endswith(train.best_metric)
+        return bool(wanted) and train.best_mode == "min"
+
     @functools.cached_property
     def evaluations(self) -> list[Evaluation]:
         """All evaluations so far."""
@@ -120,7 +127,7 @@ class Run:
     def best(self) -> Evaluation | None:
         """The evaluation with the best main metric."""
         finite = [one for one in self.evaluations if math.isfinite(one.value)]
-        choose = min if self.cfg.train.best_mode == "min" else max
+        choose = min if self.is_minimized else max
         return choose(finite, key=lambda one: one.value, default=None)
 
     @functools.cached_property

@@ -12,7 +12,6 @@ from ..engine import train_defaults
 from ..engine.config.differences import differences
 from ..gap import FIGURES, FOREGROUND
 from .charts import Dot, Series, dot_chart, line_chart
-from .comparison import claim
 from .findings import Findings
 from .grouping import comparable, deciding_differences, is_of_distillation
 from .intervals import pairs_needed
@@ -58,21 +57,17 @@ def claims(found: Findings) -> list[dict[str, str]]:
         return [{"kind": "doubt", "text": text}]
     if found.partners is None:
         what = "The distilled student" if run.is_distilled else "This detector"
-        text = (
-            f"{what} has {figure(run.value)} {run.value_name} after"
-            f" {run.evaluations[-1].iteration:,} iterations."
-        )
+        done = run.evaluations[-1].iteration
+        if not math.isfinite(run.value):
+            text = f"The last evaluation, after {done:,} iterations, has no {run.value_name}."
+            return [{"kind": "doubt", "text": text}]
+        text = f"{what} has {figure(run.value)} {run.value_name} after {done:,} iterations."
         if run.is_distilled:
             text += " Whether it is better than without a teacher is not known yet."
         return [{"kind": "doubt" if run.is_distilled else "plain", "text": text}]
     one = found.partners.difference
-    kind = "doubt"
-    if one.is_shown:
-        kind = "good" if one.mean > 0 else "bad"
-    values = list(one.values.values())
-    text = claim("the distilled student", "the student alone", values, one.metric)
-    text = text[:1].upper() + text[1:]
-    return [{"kind": kind, "text": text}]
+    text = one.claim_of("the distilled student", "the student alone")
+    return [{"kind": one.kind, "text": text[:1].upper() + text[1:]}]
 
 
 def _lead(found: Findings) -> str:
@@ -85,7 +80,7 @@ def _lead(found: Findings) -> str:
     if run.evaluations and not run.is_finished:
         parts.append(f"The run is not finished: {run.done:,} of {run.length:,} iterations.")
     teacher = teacher_level(found)
-    if teacher and run.evaluations:
+    if teacher and run.evaluations and not run.is_minimized:
         name, value = teacher
         if found.partners:
             difference = found.partners.difference
@@ -130,8 +125,8 @@ def _tiles(found: Findings) -> list[dict[str, str]]:
         detail = f"against the student alone, {count} pair{'s' if count != 1 else ''}"
         if one.bounds:
             detail += f", 95 % interval {one.bounds[0]:+.1f} to {one.bounds[1]:+.1f}"
-        kind = "" if not one.is_shown else "good" if one.mean > 0 else "bad"
-        tiles.append(_tile("gain", figure(one.mean, "+.1f"), detail, kind))
+        name = "difference" if run.is_minimized else "gain"
+        tiles.append(_tile(name, figure(one.mean, "+.1f"), detail, one.kind))
     if teacher := teacher_level(found):
         tiles.append(_tile(teacher[0], figure(teacher[1]), f"{run.value_name} of the teacher"))
     if sample:

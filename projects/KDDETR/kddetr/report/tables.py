@@ -100,8 +100,10 @@ def class_table(found: Findings) -> dict[str, Any] | None:
     heads += [*(["alone", "change"] if alone else []), *(["teacher"] if teacher else [])]
     first, rest = rows, []
     if len(rows) > 2 * SHOWN_CLASSES:
+        known = [row for row in rows if math.isfinite(row["change"])]
         half = SHOWN_CLASSES // 2
-        first, rest = [*rows[:half], *rows[-half:]], rows[half:-half]
+        first = [*known[:half], *known[half:][-half:]]
+        rest = [row for row in rows if not any(row is one for one in first)]
     note = "The bar is this run."
     if alone:
         seed = found.partners.alone.seed
