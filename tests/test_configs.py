@@ -164,6 +164,27 @@ def test_sizes_are_the_published_ones(path, millions):
 
 
 @pytest.mark.parametrize(
+    ("path", "batch", "epochs", "warmup", "expected"),
+    [
+        ("rtdetr_v2_r18", 16, 120, 2000, {1e-4}),
+        ("rtdetr_v2_r101", 16, 72, 2000, {1e-4, 1e-6}),
+        ("dfine_s", 32, 132, 500, {2e-4, 1e-4}),
+        ("dfine_x", 32, 80, 500, {2.5e-4, 2.5e-6}),
+    ],
+)
+def test_real_time_recipes_are_the_published_ones(path, batch, epochs, warmup, expected):
+    """One rate after the warm-up, and a moving average of the weights."""
+    path = f"configs/detectors/{path}.py"
+    assert {float(f"{rate:.6g}") for rate in rates(path)} == expected
+    cfg = load_config(str(ROOT / path))
+    assert cfg.dataloader.train.total_batch_size == batch
+    assert cfg.train.max_iter == epochs * math.ceil(118287 / batch)
+    schedule = instantiate(cfg.lr_multiplier)
+    assert schedule(warmup / cfg.train.max_iter) == schedule(0.999) == 1 > schedule(0.0)
+    assert cfg.train.ema.decay == 0.9999 and cfg.train.clip_grad.max_norm == 0.1
+
+
+@pytest.mark.parametrize(
     ("path", "batch", "epochs", "drop"),
     [
         ("dab_detr_r50", 16, 50, 40),

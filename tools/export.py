@@ -130,9 +130,7 @@ def graph_of(detector: torch.nn.Module, *, raw: bool) -> DetectionGraph | Square
         return DetectionGraph(detector, raw=raw).eval()
     if isinstance(detector, HuggingFaceDetector | StockDetector):
         if raw:
-            raise UsageError(
-                "--raw is for the detection transformers of this project: leave it out for others."
-            )
+            raise UsageError("--raw is for detection transformers: leave it out for other models.")
         kind = StockGraph if isinstance(detector, StockDetector) else SquareGraph
         return kind(detector).eval()
     raise UsageError(

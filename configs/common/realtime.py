@@ -11,14 +11,18 @@ from .coco_epochs import IMAGES as _IMAGES
 from .optim import lr_multiplier, optimizer
 from .train import train
 
-# The sides of the squares that a batch is resized to in multi-scale training.
-SCALES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
-
 optimizer.params.weight_decay_norm = 0.0
 lr_multiplier.milestones = []
 train.clip_grad.max_norm = 0.1
 train.ema.decay = 0.9999
 train.ema.warmup = 2000
+
+
+def scales(repeat: int) -> list[int]:
+    """The sides of the squares that a batch is resized to in multi-scale training, 640 so many
+    times.
+    """
+    return [*range(480, 640, 32), *[640] * repeat, *range(672, 801, 32)]
 
 
 def set_epochs(train, dataloader, lr_multiplier, *, epochs: int, batch: int, warmup: int) -> None:

@@ -8,8 +8,8 @@ from detectron2.config import LazyCall as L
 from kddetr.detectors import huggingface_detector
 
 from ..common.data.coco_realtime import dataloader
-from ..common.realtime import SCALES as _SCALES
 from ..common.realtime import lr_multiplier, optimizer, train
+from ..common.realtime import scales as _scales
 from ..common.realtime import set_epochs as _set_epochs
 
 model = L(huggingface_detector)(
@@ -35,12 +35,13 @@ model = L(huggingface_detector)(
         "decoder_layers": 3,
         "decoder_n_points": [3, 6, 3],
     },
-    train_sizes=_SCALES,
+    train_sizes=_scales(20),
 )
 
 _set_epochs(train, dataloader, lr_multiplier, epochs=132, batch=32, warmup=500)
 train.ema.warmup = 1000
 optimizer.lr = 2e-4
 optimizer.params.lr_factors = {"backbone": 0.5}
+optimizer.params.weight_decay_bias = 0.0
 
 train.output_dir = "output/dfine_s"

@@ -5,6 +5,7 @@ Their weights are hf://ustc-community/dfine-xlarge-coco and dfine-xlarge-obj2coc
 their repository.
 """
 
+from ..common.realtime import scales as _scales
 from ..common.realtime import set_epochs as _set_epochs
 from .dfine_s import dataloader, lr_multiplier, model, optimizer, train
 
@@ -27,11 +28,13 @@ model.settings = {
     "decoder_n_points": [3, 6, 3],
     "reg_scale": 8.0,
 }
+model.train_sizes = _scales(3)
 
 _set_epochs(train, dataloader, lr_multiplier, epochs=80, batch=32, warmup=500)
 optimizer.lr = 2.5e-4
 optimizer.weight_decay = 1.25e-4
 optimizer.params.lr_factors = {"backbone": 0.01}
+optimizer.params.weight_decay_bias = None
 
 train.freeze = ["model.backbone.model.embedder"]  # the stem
 train.output_dir = "output/dfine_x"

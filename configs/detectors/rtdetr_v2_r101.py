@@ -3,7 +3,7 @@
 Their weights are hf://PekingU/rtdetr_v2_r101vd.
 """
 
-from ..common.realtime import SCALES as _SCALES
+from ..common.realtime import scales as _scales
 from ..common.realtime import set_epochs as _set_epochs
 from .rtdetr_v2_r18 import dataloader, lr_multiplier, model, optimizer, train
 
@@ -17,7 +17,7 @@ model.settings = {
     "encoder_ffn_dim": 2048,
     "decoder_in_channels": [384, 384, 384],
 }
-model.train_sizes = _SCALES
+model.train_sizes = _scales(3)
 
 _set_epochs(train, dataloader, lr_multiplier, epochs=72, batch=16, warmup=2000)
 optimizer.params.lr_factors = {"backbone": 0.01}

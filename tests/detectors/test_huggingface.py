@@ -1,5 +1,7 @@
 """Detectors of the transformers package: what they answer is what the package computes."""
 
+import socket
+
 import pytest
 import torch
 
@@ -235,6 +237,15 @@ def test_feature_maps():
 def test_other_models_are_refused_by_name(model_type, words):
     with pytest.raises(UsageError, match=words):
         huggingface_detector(model_type, num_classes=1)
+
+
+def test_nothing_is_fetched_that_was_not_asked_for(monkeypatch):
+    def connect(*_):
+        raise AssertionError("a detector that is built from its settings needs no network")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    detector = huggingface_detector("d_fine", num_classes=3, settings=SETTINGS["d_fine"])
+    assert detector.image_size == (640, 640) and detector.num_classes == 3
 
 
 def test_wrong_settings_are_refused():

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 import export
+from kddetr.checkpoint import load_pretrained
 from kddetr.engine import build
 from kddetr.export import open_file
+from tests.tiny import assert_same_tensors
+from tests.tiny_huggingface import REASON
 from tests.tools.export_runs import NAMES, exported, leave_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +130,23 @@ def test_a_model_of_detectron2_as_torchscript_and_not_as_onnx(tmp_path, capsys):
     raw = ("--format", "torchscript", "--raw", "--output", str(file))
     code, text = exported(capsys, *arguments, *raw)
     assert code == 2 and "--raw is for detection transformers" in text, text
+
+
+def test_a_real_time_detector_as_a_folder_of_its_package(tmp_path, capsys):
+    pytest.importorskip("transformers", reason=REASON)
+    config = str(ROOT / "configs" / "quickstart" / "rtdetr_alone.py")
+    detector = build(export.load_config(config).model)
+    weights, folder = tmp_path / "model_final.pth", tmp_path / "folder"
+    torch.save({"model": detector.stock.state_dict(), "classes": list("abcdefghij")}, weights)
+    arguments = ("--weights", str(weights), "--config-file", config, "--output", str(folder))
+    code, text = exported(capsys, *arguments, "--format", "transformers")
+    assert code == 0 and f"written: {folder}" in text, text
+    assert json.loads((folder / "config.json").read_text())["id2label"]["9"] == "j"
+    again = load_pretrained(build(export.load_config(config).model), str(folder))
+    assert_same_tensors(again.state_dict(), detector.state_dict())
+    teacher = ("--weights", "kddetr://quickstart_teacher.pth", "--format", "transformers")
+    code, text = exported(capsys, *teacher)
+    assert code == 2 and "take --format onnx" in text, text
 
 
 def test_the_model_card_stands_for_the_config():
