@@ -23,6 +23,7 @@ from kddetr.teachers import Vocabulary
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/quickstart/alone.py")
 BUNDLED = "kddetr://quickstart_teacher.pth"
+TRAIN = "toys/annotations/instances_train.json"  # alone, so that a validation split is taken
 QUICK = [
     *("train.max_iter=2", "dataloader.train.total_batch_size=2", "train.device=cpu"),
     *("train.watch_period=0", "train.watch_images=0", "train.report=false", "train.eval_period=0"),
@@ -147,6 +148,10 @@ def test_a_region_detector_is_asked_at_the_answers(data):
         (
             [BUNDLED, "toys", "--student", TINY, "--unlabeled", "toys/val", QUICK[1][:-1] + "1"],
             "has no room for one without labels",
+        ),
+        (
+            [BUNDLED, TRAIN, "--student", TINY, "--output", "toys/val/toy_1.png/o"],
+            "train.output_dir=toys/val/toy_1.png/o cannot be written to",
         ),
         (
             ["toys/train/toy_1.png", "toys", "--student", "dino_r18"],

@@ -57,9 +57,12 @@ def find_images(request: Request) -> Images:
         ConfigError: the output folder cannot be written to.
     """
     folder, unlabeled, root = None, 0, ""
-    check_writable(request.folder)
     if request.data:
-        folder = find_data(request.data, Path(request.folder, "data"))
+        try:
+            folder = find_data(request.data, Path(request.folder, "data"))
+        except OSError:  # of the converted labels, which come last
+            check_writable(request.folder)
+            raise
     if request.unlabeled:
         root = str(Path(request.unlabeled).expanduser().resolve())
         unlabeled = len(list_images(root)[0])
