@@ -9,6 +9,7 @@ import pytest
 import torch
 from engine_toy import write_dataset
 from omegaconf import OmegaConf
+from PIL import Image
 
 from kddetr import distill
 from kddetr.checkpoint import load_pretrained, read_card
@@ -128,6 +129,20 @@ def test_a_plan_is_read_again_as_it_was_made(data, tmp_path):
     assert teacher.places.tolist() == [0, 1] and teacher.rows.tolist() == [3, 1]
     assert "learned from labels alone: 1 (drone)" in shown["classes"][0]
     assert "query_placement" not in cfg.model and cfg.model.student.num_classes == 3
+
+
+def test_validation_images_among_those_without_labels_are_found(data, tmp_path):
+    """They themselves, and copies of them under other names."""
+    more = tmp_path / "more/deep"
+    shutil.copytree(data / "train", more)
+    made = planned(data, model=TINY, unlabeled=str(tmp_path / "more"))
+    (finding,) = made.findings
+    assert finding.count == 6 and "6 of the 6 validation images" in finding.sentence
+    same = planned(data, model=TINY, unlabeled=str(data / "val"))
+    assert [one.sentence[:6] for one in same.findings] == ["6 of t"]
+    for file in more.iterdir():
+        Image.open(file).convert("L").save(file)
+    assert not planned(data, model=TINY, unlabeled=str(tmp_path / "more")).findings
 
 
 def test_a_region_detector_is_asked_at_the_answers(data):
