@@ -92,3 +92,20 @@ def test_one_picture_cannot_be_divided(pictures):
 def test_a_share_that_is_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="val_share"):
         find_data(tmp_path, tmp_path / "work", val_share=1)
+
+
+@pytest.mark.parametrize("owners", [{"0": ["cat", "dog"], "1": ["cat"]}, {"0": ["cat"]}])
+def test_few_pictures_with_objects(tmp_path, owners):
+    """The only dog is trained on, and both sides have an object, where there are two with some."""
+    folder, box = tmp_path / "data", (1, 2, 3, 4)
+    truth = {name: [(kind, box) for kind in owners.get(name, [])] for name in "01234"}
+    for i, name in enumerate(truth):
+        picture(folder / f"{name}.png", size=(4, 6), seed=i)
+    write_coco(folder / "labels.json", truth, width=4, height=6)
+    for seed in range(12):
+        if len(owners) < 2:
+            with pytest.raises(DatasetError, match="only 1 of its pictures has objects"):
+                find_data(folder, tmp_path / "work", seed=seed)
+            continue
+        data = find_data(folder, tmp_path / "work", seed=seed)
+        assert "0" in read(data.train, data) and "1" in read(data.val, data)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from engine_toy import write_dataset
 from omegaconf import OmegaConf
+from PIL import Image
 
 from kddetr import distill
 from kddetr.checkpoint import load_pretrained, read_card
@@ -23,6 +24,7 @@ from kddetr.teachers import Vocabulary
 ROOT = Path(__file__).parents[2]
 TINY = str(ROOT / "configs/quickstart/alone.py")
 BUNDLED = "kddetr://quickstart_teacher.pth"
+TRAIN = "toys/annotations/instances_train.json"  # alone, so that a validation split is taken
 QUICK = [
     *("train.max_iter=2", "dataloader.train.total_batch_size=2", "train.device=cpu"),
     *("train.watch_period=0", "train.watch_images=0", "train.report=false", "train.eval_period=0"),
@@ -129,6 +131,20 @@ def test_a_plan_is_read_again_as_it_was_made(data, tmp_path):
     assert "query_placement" not in cfg.model and cfg.model.student.num_classes == 3
 
 
+def test_validation_images_among_those_without_labels_are_found(data, tmp_path):
+    """They themselves, and copies of them under other names."""
+    more = tmp_path / "more/deep"
+    shutil.copytree(data / "train", more)
+    made = planned(data, model=TINY, unlabeled=str(tmp_path / "more"))
+    (finding,) = made.findings
+    assert finding.count == 6 and "6 of the 6 validation images" in finding.sentence
+    same = planned(data, model=TINY, unlabeled=str(data / "val"))
+    assert [one.sentence[:6] for one in same.findings] == ["6 of t"]
+    for file in more.iterdir():
+        Image.open(file).convert("L").save(file)
+    assert not planned(data, model=TINY, unlabeled=str(tmp_path / "more")).findings
+
+
 def test_a_region_detector_is_asked_at_the_answers(data):
     assert "query_placement" in planned(data, model="retinanet_r50").cfg.model
 
@@ -147,6 +163,10 @@ def test_a_region_detector_is_asked_at_the_answers(data):
         (
             [BUNDLED, "toys", "--student", TINY, "--unlabeled", "toys/val", QUICK[1][:-1] + "1"],
             "has no room for one without labels",
+        ),
+        (
+            [BUNDLED, TRAIN, "--student", TINY, "--output", "toys/val/toy_1.png/o"],
+            "train.output_dir=toys/val/toy_1.png/o cannot be written to",
         ),
         (
             ["toys/train/toy_1.png", "toys", "--student", "dino_r18"],

@@ -33,11 +33,11 @@ def measure_first(made: Plan, file: str, *, num_gpus: int, force: bool) -> None:
     cfg = load_config(file)
     device = check_launch(cfg, num_gpus)
     check_config(cfg)
-    findings: Sequence[Finding] = ()
+    findings = made.findings
     if made.data is not None:
         short, long = made.image_size
         report = inspect_data(made.data, min_size=short, max_size=long)
-        findings = report.findings
+        findings = [*findings, *report.findings]
         page = write_data_page(report, Path(made.folder, PAGE))
         # The others are among the warnings and refusals of the preflight.
         notes = [f"  note: {one.sentence}" for one in report.of_severity("note")]

@@ -3,12 +3,13 @@
 import inspect
 import shlex
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..data import DataFolder
+from ..data import DataFolder, Finding
 from ..detectors import (
     RegionDetector,
     dab_detr,
@@ -54,6 +55,7 @@ class Plan:
         decisions: what was decided, for the table.
         folder: the output folder.
         data: the labelled images; None without any.
+        findings: what is odd about the images beside what the report about ``data`` finds.
         image_size: the short side of a test image in pixels, 0 for images as they are, and the
             most that its long side may be.
     """
@@ -63,6 +65,7 @@ class Plan:
     decisions: list[Decision]
     folder: str
     data: DataFolder | None = None
+    findings: Sequence[Finding] = ()
     image_size: tuple[int, int] = (0, 0)
 
 
@@ -98,7 +101,7 @@ def plan(request: Request, command: str) -> Plan:
     )
     made = _finished(cfg, request, decisions, command)
     size = image_size(made.cfg.dataloader.test) or _own_size(cfg.model)
-    return replace(made, data=images.folder, image_size=size)
+    return replace(made, data=images.folder, findings=images.findings, image_size=size)
 
 
 def _own_size(model: DictConfig) -> tuple[int, int]:

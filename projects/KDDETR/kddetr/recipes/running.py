@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import atomic_write, whole_checkpoints
-from ..engine import program, under_torchrun
+from ..engine import check_writable, program, under_torchrun
 from ..errors import ConfigError
 from ..report import ReportHook
 from .planning import Plan, plan
@@ -40,6 +40,7 @@ def write_plan(request: Request, command: str) -> tuple[Plan, str]:
     text = made.text + _checksum(made.text)
     if stays and present != text:
         raise kept
+    check_writable(request.folder)
     atomic_write(str(file), lambda stream: stream.write(text.encode()))
     return made, str(file)
 

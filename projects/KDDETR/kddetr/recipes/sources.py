@@ -1,5 +1,7 @@
 """The images of a training: labelled, for validation, and without labels."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +10,8 @@ from omegaconf import DictConfig
 
 from ..data import (
     DataFolder,
+    Finding,
+    Split,
     find_data,
     load_coco_format,
     load_image_folder,
@@ -15,6 +19,7 @@ from ..data import (
 )
 from ..data.coco import read_coco_json
 from ..data.folders import list_images
+from ..data.inspection.pixels import equal_files
 from ..engine import check_writable
 from ..errors import DatasetError, UsageError
 from .decisions import Decision
@@ -29,6 +34,7 @@ class Images:
         folder: the labelled data; None where there are none.
         labeled, validated, unlabeled: numbers of images.
         unlabeled_root: the folder of the images without labels; empty without any.
+        shared: how many images of the validation are also among those without labels.
     """
 
     folder: DataFolder | None
@@ -36,11 +42,24 @@ class Images:
     validated: int
     unlabeled: int
     unlabeled_root: str
+    shared: int = 0
 
     @property
     def classes(self) -> list[str]:
         """The class names of the labelled data."""
         return list(self.folder.classes) if self.folder else []
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the data report, which is about the labelled images, cannot find."""
+        if not self.shared:
+            return []
+        sentence = (
+            f"{self.shared} of the {self.validated} validation images are among those without"
+            f" labels in {self.unlabeled_root}: results on what was trained on say little about"
+            " other images; take them out of that folder."
+        )
+        return [Finding("shared images", "warning", sentence, count=self.shared)]
 
     @property
     def trained(self) -> int:
@@ -56,16 +75,20 @@ def find_images(request: Request) -> Images:
         DatasetError: a folder cannot be read, or there is nothing to train on.
         ConfigError: the output folder cannot be written to.
     """
-    folder, unlabeled, root = None, 0, ""
-    check_writable(request.folder)
+    folder, root, files = None, "", list[Path]()
     if request.data:
-        folder = find_data(request.data, Path(request.folder, "data"))
+        try:
+            folder = find_data(request.data, Path(request.folder, "data"))
+        except OSError:  # of the converted labels, which come last
+            check_writable(request.folder)
+            raise
     if request.unlabeled:
         root = str(Path(request.unlabeled).expanduser().resolve())
-        unlabeled = len(list_images(root)[0])
+        files = list_images(root)[0]
+    tested = folder and (folder.val or folder.test)
     labeled, validated = (
         len(read_coco_json(Path(split.json_file))["images"]) if split else 0
-        for split in ((folder.train, folder.val or folder.test) if folder else (None, None))
+        for split in (folder and folder.train, tested)
     )
     if not request.teacher and not labeled:
         where = f"{request.data} has no training images" if request.data else "No data are named"
@@ -73,12 +96,26 @@ def find_images(request: Request) -> Images:
             f"{where}, and a detector alone learns from labels only: name a folder of labelled"
             " images with a training split."
         )
-    if not labeled and not unlabeled:
+    if not labeled and not files:
         raise UsageError(
             f"There are no images to train on{' in ' * bool(request.data)}{request.data}: name a"
             " folder of labelled images, or one of images without labels with --unlabeled DIR."
         )
-    return Images(folder, labeled, validated, unlabeled, root)
+    shared = _shared(tested, files) if tested and files else 0
+    return Images(folder, labeled, validated, len(files), root, shared)
+
+
+def _shared(tested: Split, files: Sequence[Path]) -> int:
+    """How many images of a split are among the files, or are copies of one of them."""
+    names = [image["file_name"] for image in read_coco_json(Path(tested.json_file))["images"]]
+    own = [os.path.join(tested.image_root, name) for name in names]
+    sizes = {os.path.getsize(file) for file in own if os.path.isfile(file)}
+    others = [str(file) for file in files if file.stat().st_size in sizes]
+    mine, found = set(own), set(own).intersection(others)
+    for group in equal_files([*own, *others], {}):
+        if not mine.issuperset(group):
+            found |= mine.intersection(group)
+    return len(found)
 
 
 def set_images(dataloader: DictConfig, images: Images) -> None:
@@ -134,6 +171,8 @@ def about_images(request: Request, images: Images) -> list[Decision]:
     if images.unlabeled:
         value = f"{images.unlabeled} images without labels"
         why = "half of each batch; the teacher alone teaches there"
+        if images.shared:
+            value += f", {images.shared} of the validation images among them"
         key, override = "dataloader.train.unlabeled", "dataloader.train.unlabeled_per_batch=N"
         if not images.labeled:
             why, key, override = "only the teacher teaches", "dataloader.train.dataset", "DATA"

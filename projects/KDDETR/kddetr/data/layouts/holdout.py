@@ -26,7 +26,7 @@ def hold_out(train: Document, share: float, seed: int) -> tuple[Document, Docume
         seed: another seed gives another division.
 
     Raises:
-        DatasetError: there are fewer than two different pictures.
+        DatasetError: there are fewer than two different pictures with objects.
     """
     images = train.content["images"]
     groups = _groups(images, train.image_root)
@@ -35,6 +35,12 @@ def hold_out(train: Document, share: float, seed: int) -> tuple[Document, Docume
             f"{train.source} has {len(images)} image{'s'[len(images) == 1 :]} of only "
             f"{len(set(groups))} different picture, and no validation split: a validation split "
             "cannot be taken from it; add images."
+        )
+    shown = {note["image_id"] for note in train.content.get("annotations", ())}
+    if len({group for image, group in zip(images, groups) if image["id"] in shown}) < 2:
+        raise DatasetError(
+            f"{train.source} has no validation split, and only 1 of its pictures has objects, so "
+            "that none can be taken from it: label more images."
         )
     # From 0 to 1, evenly; a cryptographic hash, because Python's own differs between runs.
     places = {
@@ -58,27 +64,33 @@ def _spread_classes(
     """Move pictures so that every class is trained on, and as many as possible are validated on.
 
     A picture moves to validation, frequent classes first, only where that takes no class from
-    training, and while fewer than ``most`` pictures are there.
+    training, and while fewer than ``most`` pictures are there. Validation has an object in any
+    case, even where that takes a class from training.
     """
     group_of = {image["id"]: group for image, group in zip(content["images"], groups)}
     owners: dict = {}
     for note in content.get("annotations", ()):
         owners.setdefault(note["category_id"], set()).add(group_of[note["image_id"]])
     with_class = sorted(owners.values(), key=lambda own: (len(own), sorted(own)))
+    with_objects = sorted(set().union(*with_class), key=lambda group: places[group])
 
     def shared(group: str) -> list[set]:
         return [own for own in with_class if group in own]
 
+    def spared(group: str) -> bool:
+        return all(own - held - {group} for own in shared(group))
+
     for own in with_class:
-        if own <= held and len(held) > 1:
+        if own <= held:
             kept = (g for g in own if all(o == {g} or o & held - {g} for o in shared(g)))
             held.remove(
                 max(kept, key=lambda g: places[g], default=max(own, key=lambda g: places[g]))
             )
+    if held.isdisjoint(with_objects):
+        held.add(next(filter(spared, with_objects), with_objects[0]))
     for own in reversed(with_class):
         if len(own) > 1 and not own & held and len(held) < most:
-            free = [g for g in own if all(o - held - {g} for o in shared(g))]
-            held |= set(sorted(free, key=lambda g: places[g])[:1])
+            held |= set(sorted(filter(spared, own), key=lambda g: places[g])[:1])
 
 
 def _groups(images: Sequence[dict], image_root: str) -> list[str]:
