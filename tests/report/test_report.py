@@ -16,8 +16,9 @@ from kddetr.report import ReportHook, Run, read_run, write_report
 from kddetr.report import hook as hook_module
 from kddetr.report.findings import Findings, gather
 from kddetr.report.models import detectors_of, load_model
+from kddetr.report.partners import find_partners
 from kddetr.report.run_page import run_page
-from kddetr.report.sample import Deadline, ask
+from kddetr.report.sample import Asked, Deadline, Sample, ask
 from kddetr.report.tables import class_table, results_table
 from tests.report.runs import PAIR, STUDENT, make_run, write_run
 from tests.tiny import assert_same_tensors
@@ -160,6 +161,24 @@ def test_of_many_classes_the_largest_changes_come_first(tmp_path):
     assert all(map(math.isnan, rest[182:]))
     assert min(first[:10]) >= max(rest[:182]) and max(first[10:]) <= min(rest[:182])
     assert "The other 212 classes" in run_page(Findings(run))
+
+
+def test_teacher_and_student_are_compared_on_the_same_images(tmp_path):
+    """On the two images of the sample, the student has more than on all and than the teacher."""
+    run, alone = make_run(tmp_path / "own", 23.0), make_run(tmp_path / "alone", 20.0, STUDENT)
+    partners = find_partners(run, [alone], deadline=Deadline(None))
+    asked = {"teacher": Asked(9, (1.0,), {"AP": 30.0}, ()), "student": Asked(1, (1.0,), {}, ())}
+
+    def page(total: int, own: float) -> str:
+        asked["student"] = Asked(1, (1.0,), {"AP": own}, ())
+        sample = Sample([{}, {}], total, (), {}, asked, "a CPU", "time")
+        return run_page(Findings(run, partners, sample))
+
+    assert "closes 30 % of the way" in page(2, 23.0)
+    some = page(9, 31.0)
+    assert "The teacher (on 2 images) has 30.0, and this run has 31.0 on the same images." in some
+    assert "of the way" not in some and "The teacher is not better" in some
+    assert "The teacher is not better" not in page(9, 29.0)
 
 
 def test_a_run_whose_last_evaluation_has_no_number_says_so(tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..checkpoint import CheckpointError, read_card
@@ -94,7 +95,7 @@ def gather(
     if images and has_test_data(run.cfg):
         try:
             _detect(found, model, images, seconds)
-        except (UserError, OSError) as error:
+        except (UserError, OSError, torch.OutOfMemoryError) as error:
             found.remarks.append(f"No detections are shown: {error}")
     return found
 

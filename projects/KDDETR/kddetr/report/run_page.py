@@ -79,26 +79,38 @@ def _lead(found: Findings) -> str:
         )
     if run.evaluations and not run.is_finished:
         parts.append(f"The run is not finished: {run.done:,} of {run.length:,} iterations.")
-    teacher = teacher_level(found)
-    if teacher and run.evaluations and not run.is_minimized:
-        name, value = teacher
-        if found.partners:
-            difference = found.partners.difference
-            start = statistics.mean(difference.baseline.values.values())
-            if value - start > 1 and math.isfinite(difference.mean):
-                share = 100 * difference.mean / (value - start)
-                parts.append(
-                    f"The teacher has {value:.1f}: the distillation closes {share:.0f} % of the way"
-                    " from the student alone to it."
-                )
-        else:
-            parts.append(f"The {name} has {value:.1f}.")
-        if value <= run.value:
-            parts.append(
-                "The teacher is not better than the student, so there is little left to learn from"
-                " it."
-            )
+    if run.evaluations and not run.is_minimized:
+        parts += _about_teacher(found)
     return " ".join(parts)
+
+
+def _about_teacher(found: Findings) -> list[str]:
+    """What the teacher's AP says. Figures are compared where they are of the same images."""
+    teacher, sample = teacher_level(found), found.sample
+    if teacher is None:
+        return []
+    name, value = teacher
+    if not sample or "teacher" not in sample.asked:
+        return [f"The {name} has {value:.1f}."]
+    own, parts = sample.asked["student"].results.get(found.run.value_name, math.nan), []
+    if not sample.is_whole:
+        parts.append(f"The {name} has {value:.1f}, and this run has {own:.1f} on the same images.")
+    elif not found.partners:
+        parts.append(f"The {name} has {value:.1f}.")
+    else:
+        difference = found.partners.difference
+        start = statistics.mean(difference.baseline.values.values())
+        if value - start > 1 and math.isfinite(difference.mean):
+            share = 100 * difference.mean / (value - start)
+            parts.append(
+                f"The teacher has {value:.1f}: the distillation closes {share:.0f} % of the way"
+                " from the student alone to it."
+            )
+    if value <= own:
+        parts.append(
+            "The teacher is not better than the student, so there is little left to learn from it."
+        )
+    return parts
 
 
 def teacher_level(found: Findings) -> tuple[str, float] | None:
