@@ -8,7 +8,7 @@ import pytest
 
 from kddetr.engine import ConfigError
 from kddetr.engine.loggers import check_loggers
-from tests.distillation.runs import trained
+from tests.distillation.runs import interrupt, trained
 
 tracking = pytest.importorskip("accelerate.tracking")
 
@@ -19,6 +19,7 @@ class Tracker:
     requires_logging_directory = False
     made: list["Tracker"] = []  # noqa: RUF012  (emptied by the fixture)
     broken = False
+    fails = True  # at the second line
 
     def __init__(self, project, **options):
         self.init_kwargs = options
@@ -33,7 +34,7 @@ class Tracker:
         self.settings = values
 
     def log(self, values, step):
-        if self.lines:
+        if self.lines and self.fails:
             raise ConnectionError("the network is gone")
         self.lines[step] = values
 
@@ -67,6 +68,21 @@ def test_a_logger_gets_metrics_and_settings_and_does_not_stop_the_run(
     assert min(second.lines) > max(first.lines)
     lines = (tmp_path / "run/metrics.json").read_text().splitlines()
     assert json.loads(lines[-1])["iteration"] == 6
+
+
+def test_every_evaluation_is_sent(toy, tmp_path, dataset, trackers, monkeypatch):
+    """Also where they are closer together than the lines of the log, and where a killed run has
+    missed one.
+    """
+    monkeypatch.setattr(Tracker, "fails", False)
+    more = {"log_period": 100, "eval_period": 1, "checkpointer": {"period": 2}}
+    cfg = toy.toy_config(tmp_path, dataset, max_iter=4, loggers=["wandb"], **more)
+    interrupt(cfg, at=2)
+    record = tmp_path / "run/best.json"
+    record.write_text(record.read_text().replace('"evaluated": 2', '"evaluated": 1'))
+    trained(cfg, resume=True)
+    first, second = ([i for i, x in t.lines.items() if "bbox/AP" in x] for t in trackers)
+    assert (first, second) == ([0, 1], [1, 2, 4])
 
 
 def test_a_logger_that_cannot_start_is_one_sentence(toy, tmp_path, dataset, trackers, monkeypatch):

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog
 from fvcore.common.param_scheduler import LinearParamScheduler
 
 from kddetr.engine import Trainer, load_config, program
-from kddetr.engine.auto_weight import TARGET, settle_weight
+from kddetr.engine.auto_weight import TARGET, settle_weight, starting_distiller
 from kddetr.errors import ConfigError
 from kddetr.points import SpecificSampler
 from kddetr.preflight import before_training, run_preflight
@@ -91,6 +91,14 @@ def test_train_net_measures_before_it_trains_where_it_is_told_to(config, monkeyp
     with pytest.raises(ConfigError, match="finds next to nothing"):
         program.train(cfg, args, before=[before_training])
     assert not Path(cfg.train.output_dir, "config.yaml").exists()
+
+
+def test_frozen_normalisations_are_measured_as_they_are_trained(config):
+    cfg = config(freeze=["neck"])
+    student = tiny_detector()
+    student.neck.norm = torch.nn.BatchNorm2d(1)
+    model = starting_distiller(cfg, student)
+    assert model.training and not student.neck.norm.training
 
 
 def test_auto_is_a_value_of_the_weight_alone():

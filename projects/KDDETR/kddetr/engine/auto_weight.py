@@ -27,7 +27,7 @@ from .checks import resolve_device
 from .classes import check_model
 from .config.load import build
 from .config.values import AUTO_WEIGHT, WEIGHT
-from .freezing import freeze
+from .freezing import freeze, frozen_norms
 from .precision import amp_dtype
 from .run_folder import config_of_run
 from .seeding import kept_random_states, seed_everything
@@ -118,7 +118,10 @@ def starting_distiller(cfg: DictConfig, student: nn.Module) -> nn.Module:
         changed["weight_schedule"] = None
     model = build(cfg.model, student=student, **changed).to(resolve_device(cfg.train.device))
     check_model(cfg, model)
-    return model.train()
+    model.train()
+    for norm in frozen_norms(model, cfg.train.freeze):  # as FreezeHook keeps them
+        norm.eval()
+    return model
 
 
 def gradient_ratios(

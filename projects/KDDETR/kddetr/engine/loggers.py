@@ -71,7 +71,7 @@ class LoggerHook(HookBase):
         self._period = period
         self._file = os.path.join(cfg.train.output_dir, FILE)
         self._trackers: dict[str, Any] = {}
-        self._sent = -1
+        self._sent = -1  # the last iteration
 
     def before_train(self) -> None:
         """Start or continue the entry of the run in each logger.
@@ -79,7 +79,8 @@ class LoggerHook(HookBase):
         Raises:
             ConfigError: a logger cannot start.
         """
-        self._sent = self.trainer.start_iter - 1
+        # An evaluation that was missed before has just been made up for, as of the step before.
+        self._sent = self.trainer.start_iter - 2
         known = self._known() if self.trainer.start_iter > 0 else {}
         entries = {}
         for name in self._cfg.train.loggers:
@@ -96,9 +97,12 @@ class LoggerHook(HookBase):
                 ) from error
             entries[name] = _entry(name, tracker)
         atomic_write(self._file, lambda stream: stream.write(json.dumps(entries).encode()))
+        self._send()
 
     def after_step(self) -> None:
-        if (self.trainer.iter + 1) % self._period == 0:
+        done, evaluation = self.trainer.iter + 1, self._cfg.train.eval_period
+        # After each evaluation too, because only the latest results are there to be sent.
+        if done % self._period == 0 or (evaluation and done % evaluation == 0):
             self._send()
 
     def after_train(self) -> None:
