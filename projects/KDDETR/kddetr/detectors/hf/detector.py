@@ -26,7 +26,7 @@ from ..detr.traceable import best
 from ..inputs import check_precision, check_truth
 from .content import CONTENTS, PREDICTION, tokens_of_boxes
 from .images import batch_of, check_size
-from .losses import package_losses
+from .losses import boxes_of_batch, package_losses
 from .memory import Ranking, TokenMemory
 from .package import check_internals, member_of
 from .saving import save_folder
@@ -146,8 +146,7 @@ class HuggingFaceDetector(nn.Module):
         """
         check_precision(self.pixel_mean)
         images = batch_of(inputs, self.input_size(), self.device)
-        sizes = tuple(tuple(x["image"].shape[-2:]) for x in inputs)
-        return self.encode_images(images, sizes)
+        return self.encode_images(images, tuple(tuple(x["image"].shape[-2:]) for x in inputs))
 
     def input_size(self) -> tuple[int, int]:
         """Height and width for the next batch, which are drawn in multi-scale training."""
@@ -253,6 +252,10 @@ class HuggingFaceDetector(nn.Module):
 
         return losses_of_labelled_images(memory, inputs, of_labelled)
 
+    def count_normalisers(self, inputs: list[dict[str, Any]]) -> None:
+        """Ask for the boxes of the batch, see :class:`kddetr.parallel.BatchInParts`."""
+        boxes_of_batch(sum(len(x["instances"]) for x in inputs if "instances" in x), self.device)
+
     def save(self, folder: str, classes: Sequence[str] = ()) -> None:
         """Write the detector as a folder of the package, which reads it without this project:
         ``AutoModelForObjectDetection`` and ``AutoImageProcessor``, or ``pipeline``.
@@ -344,5 +347,4 @@ def _attention_mask(queries: Queries) -> Tensor | None:
     if len(queries.groups) < 2:
         return None
     forbidden = forbidden_pairs(queries)
-    mask = torch.zeros(forbidden.shape, device=forbidden.device)
-    return mask.masked_fill(forbidden, -torch.inf)
+    return torch.zeros_like(forbidden, dtype=torch.float).masked_fill(forbidden, -torch.inf)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...parallel import normaliser
+from ..detr.criterion import BOXES
 from .memory import TokenMemory
 from .package import denoising_queries
 
@@ -24,7 +26,7 @@ def package_losses(
     """The weighted losses by the package's names, as its ``forward`` computes them in training.
 
     The package normalises by the number of boxes in a process, and not in all processes together as
-    the original code does.
+    the original code does. Where a batch is trained in parts, it is that of the whole batch.
 
     Args:
         detector: whose losses these are.
@@ -58,7 +60,19 @@ def package_losses(
     )
     if denoising is None and detector.training and stock.config.num_denoising > 0:
         losses |= _no_denoising(detector, losses)
-    return losses
+    # 1, except where the package has divided by the boxes of a part of the batch.
+    boxes = sum(len(x["boxes"]) for x in labels)
+    factor = max(boxes, 1) / boxes_of_batch(boxes, detector.device)
+    return {name: factor * value for name, value in losses.items()}
+
+
+def boxes_of_batch(boxes: int, device: torch.device) -> Tensor:
+    """What the losses of images with so many ``boxes`` are divided by: these, at least 1, or what
+    makes the mean over the parts of a batch that of the whole, see
+    :func:`kddetr.parallel.normaliser`.
+    """
+    value = torch.full((), float(boxes), device=device)
+    return normaliser(value, least=1, name=BOXES, of_each_process=True)
 
 
 def _denoising(detector: "HuggingFaceDetector", labels: list[dict[str, Tensor]]) -> tuple[Any, ...]:
