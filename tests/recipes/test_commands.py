@@ -1,8 +1,10 @@
 """tools/train.py and tools/distill.py on a folder of images: plans, refusals, and short runs."""
 
+import copy
 import importlib.util
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from kddetr.engine import build, load_config
 from kddetr.engine import program as engine_program
 from kddetr.errors import UserError
 from kddetr.preflight import PreflightReport
-from kddetr.recipes import Request, measuring, seeds
+from kddetr.recipes import Recognized, Request, measuring, planning, recognize, seeds
 from kddetr.recipes.planning import plan
 from kddetr.teachers import Vocabulary
 
@@ -54,10 +56,21 @@ def coco_folder(folder: Path, names: list[str]) -> Path:
     return folder
 
 
+@cache
+def bundled() -> Recognized:
+    """The bundled teacher, recognised once for all tests here."""
+    return recognize(BUNDLED)
+
+
+def recognized(path: str, **options) -> Recognized:
+    return copy.deepcopy(bundled()) if path == BUNDLED else recognize(path, **options)
+
+
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> Path:
     """A folder of digits 3, 1 and of a class that the bundled teacher does not know."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "recognize", recognized)
     monkeypatch.setattr(engine_program, "collect_env_info", str)  # takes longer than the training
     return coco_folder(tmp_path / "toys", ["3", "1", "drone"])
 
