@@ -2,6 +2,7 @@
 never loses a run.
 """
 
+import copy
 import json
 import logging
 import math
@@ -20,6 +21,7 @@ from kddetr.report.partners import find_partners
 from kddetr.report.run_page import run_page
 from kddetr.report.sample import Asked, Deadline, Sample, ask
 from kddetr.report.tables import class_table, results_table
+from kddetr.teachers import Vocabulary
 from tests.report.runs import PAIR, STUDENT, make_run, write_run
 from tests.tiny import assert_same_tensors
 from tests.tiny_config import tiny_config
@@ -179,6 +181,21 @@ def test_teacher_and_student_are_compared_on_the_same_images(tmp_path):
     assert "The teacher (on 2 images) has 30.0, and this run has 31.0 on the same images." in some
     assert "of the way" not in some and "The teacher is not better" in some
     assert "The teacher is not better" not in page(9, 29.0)
+
+
+def test_a_teacher_of_some_of_the_classes_is_no_ceiling(trained):
+    """Classes that it does not know count 0 in its AP."""
+    folder, trainer = trained
+    model = copy.copy(trainer.unwrapped)
+    inside, names = model.teacher, [str(i) for i in range(model.teacher.num_classes)]
+    wanted = [*names[:-1], "new"]
+    part = Vocabulary(detector=inside, classes=names, wanted=wanted, partial=True)
+    object.__setattr__(model, "teacher", part)  # as the distiller does
+    found = gather(read_run(folder), model, images=2)
+    assert found.teacher_is_partial and found.sample
+    page = run_page(found)
+    assert f"The teacher knows {len(names) - 1} of the {len(names)} classes." in page
+    assert "The teacher is not better" not in page
 
 
 def test_a_run_whose_last_evaluation_has_no_number_says_so(tmp_path):

@@ -47,7 +47,8 @@ class Source:
             raise ConfigError(
                 f"How images are resized for {weights} is not known: give Predictor augmentations=,"
                 " such as [ShortestEdge(short_edge_length=800, max_size=1333)] of kddetr.data, or"
-                " [] for none."
+                " [] for none; on the command line, name a config with dataloader.test by"
+                " --config-file or --compare-config."
             )
         return instantiate(self.prepared["augmentations"])
 

@@ -115,7 +115,7 @@ def _ap_words(ap: SampleAP | None, judged_on: str, what: str) -> str:
     low, high = ap.interval
     return (
         f"AP {ap.value:.1f} on {ap.images} {judged_on} images, {what}; from {low:.1f} to {high:.1f}"
-        " with 95 % certainty."
+        " in 95 % of resamples."
     )
 
 

@@ -40,6 +40,7 @@ class Findings:
         run: the run.
         partners: the student alone, where there is such a run.
         sample: teacher and student on a sample of the test images; None where that is not possible.
+        teacher_is_partial: whether the teacher cannot detect all of the student's classes.
         test_set: the name of the test set of the sample; "" where there is only one.
         pictures: drawn images.
         preflight: the content of ``preflight.json``; empty without that file.
@@ -50,6 +51,7 @@ class Findings:
     run: Run
     partners: Partners | None = None
     sample: Sample | None = None
+    teacher_is_partial: bool = False
     test_set: str = ""
     pictures: list[Picture] = field(default_factory=list)
     preflight: Mapping[str, Any] = field(default_factory=dict)
@@ -106,6 +108,14 @@ def _detect(found: Findings, model: nn.Module | None, images: int, seconds: floa
     model = load_model(run) if model is None else model
     found.test_set, part = next(iter(by_evaluation_set(run.cfg).items()))
     detectors = detectors_of(model)
+    if "teacher" in detectors:
+        known, wanted = detectors["teacher"].num_known, detectors["teacher"].num_classes
+        found.teacher_is_partial = known < wanted
+        if known < wanted:
+            found.remarks.append(
+                f"The teacher knows {known} of the {wanted} classes. Its AP is the mean over all of"
+                " them, with 0 for the others, so it is no ceiling of the student."
+            )
     sample = ask(detectors, part, images=images, deadline=_part(seconds, 0.5))
     found.sample = sample
     names = list(sample.objects)

@@ -95,7 +95,7 @@ def _about_teacher(found: Findings) -> list[str]:
     own, parts = sample.asked["student"].results.get(found.run.value_name, math.nan), []
     if not sample.is_whole:
         parts.append(f"The {name} has {value:.1f}, and this run has {own:.1f} on the same images.")
-    elif not found.partners:
+    elif not found.partners or found.teacher_is_partial:
         parts.append(f"The {name} has {value:.1f}.")
     else:
         difference = found.partners.difference
@@ -106,7 +106,7 @@ def _about_teacher(found: Findings) -> list[str]:
                 f"The teacher has {value:.1f}: the distillation closes {share:.0f} % of the way"
                 " from the student alone to it."
             )
-    if value <= own:
+    if value <= own and not found.teacher_is_partial:
         parts.append(
             "The teacher is not better than the student, so there is little left to learn from it."
         )

@@ -32,11 +32,19 @@ class TeacherDetector(nn.Module):
 
     Args:
         teacher: of a distillation, in any of its wrappers.
+
+    Attributes:
+        num_classes: K of the student.
+        num_known: how many of these the teacher can detect.
     """
 
     def __init__(self, teacher: QueryableDetector) -> None:
         super().__init__()
         self.teacher = _uncached(teacher)
+        self.num_classes = self.num_known = teacher.num_classes
+        for one in _layers(teacher):
+            if isinstance(one, Vocabulary):
+                self.num_known = min(self.num_known, len(one.rows))
 
     def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         """``instances`` of each image, as every detector gives them."""
