@@ -17,7 +17,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.kddetr-$(shell pwd | cksum | cut -d' ' -f1)
 SETUP := $(wildcard tools/setup/*.py tools/setup/*.txt)
 
-.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous performance evidence evidence-real test test-golden test-live fuzz docs lint format clean
+.PHONY: help setup quickstart quickstart-seeds quickstart-dino quickstart-teacher heterogeneous performance evidence evidence-real realtime test test-golden test-live fuzz docs lint format clean
 
 help:
 	@echo "make quickstart          distil a small detector on the bundled data: pictures and a table, in some minutes"
@@ -28,6 +28,7 @@ help:
 	@echo "make performance         measure what docs/performance.md shows (ARGS='--device cuda' on a GPU)"
 	@echo "make evidence            train and measure what docs/evidence.md shows, in some hours (ARGS=--quick: tiny, in minutes)"
 	@echo "make evidence-real       the same on real images, which it downloads"
+	@echo "make realtime            the same with an RT-DETRv2 of the package transformers as the student"
 	@echo "make test                lint and all tests; ARGS='-m \"not slow\"' leaves out the slow ones"
 	@echo "make test-golden         number-for-number tests on the files in GOLDEN_DIR"
 	@echo "make test-live           full-size models against those of transformers, and every family as ONNX"
@@ -69,6 +70,10 @@ evidence: $(READY)
 
 evidence-real: $(READY)
 	$(RUN) tools/evidence.py --only real $(ARGS)
+
+realtime: $(READY)
+	@"$(PYTHON)" tools/setup/install.py --venv "$(VENV)" --extra hf
+	$(RUN) tools/evidence.py --only realtime $(ARGS)
 
 # Tests of one file stay in one process, because they share what is slow to make.
 test: lint

@@ -73,9 +73,7 @@ def tiny_huggingface(
     for module in detector.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.3)
-        elif hasattr(
-            module, "running_var"
-        ):  # whose weights begin so small that images do not count
+        elif hasattr(module, "running_var"):
             nn.init.normal_(module.weight.data, 1.0, 0.2)
             nn.init.normal_(module.bias.data, 0.0, 0.2)
     return detector

@@ -3,9 +3,10 @@ r"""Distil a trained detector into a small one, on a folder of images of your ow
     python tools/distill.py TEACHER DATA --student dino_r18
 
 TEACHER is the file of a trained detector: of this project, of DAB-DETR, Deformable DETR or DINO as
-their authors, detrex or Hugging Face publish it, or a name in Detectron2's model zoo. DATA is a
-folder with images and labels, as COCO, YOLO or Pascal VOC have it. What is decided is printed with
-what changes it, and written as a config file, which is then trained; --dry-run stops there.
+their authors, detrex or Hugging Face publish it; hf://OWNER/NAME or a folder of a real-time detector
+of the package transformers; or a name in Detectron2's model zoo. DATA is a folder with images and
+labels, as COCO, YOLO or Pascal VOC have it. What is decided is printed with what changes it, and
+written as a config file, which is then trained; --dry-run stops there.
 """
 
 import gc
@@ -29,7 +30,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("teacher", metavar="TEACHER", help="its file, the folder of its run, or a name in the zoo")
+    teacher = "its file, the folder of its run, hf://OWNER/NAME, or a name in the zoo"
+    add("teacher", metavar="TEACHER", nargs="?", default="", help=teacher)
     add("data", metavar="DATA", nargs="?", default="-", help="folder with labels; - for none")
     add("--student", default="", metavar="NAME", help="the detector to train; 'list' shows all")
     add("--unlabeled", default="", metavar="DIR", help="folder of images without labels")

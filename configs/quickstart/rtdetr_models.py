@@ -1,4 +1,4 @@
-"""A small RT-DETRv2 for toy images, of 0.5 M parameters."""
+"""A small RT-DETRv2 for toy images, of 0.67 M parameters."""
 
 from detectron2.config import LazyCall as L
 

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import torch
+from torch import nn
 
 from kddetr.detectors import huggingface_detector
 from kddetr.detectors.detr.matcher import target_of
@@ -280,3 +281,26 @@ def test_a_package_whose_parts_have_moved_is_refused(monkeypatch):
     monkeypatch.delattr(module, "get_contrastive_denoising_training_group")
     with pytest.raises(UsageError, match="get_contrastive_denoising_training_group"):
         tiny_huggingface()
+
+
+def test_new_weights_let_the_image_through(member):
+    """Batch norms begin as they are, not near 0, and what the package begins in a way of its own
+    has kept it.
+    """
+    torch.manual_seed(0)
+    model = huggingface_detector(
+        member, num_classes=CLASSES, settings=SETTINGS[member], image_size=SIZE
+    ).eval()
+    stock = model.stock
+    scales = [m.weight for m in stock.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert scales and all(bool((scale == 1).all()) for scale in scales)
+    # Nothing of the package's deviation, 0.01, is left in the encoder and the decoder.
+    parts = (stock.model.encoder, stock.model.decoder)
+    layers = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert all(m.weight.std() > 0.03 for m in layers if m.weight.any())
+    close(torch.sigmoid(stock.model.enc_score_head.bias), torch.full((CLASSES,), 1 / (CLASSES + 1)))
+    offsets = stock.model.decoder.layers[0].encoder_attn.sampling_offsets
+    assert not offsets.weight.any() and offsets.bias.any()
+    assert not stock.model.decoder.bbox_embed[0].layers[-1].weight.any()
+    ranking = model.ranking(model.encode(tiny_batch()))
+    assert torch.equal(ranking.boxes, ranking.anchors.expand_as(ranking.boxes))

@@ -248,6 +248,16 @@ def test_a_refusal_of_the_preflight_comes_before_the_training(data, monkeypatch,
     assert started[0].config_file == "o/config.py"
 
 
+def test_the_students_are_listed_without_a_teacher(capsys):
+    program("distill")(["--student", "list"])
+    assert {"dino_r18 ", "rtdetr_v2_r18 ", "dfine_s "} <= {
+        line[: line.index(" ") + 1] for line in capsys.readouterr().out.splitlines()
+    }
+    with pytest.raises(SystemExit, match="2"):
+        program("distill")(["--student", "dino_r18"])
+    assert "Name the teacher first" in capsys.readouterr().err
+
+
 def test_seeds_are_trained_with_and_without_the_teacher(data, monkeypatch):
     """Alone means whole batches of labelled images, and the same seed."""
     ran = []

@@ -7,12 +7,13 @@ import pytest
 import torch
 import torchvision
 
-from kddetr.checkpoint import asset
+from kddetr.checkpoint import asset, load_pretrained
 from kddetr.engine import build
 from kddetr.errors import CheckpointError, UsageError
-from kddetr.recipes import recognize
+from kddetr.recipes import recognize, students
 from tests.checkpoint.test_published_names import needs, published_file
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
+from tests.tiny_huggingface import tiny_huggingface
 
 ASKED = {"deformable_detr_two_stage": ["num_queries=6"]}
 
@@ -110,3 +111,18 @@ def test_a_config_describes_a_file_that_does_not_say_enough(tmp_path):
         recognize(file, config=str(config))  # of a distillation the student is meant
     found = recognize(file, config=str(config.with_name("teacher.py")))
     assert found.model.groups == 16 and found.num_classes == 10 and not found.classes
+
+
+def test_a_real_time_detector_of_the_package_by_folder_and_by_name(tmp_path, monkeypatch):
+    model = tiny_huggingface(num_detections=300).eval()
+    hub = pytest.importorskip("huggingface_hub")
+    model.save(str(tmp_path / "folder"), ["a", "b", "c"])
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: tmp_path / "folder")
+    for name in (str(tmp_path / "folder"), "hf://owner/name"):
+        found = recognize(name)
+        assert found.classes == ("a", "b", "c") and found.file == name
+        teacher = load_pretrained(build(found.model), name)
+        with torch.no_grad():
+            mine, its = (d(tiny_batch())[0]["instances"] for d in (model, teacher))
+        assert torch.equal(mine.scores, its.scores)
+    assert {"rtdetr_v2_r18", "dfine_s"} <= students().keys()

@@ -171,7 +171,8 @@ def test_every_experiment_and_plot_is_on_a_page():
     texts = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")]
     blocks = [match for text in texts for match in pages.BLOCK.finditer(text)]
     shown = [match[3] for match in blocks if match[2] == "cpu"]
-    wanted = [e.name for e in EXPERIMENTS] + [f"plot_{name}" for name in plots.PLOTS] + ["where"]
+    wanted = [e.name for e in EXPERIMENTS] + [f"plot_{name}" for name in plots.PLOTS]
+    wanted += ["where", "speed"]
     assert sorted(shown) == sorted(wanted)
 
 

@@ -293,6 +293,29 @@ def _sampling() -> list[Measurement]:
     ]
 
 
+def _students() -> list[Measurement]:
+    """The small students of all families on images of the bundled data's size, alone."""
+    rows = {
+        "rtdetr": ("RT-DETRv2", "rtdetr_alone"),
+        "dab": ("DAB-DETR, deformable attention", "alone"),
+        "dino": ("DINO", "dino_alone"),
+        "rcnn": ("Faster R-CNN", "faster_rcnn_alone"),
+    }
+    return [
+        Measurement(
+            f"student_{name}",
+            "students",
+            label,
+            f"configs/quickstart/{config}.py",
+            (128, 128),
+            ("--only", "student"),
+            repeats=20,
+            devices=("cpu",),
+        )
+        for name, (label, config) in rows.items()
+    ]
+
+
 MEASUREMENTS = (
     *_steps(),
     *_points(),
@@ -304,4 +327,5 @@ MEASUREMENTS = (
     *_compiled(),
     *_batching(),
     *_sampling(),
+    *_students(),
 )

@@ -205,11 +205,11 @@ def _adapter(results: Results, device: str) -> str:
     return _table(head, rows, "adapter", device)
 
 
-def _student(results: Results, device: str) -> str:
+def _student(results: Results, device: str, table: str = "steps") -> str:
     head = ["student", "size", "parameters", "10^9 operations", "1 image, ms", "8 images, images/s"]
     head += ["pre-processing", "post-processing"]
     rows = []
-    for label, result in _rows(results, device, "steps", "student_alone"):
+    for label, result in _rows(results, device, table, "student_alone"):
         if result["overrides"]:
             continue  # the same student
         alone = result["student_alone"]
@@ -218,15 +218,15 @@ def _student(results: Results, device: str) -> str:
             [
                 label.split(" from ")[0],
                 _size(result),
-                f"{alone['parameters'] / 1e6:.1f} M",
-                f"{alone['operations'] / 1e9:.1f}",
+                f"{_amount(alone['parameters'] / 1e6)} M",
+                _amount(alone["operations"] / 1e9),
                 f"{1000 * one['seconds']['median']:.3g}",
                 f"{eight['images_per_second']:.3g}",
                 _percent(one["preprocessing"]),
                 _percent(one["postprocessing"]),
             ]
         )
-    return _table(head, rows, "steps", device)
+    return _table(head, rows, table, device)
 
 
 TABLES: dict[str, Callable[[Results, str], str]] = {
@@ -244,6 +244,7 @@ TABLES: dict[str, Callable[[Results, str], str]] = {
     "points": _points,
     "adapter": _adapter,
     "student": _student,
+    "students": partial(_student, table="students"),
 }
 
 
@@ -273,6 +274,10 @@ def _size(result: dict[str, Any]) -> str:
     words = result["arguments"]
     at = words.index("--image-size")
     return f"{words[at + 1]} x {words[at + 2]}"
+
+
+def _amount(number: float) -> str:
+    return f"{number:.1f}" if number >= 1 else f"{number:.2f}"
 
 
 def _middle(spread: dict[str, float]) -> str:

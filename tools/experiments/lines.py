@@ -80,7 +80,8 @@ class Experiment:
         claim: whether it carries a claim of the paper; these are trained first.
         heads: the heads of the cells of the titles.
         columns: of the figures, see :mod:`.tables`.
-        on_request: whether it is trained only where it is named, because it downloads its images.
+        on_request: whether it is trained only where it is named, because it downloads
+            its images, or needs an optional package.
     """
 
     name: str

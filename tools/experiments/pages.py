@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarking.tables import read_results
 from kddetr.errors import UsageError, did_you_mean
 from kddetr.report.intervals import with_interval
 
@@ -14,6 +15,7 @@ from .plan import EXPERIMENTS
 from .plots import PLOTS, draw_all, file_name
 from .results import Results
 from .scales import CPU, GPU, Scale
+from .speed import COMMANDS, speed_table
 from .tables import cell, difference, main_metric, rows_of, table
 
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,15 +31,17 @@ class Evidence:
         scale: the scale.
         results: of the runs.
         costs: CPU seconds of a step, by experiment and line.
+        performance: the figures of tools/performance.py on a CPU, by measurement.
     """
 
     scale: Scale
     results: Results
     costs: Mapping[str, Mapping[str, float]]
+    performance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def table(self, name: str) -> str:
         """The table of an experiment, or a sentence that there is none yet; the link to a plot; of
-        ``where`` a sentence about the machine.
+        ``where`` a sentence about the machine; of ``speed`` the students of all families.
 
         Raises:
             UsageError: there is no such table.
@@ -46,13 +50,15 @@ class Evidence:
             return where(self.results, self.scale)
         if name.startswith("plot_"):
             return self.plot(name.removeprefix("plot_"))
+        if name == "speed":
+            text = speed_table({e.name: e for e in EXPERIMENTS}, self.results, self.performance)
+            return _with_command(text, "\n".join(COMMANDS))
         experiment = _experiment(name)
         text = table(experiment, self.results, self.costs, self.scale)
         if not text and self.scale is not CPU:
             return ""  # one sentence for the whole scale is enough
         at = "" if self.scale is CPU else f" --scale {self.scale.name}"
-        command = f"```bash\npython tools/evidence.py{at} --only {name}\n```"
-        return f"{text}\n\n{command}" if text else f"Not measured yet:\n\n{command}"
+        return _with_command(text, f"python tools/evidence.py{at} --only {name}")
 
     def plot(self, name: str) -> str:
         """The link to a plot; empty where it has not been drawn.
@@ -87,7 +93,8 @@ def evidence_of(docs: Path, scale: Scale = CPU) -> Evidence:
     """What the files of a folder of documents say about a scale."""
     costs = steps_file(docs, scale)
     found: dict[str, Any] = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
-    return Evidence(scale, Results(results_file(docs, scale)), found)
+    times = read_results(docs / "performance" / f"{scale.name}.jsonl")
+    return Evidence(scale, Results(results_file(docs, scale)), found, times)
 
 
 def results_file(docs: Path, scale: Scale) -> Path:
@@ -175,6 +182,11 @@ def where(results: Results, scale: Scale) -> str:
             f"Of {unknown} an earlier program has noted neither the machine nor the commit."
         )
     return " ".join(sentences)
+
+
+def _with_command(text: str, command: str) -> str:
+    """A table and the command that makes it; without a table, a sentence that it lacks."""
+    return f"{text or 'Not measured yet:'}\n\n```bash\n{command}\n```"
 
 
 def _experiment(name: str):

@@ -1,10 +1,10 @@
-"""All experiments, in the order of docs/evidence.md."""
+"""All experiments: those of docs/evidence.md in its order, and that of docs/realtime.md."""
 
 from collections.abc import Iterable, Sequence
 
 from kddetr.errors import UsageError, did_you_mean
 
-from . import choices, families, forms, labels, paper, real, rivals, savings
+from . import choices, families, forms, labels, paper, real, realtime, rivals, savings
 from .lines import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -16,6 +16,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *savings.EXPERIMENTS,
     *forms.EXPERIMENTS,
     *real.EXPERIMENTS,
+    *realtime.EXPERIMENTS,
 )
 
 

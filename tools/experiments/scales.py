@@ -160,8 +160,9 @@ GPU = Scale(
         seeds=1,
     ),
     longer=4,
-    # About the time on a CPU, about a tiny R-CNN, and about images of another kind.
-    without=("savings", "forms", "real"),
+    # About the time on a CPU, about tiny detectors of other libraries, and about images of another
+    # kind.
+    without=("savings", "forms", "real", "realtime"),
 )
 
 

@@ -63,6 +63,11 @@ def run(request: Request, args: argparse.Namespace, command: str) -> None:
             width = max(map(len, students()))
             print("\n".join(f"{name:{width}}  {words}" for name, words in students().items()))
             return
+        if "teacher" in vars(args) and not request.teacher:
+            raise UsageError(
+                "Name the teacher first: its file, the folder of its run, hf://OWNER/NAME, or a"
+                " name in Detectron2's model zoo; tools/train.py trains a detector without one."
+            )
         refuse_torchrun()
         if args.seeds < 0:
             raise UsageError(f"--seeds {args.seeds} is no number of seeds: give 1 or more.")

@@ -11,6 +11,7 @@ from ...hub import PREFIX, PREPARATION, description, hub_folder
 from ...ranges import whole
 from .content import PREDICTION
 from .detector import HuggingFaceDetector
+from .initial import initialize
 from .package import member_of, transformers_package
 
 # Of a configuration: what this project sets itself, or what only describes the file.
@@ -57,6 +58,7 @@ def huggingface_detector(
     config = _config(package, model_type, dict(settings or {}), num_classes)
     try:
         stock = package.AutoModelForObjectDetection.from_config(config)
+        initialize(stock)
     except (ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise UsageError(
             f"transformers cannot build this {model_type}: {error}; correct its settings."
