@@ -3,10 +3,10 @@ r"""Distil a trained detector into a small one, on a folder of images of your ow
     python tools/distill.py TEACHER DATA --student dino_r18
 
 TEACHER is the file of a trained detector: of this project, of DAB-DETR, Deformable DETR or DINO as
-their authors, detrex or Hugging Face publish it; hf://OWNER/NAME or a folder of a real-time detector
-of the package transformers; or a name in Detectron2's model zoo. DATA is a folder with images and
-labels, as COCO, YOLO or Pascal VOC have it. What is decided is printed with what changes it, and
-written as a config file, which is then trained; --dry-run stops there.
+their authors, detrex or Hugging Face publish it; hf://OWNER/NAME or a folder of a real-time
+detector of the package transformers; or a name in Detectron2's model zoo. DATA is a folder with
+images and labels, as COCO, YOLO or Pascal VOC have it. What is decided is printed with what
+changes it, and written as a config file, which is then trained; --dry-run stops there.
 """
 
 import gc

@@ -11,12 +11,14 @@ import pytest
 from detectron2.config import LazyConfig
 
 import evidence
+from benchmarking.plan import MEASUREMENTS
 from experiments import ROOT, pages, plots
 from experiments.jobs import chosen_value, job_of_line, trials
 from experiments.lines import TRIAL_SEED
 from experiments.plan import EXPERIMENTS, check_lines, named
 from experiments.results import Results, locked
 from experiments.scales import CPU, GPU, quick
+from experiments.speed import STUDENTS, speed_table
 from experiments.tables import table, tuned
 from kddetr.engine import apply_overrides
 from kddetr.errors import UsageError
@@ -111,8 +113,8 @@ def test_lines_and_experiments_have_names_of_their_own():
         cells = {1 if isinstance(x.title, str) else len(x.title) for x in experiment.lines}
         assert cells == {len(experiment.heads)}, experiment.name
     assert [e.name for e in named(["sampling"])] == ["sampling"]
-    # What downloads its images is trained on request only.
-    asked = {"real", "real_other_forest"}
+    # What downloads its images, or needs an optional package, is trained on request only.
+    asked = {"real", "real_other_forest", "realtime"}
     assert {e.name for e in EXPERIMENTS} - {e.name for e in named(None)} == asked
     with pytest.raises(UsageError, match="did you mean sampling"):
         named(["samplign"])
@@ -221,3 +223,19 @@ def test_a_tiny_line_is_trained_and_evaluated(tmp_path, monkeypatch):
     evidence.main()
     (found,) = tmp_path.glob("distilled_*")
     assert Run("", "configs/quickstart/distilled.py", found, 2).evaluations()[-1][0] == 2
+
+
+def test_students_are_shown_beside_their_speed(tmp_path):
+    """Cells of what has not been measured are empty, and so is a table of nothing else."""
+    experiments, results = {e.name: e for e in EXPERIMENTS}, Results(tmp_path / "x.jsonl")
+    assert not speed_table(experiments, results, {})
+    wanted = {measurement for _, measurement, *_ in STUDENTS}
+    assert wanted == {m.name for m in MEASUREMENTS if m.table == "students"}
+    times = {"batch_1": {"seconds": {"median": 0.0123}}, "batch_8": {"images_per_second": 99.54}}
+    alone = {"student_alone": {"parameters": 353_000, **times}}
+    experiment = experiments["to_dino"]
+    job = job_of_line(experiment, experiment.line("alone"), 0, CPU, results)
+    results.add(result(job, 12.34))
+    rows = speed_table(experiments, results, {"student_dab": alone}).splitlines()
+    assert any("| 0.35 M | 12.3 | 99.5 |" in row and "DAB-DETR" in row for row in rows)
+    assert any("DINO" in row and "650" in row and "12.3" in row for row in rows)
