@@ -230,7 +230,7 @@ def test_students_are_shown_beside_their_speed(tmp_path):
     experiments, results = {e.name: e for e in EXPERIMENTS}, Results(tmp_path / "x.jsonl")
     assert not speed_table(experiments, results, {})
     wanted = {measurement for _, measurement, *_ in STUDENTS}
-    assert wanted == {m.name for m in MEASUREMENTS if m.table == "students"}
+    assert wanted < {m.name for m in MEASUREMENTS if m.table == "students"}
     times = {"batch_1": {"seconds": {"median": 0.0123}}, "batch_8": {"images_per_second": 99.54}}
     alone = {"student_alone": {"parameters": 353_000, **times}}
     experiment = experiments["to_dino"]

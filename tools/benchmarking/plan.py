@@ -294,25 +294,29 @@ def _sampling() -> list[Measurement]:
 
 
 def _students() -> list[Measurement]:
-    """The small students of all families on images of the bundled data's size, alone."""
-    rows = {
-        "rtdetr": ("RT-DETRv2", "rtdetr_alone"),
-        "dab": ("DAB-DETR, deformable attention", "alone"),
-        "dino": ("DINO", "dino_alone"),
-        "rcnn": ("Faster R-CNN", "faster_rcnn_alone"),
+    """The small students of all families on images of the bundled data's size, alone, and a
+    real-time detector of full size; the runs of the steps have others of that size.
+    """
+    quick, small = "configs/quickstart", (128, 128)
+    rows: dict[str, tuple[str, str, tuple[int, int]]] = {
+        "rtdetr": ("RT-DETRv2", f"{quick}/rtdetr_alone.py", small),
+        "dab": ("DAB-DETR, deformable attention", f"{quick}/alone.py", small),
+        "dino": ("DINO", f"{quick}/dino_alone.py", small),
+        "rcnn": ("Faster R-CNN", f"{quick}/faster_rcnn_alone.py", small),
+        "rtdetr_r18": ("RT-DETRv2 R18", f"{DETECTORS}/rtdetr_v2_r18.py", (640, 640)),
     }
     return [
         Measurement(
             f"student_{name}",
             "students",
             label,
-            f"configs/quickstart/{config}.py",
-            (128, 128),
+            config,
+            size,
             ("--only", "student"),
-            repeats=20,
+            repeats=20 if size == small else 5,
             devices=("cpu",),
         )
-        for name, (label, config) in rows.items()
+        for name, (label, config, size) in rows.items()
     ]
 
 
