@@ -11,6 +11,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.tiny_huggingface import MEMBERS, REASON, tiny_huggingface
+
+pytest.importorskip("transformers", reason=REASON)
+
+# isort: split
 from kddetr.detectors import huggingface_detector
 from kddetr.detectors.detr.matcher import target_of
 from kddetr.detectors.hf.images import batch_of
@@ -21,7 +26,6 @@ from tests.export.graphs import CARD
 from tests.in_double import precision
 from tests.live.huggingface_processes import save_step
 from tests.tiny import tiny_batch
-from tests.tiny_huggingface import MEMBERS, tiny_huggingface
 
 pytestmark = pytest.mark.live
 
