@@ -59,6 +59,21 @@ class CachingMemory(BatchMemory):
         self._cache.clear()
 
 
+def level_maps(tokens: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Tokens as the maps of their levels.
+
+    Args:
+        tokens: (B, S, C), level after level, each row by row.
+        shapes: height and width of every level; S is the number of all their cells.
+
+    Returns:
+        (B, C, H, W) for every level.
+    """
+    cells = [height * width for height, width in shapes]
+    levels = zip(tokens.split(cells, dim=1), shapes, strict=True)
+    return [level.transpose(1, 2).unflatten(2, shape) for level, shape in levels]
+
+
 def for_all_images(values: Tensor, images: int, device: torch.device) -> Tensor:
     """Values (B, N, D), such as boxes, or (1, N, D) that all images share, as (B, N, D).
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ...transfer import rows
-from ..batch import CachingMemory
+from ..batch import CachingMemory, level_maps
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class TokenMemory(CachingMemory):
 
     def maps(self) -> dict[str, Sequence[Tensor]]:
         """The maps of every level, (B, C, H, W): "neck" and "encoder"."""
-        cells = [height * width for height, width in self.shapes]
-        levels = zip(self.tokens.split(cells, dim=1), self.shapes, strict=True)
-        encoded = [x.transpose(1, 2).unflatten(2, shape) for x, shape in levels]
+        encoded = level_maps(self.tokens, self.shapes)
         return {"neck": self.neck, "encoder": encoded}
 
     def _select(self, images: list[int]) -> "TokenMemory":
