@@ -8,7 +8,6 @@ WEIGHTS = (0.1, 0.3, 3.0, 10.0)  # and 1
 TEMPERATURES = (1.0, 3.0, 30.0)  # and 10
 CLASS_WEIGHT = 10.0  # of the quickstart's KL, which is a mean over the classes
 OURS = ("both_frw",)
-SERIES_SEEDS = 2  # so that all experiments take about six hours
 
 
 def _changed(name: str, title: str, *overrides: str) -> Line:
@@ -36,7 +35,6 @@ GENERAL_POINTS = Experiment(
     ),
     baselines=OURS,
     heads=("general points",),
-    seeds=SERIES_SEEDS,
 )
 TEMPERATURE = Experiment(
     "temperature",
@@ -51,7 +49,6 @@ TEMPERATURE = Experiment(
     ),
     baselines=OURS,
     heads=("temperature",),
-    seeds=SERIES_SEEDS,
 )
 REDUCTION = Experiment(
     "reduction",
@@ -107,9 +104,9 @@ WEIGHT = Experiment(
         *(_changed(f"weight_{w:g}", f"{w:g}", f"model.weight={w:g}") for w in WEIGHTS[:2]),
         _default("1, as the quickstart"),
         *(_changed(f"weight_{w:g}", f"{w:g}", f"model.weight={w:g}") for w in WEIGHTS[2:]),
+        _changed("weight_auto", "auto", "model.weight=auto"),
     ),
     baselines=OURS,
     heads=("weight of the distillation",),
-    seeds=SERIES_SEEDS,
 )
 EXPERIMENTS = (GENERAL_POINTS, TEMPERATURE, REDUCTION, BOXES, LAYERS, WEIGHT)

@@ -59,6 +59,12 @@ EXPERIMENTS = (
         "to_rcnn",
         Line("alone", (RCNN, "", ""), f"{QUICK}/faster_rcnn_alone.py"),
         *_taught(RCNN, DAB, f"{QUICK}/faster_rcnn_distilled.py", ["both"]),
+        Line(
+            "from_dab_auto",
+            (RCNN, DAB, "general and specific, weight auto"),
+            f"{QUICK}/faster_rcnn_distilled.py",
+            ("model.weight=auto",),
+        ),
         *_taught(RCNN, DINO, f"{EVIDENCE}/faster_rcnn_from_dino.py", ["both"]),
     ),
 )
