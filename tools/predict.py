@@ -65,6 +65,7 @@ def predictors_of(args: argparse.Namespace) -> dict[str, Predictor]:
         "device": args.device,
         "precision": args.precision,
         "threshold": args.threshold,
+        "only": args.classes,
         "batch_size": args.batch_size,
     }
     return {
@@ -84,6 +85,13 @@ def share(text: str) -> float:
     return number
 
 
+def names(text: str) -> list[str]:
+    """The type of an argument that is a list of names."""
+    if not (found := [name.strip() for name in text.split(",") if name.strip()]):
+        raise argparse.ArgumentTypeError("it names no class; write --classes cat,dog")
+    return found
+
+
 def positive(text: str) -> int:
     """The type of an argument that is a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -98,10 +106,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("paths", nargs="+", metavar="PATH", help="images, videos, folders, or patterns in quotes")
-    add("--weights", default=SHIPPED, metavar="FILE", help="the checkpoint")
+    add("--weights", default=SHIPPED, metavar="FILE", help="the checkpoint, or the folder of a run")
     add("--output", default="output/predictions", metavar="FOLDER", help="default: %(default)s")
     least = "the least score of a detection that is drawn and written (default %(default)s)"
     add("--threshold", type=share, default=0.3, metavar="SCORE", help=least)
+    only = "names of classes, with commas between them; others are left out"
+    add("--classes", type=names, metavar="NAMES", help=only)
     add("--json", action="store_true", help=f"write the detections as COCO JSON, {JSON_FILE}")
     add("--no-pictures", action="store_true", help="write no images and no videos")
     add("--compare", metavar="FILE", help="another checkpoint, drawn beside the first one")

@@ -107,7 +107,7 @@ def test_a_model_in_several_files(tmp_path, kind):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("model_final.pth", r"e\.g\. model_final\.pth"),
+        ("detector.pth", r"e\.g\. detector\.pth"),
         ("__0_0.distcp", "dcp_to_torch"),
         ("zero_to_fp32.py", "DeepSpeed"),
         ("readme", "name a file"),

@@ -1,11 +1,12 @@
 """--fast-dev-run: everything of a run is done twice, in a folder of its own."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from kddetr.engine import Trainer, load_config, program
+from kddetr.engine import Trainer, dev_run, load_config, program, run_folder
 from kddetr.engine.dev_run import shortened
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +66,18 @@ def test_after_an_error_the_folder_stays_until_the_next_try(toy, tmp_path, train
     with pytest.raises(SystemExit):
         train_net(config, "--fast-dev-run", "--resume")
     assert "leave out one of the two flags" in capsys.readouterr().err
+
+
+def test_a_second_try_at_the_same_time_is_refused(toy, tmp_path, train_net, capsys, monkeypatch):
+    """It does not remove the folder of the first one."""
+    config, own = toy.write_config(tmp_path), tmp_path / "run_fast_dev_run"
+    with run_folder.only_run_in(str(own)):
+        (own / "log.txt").write_text("of the first")
+        monkeypatch.setattr(dev_run, "only_run_in", partial(run_folder.only_run_in, patience=0))
+        with pytest.raises(SystemExit):
+            train_net(config, "--fast-dev-run")
+        assert (own / "log.txt").read_text() == "of the first"
+    assert "Another run is training in" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["configs/detectors/faster_rcnn_r50.py"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,25 @@ def test_a_file_is_predicted_as_in_evaluation(trained, picture):
     assert same(found, expected) and found.image_size == (30, 40) and len(found)
     assert predictor.classes == NAMES and not predictor.model.training
     assert not any(p.requires_grad for p in predictor.model.parameters())
+
+
+def test_the_folder_of_a_run_stands_for_its_best_weights(trained, picture, tmp_path):
+    expected = Predictor(trained[1])(picture)
+    for name in ("model_final.pth", "model_best.pth"):
+        shutil.copy(trained[1], tmp_path / name)
+        assert same(Predictor(tmp_path)(picture), expected)
+        (tmp_path / "model_final.pth").write_bytes(b"not looked at where there is a best")
+    (tmp_path / "model_best.pth").unlink()
+    (tmp_path / "model_final.pth").unlink()
+    with pytest.raises(CheckpointError, match=r"is a folder without .*model_best\.pth"):
+        Predictor(tmp_path)
+
+
+def test_only_some_classes(trained, picture):
+    every, only = Predictor(trained[1])(picture), Predictor(trained[1], only=[NAMES[1]])(picture)
+    assert same(only, every[every.pred_classes == 1]) and 0 < len(only) < len(every)
+    with pytest.raises(UsageError, match=f"has no class .*{NAMES[1]}"):
+        Predictor(trained[1], only=[NAMES[1].upper() + "x"])
 
 
 def test_the_ap_is_that_of_the_evaluation(trained):

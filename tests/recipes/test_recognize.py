@@ -9,7 +9,7 @@ import torchvision
 
 from kddetr.checkpoint import asset, load_pretrained
 from kddetr.engine import build
-from kddetr.errors import CheckpointError, UsageError
+from kddetr.errors import CheckpointError, ConfigError, UsageError
 from kddetr.recipes import recognize, students
 from tests.checkpoint.test_published_names import needs, published_file
 from tests.tiny import FAMILIES, tiny_batch, tiny_detector
@@ -99,6 +99,8 @@ def test_a_missing_file_and_a_folder_of_a_run(tmp_path):
     saved(model.state_dict(), tmp_path / "model_final.pth", settings=model.settings)
     found = recognize(str(tmp_path))
     assert found.file.endswith("model_final.pth") and "is taken" in found.notes[0]
+    with pytest.raises(ConfigError, match=r"Unknown key teacher\.temprature: teacher has no"):
+        recognize(str(tmp_path), settings=["temprature=20"])  # as it was written
 
 
 def test_a_config_describes_a_file_that_does_not_say_enough(tmp_path):

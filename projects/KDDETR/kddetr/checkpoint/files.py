@@ -27,7 +27,8 @@ from .arrays import STAND_INS, ArrayUnpickler, NotNumbersError
 from .formats import BEFORE_ZIP, INDEX, check_whole, folder_advice, read_parts, what_else
 from .inert import OBJECTS, plain
 
-_IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")  # as Hugging Face names them
+_HUGGING_FACE = ("model.safetensors", "pytorch_model.bin")
+OF_A_RUN = ("model_best.pth", "model_final.pth")
 _SAVE = "where it was made, save the weights alone: torch.save({'model': model.state_dict()}, ...)"
 _ZIP = b"PK"
 
@@ -46,7 +47,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     reading takes no memory, and a load never holds two copies of a model. Copy what is to be kept.
 
     Args:
-        path: a file, a Hugging Face folder, or an address that Detectron2's path manager knows.
+        path: a file, a folder or an address, see :func:`local_file`.
 
     Raises:
         CheckpointError: the file is missing, empty or cut off, or holds objects that only code
@@ -163,7 +164,8 @@ def local_file(path: str) -> str:
     """The file on this disk that a path stands for.
 
     Args:
-        path: a file, an address, which is fetched, or a Hugging Face folder.
+        path: a file, an address, which is fetched, a Hugging Face folder, or the output folder of
+            a run, which stands for its ``model_best.pth``, or else for its ``model_final.pth``.
 
     Raises:
         CheckpointError: there is no such file; the message gives names that are close.
@@ -180,12 +182,12 @@ def local_file(path: str) -> str:
             " and the connection, or name a local copy."
         ) from error
     if os.path.isdir(file):
-        names = (*_IN_A_FOLDER, *(name + INDEX for name in _IN_A_FOLDER))
+        names = (*_HUGGING_FACE, *(name + INDEX for name in _HUGGING_FACE), *OF_A_RUN)
         inside = [os.path.join(file, name) for name in names]
         file = next(filter(os.path.isfile, inside), file)
         if os.path.isdir(file):
             raise CheckpointError(
-                f"The checkpoint {path} is a folder without {' and without '.join(_IN_A_FOLDER)};"
+                f"The checkpoint {path} is a folder without {', '.join(_HUGGING_FACE + OF_A_RUN)};"
                 f" {folder_advice(file)}"
             )
     if os.path.isfile(file):

@@ -14,6 +14,9 @@ from typing import TypeVar
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
+from .agreement import all_or_none
+from .run_folder import only_run_in
+
 ENDING = "_fast_dev_run"  # of the folder
 STEPS = 2
 _log = logging.getLogger(__name__)
@@ -27,12 +30,16 @@ def fast_dev_run(cfg: DictConfig, train: Callable[[DictConfig], Result]) -> Resu
     Args:
         cfg: of the whole run.
         train: trains with a config; it is called in every process.
+
+    Raises:
+        ConfigError: another try of the same run is going on.
     """
     cfg = shortened(cfg)
     folder = cfg.train.output_dir
-    if comm.is_main_process():
-        shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
-    comm.synchronize()
+    with all_or_none():
+        if comm.is_main_process() and os.path.isdir(folder):  # of a try that failed, or goes on
+            with only_run_in(folder):
+                shutil.rmtree(folder, ignore_errors=True)
     result = train(cfg)
     comm.synchronize()
     if comm.is_main_process():

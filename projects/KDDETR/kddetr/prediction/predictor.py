@@ -20,7 +20,7 @@ from ..checkpoint import Checkpointer
 from ..data import DetectionMapper
 from ..data.images import UNREADABLE, image_array, read_image
 from ..engine import resolve_device
-from ..errors import DatasetError, UsageError
+from ..errors import DatasetError, UsageError, did_you_mean
 from ..ranges import whole
 from ..returned import described
 from .flow import batches
@@ -38,8 +38,9 @@ class Predictor:
         found.pred_boxes, found.scores, [predictor.classes[i] for i in found.pred_classes]
 
     Args:
-        weights: a checkpoint of this project with its model card, or any file of weights with
-            ``config`` or ``model``.
+        weights: a checkpoint of this project with its model card, the output folder of a run
+            (which stands for its ``model_best.pth``, or else for its ``model_final.pth``), or any
+            file of weights with ``config`` or ``model``.
         config: the config of the training, as a file or as ``load_config`` returns it, where the
             file has no card.
         model: the detector itself, where neither describes it.
@@ -50,6 +51,7 @@ class Predictor:
             faster on a GPU that has them; detections then differ a little.
         threshold: detections with a lower score are left out. 0 keeps all, as an evaluation needs
             them; to look at, 0.3 is a good start.
+        only: names of classes; detections of others are left out. None keeps all.
         batch_size: the most images in a batch. Only images of one size get into a batch, so that
             detections do not depend on it beyond rounding.
         array_format: the order of the channels of **numpy arrays**, which cannot be seen in them:
@@ -80,6 +82,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "float32",
         threshold: float = 0.0,
+        only: Sequence[str] | None = None,
         batch_size: int = 4,
         array_format: str = "RGB",
         as_dicts: bool = False,
@@ -102,6 +105,7 @@ class Predictor:
         self.classes: list[str] = known or [str(i) for i in range(count)]
         self.metadata = Metadata(name=str(weights), thing_classes=self.classes)
         self.threshold, self.batch_size = threshold, batch_size
+        self._only = None if only is None else torch.tensor(self._numbers(only, str(weights)))
         self._array_format, self._as_dicts = array_format, as_dicts
 
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> Any:
@@ -164,9 +168,19 @@ class Predictor:
         with torch.autocast(self.device.type, self._precision, self._precision is not None):
             outputs = self.model(list(inputs))
         found = [output["instances"].to("cpu") for output in outputs]
-        if not self.threshold:
-            return found
-        return [instances[instances.scores >= self.threshold] for instances in found]
+        if self.threshold:
+            found = [instances[instances.scores >= self.threshold] for instances in found]
+        if self._only is not None:
+            found = [one[torch.isin(one.pred_classes, self._only)] for one in found]
+        return found
+
+    def _numbers(self, names: Sequence[str], weights: str) -> list[int]:
+        """The numbers of classes by their names."""
+        for name in names:
+            if name not in self.classes:
+                hint = did_you_mean(name, self.classes)
+                raise UsageError(f"The detector in {weights} has no class {name!r}; {hint}")
+        return [self.classes.index(name) for name in names]
 
     def as_dicts(self, instances: Instances) -> list[dict[str, Any]]:
         """The objects in an image as plain dictionaries.

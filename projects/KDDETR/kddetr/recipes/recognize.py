@@ -27,7 +27,7 @@ from ..checkpoint import (
 )
 from ..checkpoint.classes import CLASSES
 from ..checkpoint.coverage import grouped
-from ..checkpoint.files import State
+from ..checkpoint.files import OF_A_RUN, State
 from ..checkpoint.loading import load_file
 from ..checkpoint.origins import Recipe
 from ..checkpoint.prefixes import without_prefix
@@ -57,7 +57,6 @@ KNOWN = (
 # What published files have, where their origin says nothing else.
 _PUBLISHED = {"num_heads": 8, "groups": 32, "num_queries": 300}
 _REAL_TIME = ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")
-_OF_A_RUN = ("model_best.pth", "model_final.pth")
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _file_of_run(path: str) -> tuple[str, list[str]]:
     """The weights in the output folder of a run; any other path stays."""
     if "://" in path or not Path(path).is_dir():
         return path, []
-    for name in _OF_A_RUN:
+    for name in OF_A_RUN:
         if Path(path, name).is_file():
             return str(Path(path, name)), [f"{name} of the run in {path} is taken."]
     return path, []
@@ -226,16 +225,16 @@ _NAME_CONFIG = (
 
 def _checked(found: Recognized, settings: Sequence[str]) -> Recognized:
     """With the settings applied, words and classes, once the file loads completely."""
-    cfg = OmegaConf.create({"model": found.model}, flags={"allow_objects": True})
-    apply_overrides(cfg, [f"model.{text}" for text in settings])
-    model = without_memory(cfg.model)
+    cfg = OmegaConf.create({"teacher": found.model}, flags={"allow_objects": True})
+    apply_overrides(cfg, [f"teacher.{text}" for text in settings])  # as they were written
+    model = without_memory(cfg.teacher)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*meta parameter in the current model")
         _, data = load_file(weight_owner(model), found.file, strict=True)
     return replace(
         found,
-        model=cfg.model,
-        words=in_words(cfg.model, model),
+        model=cfg.teacher,
+        words=in_words(cfg.teacher, model),
         classes=data.get(CLASSES, ()),
         num_classes=model.num_classes,
     )

@@ -57,8 +57,8 @@ def _degenerate(labels: Sequence[Labels]) -> list[Finding]:
         "boxes without area",
         "warning",
         marked,
-        "{boxes} a width or height of 0: training leaves them out, and in evaluation they count as "
-        "objects that nothing can find; correct or remove them.",
+        "{boxes} a width or height of 0: training leaves such boxes out, and in evaluation they "
+        "count as objects that nothing can find; correct or remove them.",
     )
 
 
@@ -69,7 +69,7 @@ def _outside(labels: Sequence[Labels]) -> list[Finding]:
         "boxes outside",
         "error" if most else "warning",
         marked,
-        "{boxes} no part inside of their image: training leaves them out, and nothing can find "
+        "{boxes} no part inside the image: training leaves such boxes out, and nothing can find "
         "them in evaluation; correct or remove them.",
     )
 
@@ -84,7 +84,7 @@ def _beyond(labels: Sequence[Labels]) -> list[Finding]:
         "boxes beyond the edge",
         "note",
         marked,
-        "{boxes} a part outside of their image, where training cuts them.",
+        "{boxes} a part outside the image, which training cuts off.",
     )
 
 
@@ -100,7 +100,7 @@ def _repeated(labels: Sequence[Labels]) -> list[Finding]:
         "repeated boxes",
         "warning",
         marked,
-        "{boxes} the same place and class as another of their image: one of the two can never be "
+        "{boxes} the same place and class as another of the image: one of the two can never be "
         "found; remove it.",
     )
 
@@ -132,8 +132,9 @@ def _crowded(labels: Sequence[Labels]) -> list[Finding]:
         shown += [one.show(int(i)) for i in full[:SHOWN]]
     if not count:
         return []
+    images = "1 image has" if count == 1 else f"{count} images have"
     sentence = (
-        f"{count} images have more than {MOST_COUNTED} objects of a class, and COCO's metric "
+        f"{images} more than {MOST_COUNTED} objects of a class, and COCO's metric "
         f"counts {MOST_COUNTED} detections: raise dataloader.evaluator.max_dets_per_image."
     )
     return [Finding("crowded images", "note", sentence, tuple(shown[:SHOWN]), count)]

@@ -88,11 +88,12 @@ def _copies(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
     if across:
         first = across[0]
         names = " and ".join(f"{file} ({place[file][0].split})" for file in first[:2])
+        what = "1 picture is" if len(across) == 1 else f"{len(across)} pictures are"
         findings.append(
             Finding(
                 "shared images",
                 "warning",
-                f"{len(across)} pictures are in several splits, such as {names}: results on them "
+                f"{what} in several splits, such as {names}: results on them "
                 "say little about other images; keep each picture in one split.",
                 _shown(across, place),
                 len(across),
@@ -100,12 +101,15 @@ def _copies(labels: Sequence[Labels], pixels: dict[str, Pixels]) -> list[Finding
         )
     if within:
         copies = sum(len(group) - 1 for group in within)
+        what = "1 image is a copy of another"
+        if copies > 1:
+            what = f"{copies} images are copies of others"
         findings.append(
             Finding(
                 "copies",
                 "note",
-                f"{copies} images are copies of others in their split, such as {within[0][1]} of "
-                f"{within[0][0]}: they count several times, and may have different boxes.",
+                f"{what} in the same split, such as {within[0][1]} of {within[0][0]}: copies count "
+                "several times, and may have different boxes.",
                 _shown(within, place),
                 copies,
             )
@@ -129,9 +133,11 @@ def _empty(labels: Sequence[Labels]) -> list[Finding]:
     if not empty:
         return []
     most = len(empty) > 0.5 * total
+    have = "has" if len(empty) == 1 else "have"
     sentence = (
-        f"{len(empty)} of {total} images have no object: they are trained on as background, which "
-        f"is right only where somebody has looked at them{'; are they labelled?' if most else '.'}"
+        f"{len(empty)} of {total} images {have} no object: such images are trained on as "
+        "background, which is right only where somebody has looked at them"
+        f"{'; are they labelled?' if most else '.'}"
     )
     images = tuple(one.show(i) for one, i in empty[:SHOWN])
     return [Finding("empty images", "warning" if most else "note", sentence, images, len(empty))]
