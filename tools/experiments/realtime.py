@@ -29,6 +29,7 @@ EXPERIMENTS = (
             _line("alone_longer", "alone, the distilled run's time", same_time_as="distilled"),
             _line("distilled", "distilled"),
             _line("unlabelled", "distilled, half of each batch unlabelled", HALF_UNLABELLED),
+            _line("anchor", "distilled, content by the anchor", "model.student.content=anchor"),
         ),
         iterations=1300,
         heads=("RT-DETRv2",),
