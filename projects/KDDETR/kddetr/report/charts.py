@@ -180,7 +180,9 @@ def interval_chart(
     """
     if not rows:
         return ""
-    with _figure(6.4, 0.9 + 0.55 * len(rows)) as (figure, axes):
+    names = [style.wrap(row[0], 2.3) for row in rows]
+    lines = max(name.count("\n") + 1 for name in names)
+    with _figure(6.4, 0.9 + max(0.55, 0.19 * lines) * len(rows)) as (figure, axes):
         axes.axvline(0, color=INK, lw=1.2, ls=(0, (2, 2)))
         for i, (_, mean, bounds, values) in enumerate(rows):
             colour = SERIES[(i + 1) % len(SERIES)]
@@ -188,7 +190,7 @@ def interval_chart(
                 axes.plot(bounds, [i, i], color=colour, lw=6, alpha=_FADED)
             axes.plot(values, [i] * len(values), "o", color=colour, markersize=4, alpha=0.7)
             axes.plot([mean], [i], "D", color=colour, markersize=8)
-        axes.set_yticks(range(len(rows)), [style.wrap(row[0], 2.3) for row in rows])
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         axes.set(xlabel=x_label)
