@@ -126,7 +126,8 @@ def planned(data: Path, *overrides: str, **wishes) -> OmegaConf:
 
 def test_a_plan_is_read_again_as_it_was_made(data, tmp_path):
     """The table shows what is in the config, where what was given comes first."""
-    made = planned(data, "dataloader.train.total_batch_size=2", "optimizer.lr=0.25")
+    given = ("dataloader.train.total_batch_size=2", "optimizer.lr=0.25", "train.init_checkpoint=")
+    made = planned(data, *given)
     file = tmp_path / "config.py"
     file.write_text(made.text)
     again, cfg = load_config(str(file)), made.cfg
@@ -134,6 +135,7 @@ def test_a_plan_is_read_again_as_it_was_made(data, tmp_path):
     shown = {one.name: (one.value, one.why) for one in made.decisions}
     assert shown["learning rate"] == ("0.25", "as given") and shown["batch"][0].startswith("2")
     assert shown["iterations"][0] == str(cfg.train.max_iter)
+    assert shown["starts from"] == ("nothing", "as given")
     assert cfg.lr_multiplier.milestones == [11 / 12]
     assert made.image_size == (128, 213)  # as the teacher's card says
     # A class that the teacher lacks is learned from labels.

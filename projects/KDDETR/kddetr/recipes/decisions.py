@@ -54,7 +54,7 @@ def settled(
                 one = replace(one, value="{}", why="as given")
             elif value != OmegaConf.select(draft, one.key):
                 one = replace(one, value="{}", why="follows from what was given")
-            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            shown = f"{value:g}" if isinstance(value, float) else str(value) or "nothing"
             one = replace(one, value=one.value.replace("{}", shown))
         found.append(one)
     return found
