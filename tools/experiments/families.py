@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from .lines import EVERY, Experiment, Line
+from .lines import EVERY, FULL, HALF, Experiment, Line
 from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE, ONLY_GENERAL, ONLY_SPECIFIC, QUICK
 
 DAB, DINO, RCNN = "DAB-DETR", "DINO", "Faster R-CNN"
@@ -37,10 +37,22 @@ def _taught(student: str, teacher: str, config: str, points: Iterable[str] = POI
     ]
 
 
-def _experiment(name: str, *lines: Line) -> Experiment:
-    heads = ("student", "teacher", "points")
-    columns = ("iterations", *EVERY)
-    return Experiment(name, "families", (DINO_TEACHER, *lines), heads=heads, columns=columns)
+def _rcnn_of_weight(weight: str) -> Line:
+    """The R-CNN of the default line with another weight of the distillation."""
+    title = (RCNN, DAB, f"general and specific, weight {weight}")
+    config, override = f"{QUICK}/faster_rcnn_distilled.py", f"model.weight={weight}"
+    return Line(f"from_dab_{weight}", title, config, (override,))
+
+
+def _experiment(name: str, *lines: Line, iterations: int = HALF) -> Experiment:
+    return Experiment(
+        name,
+        "families",
+        (DINO_TEACHER, *lines),
+        iterations=iterations,
+        heads=("student", "teacher", "points"),
+        columns=("iterations", *EVERY),
+    )
 
 
 EXPERIMENTS = (
@@ -51,6 +63,13 @@ EXPERIMENTS = (
         *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py"),
     ),
     _experiment(
+        "to_dab_long",
+        Line("alone", (DAB, "", ""), ALONE_CONFIG),
+        *_taught(DAB, DAB, DISTILLED, ["both"]),
+        *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both"]),
+        iterations=FULL,
+    ),
+    _experiment(
         "to_dino",
         Line("alone", (DINO, "", ""), f"{QUICK}/dino_alone.py"),
         *_taught(DINO, DINO, f"{QUICK}/dino_distilled.py", ["both"]),
@@ -59,12 +78,7 @@ EXPERIMENTS = (
         "to_rcnn",
         Line("alone", (RCNN, "", ""), f"{QUICK}/faster_rcnn_alone.py"),
         *_taught(RCNN, DAB, f"{QUICK}/faster_rcnn_distilled.py", ["both"]),
-        Line(
-            "from_dab_auto",
-            (RCNN, DAB, "general and specific, weight auto"),
-            f"{QUICK}/faster_rcnn_distilled.py",
-            ("model.weight=auto",),
-        ),
+        *map(_rcnn_of_weight, ("0.3", "5.6", "auto")),
         *_taught(RCNN, DINO, f"{EVIDENCE}/faster_rcnn_from_dino.py", ["both"]),
     ),
 )

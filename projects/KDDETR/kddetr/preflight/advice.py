@@ -104,18 +104,17 @@ def _about_names(m: Measured) -> list[str]:
 
 def _about_ratio(m: Measured) -> list[str]:
     ratio = m.ratio
-    if ratio is None or LEAST_RATIO <= ratio <= MOST_RATIO:
+    if ratio is None or m.settled is not None or LEAST_RATIO <= ratio <= MOST_RATIO:
         return []
-    weight = m.weight if m.settled is None else m.settled
     if ratio < LEAST_RATIO:
         return [
             f"The gradient of the distillation is only {ratio:.2g} times that of the labels, so the"
-            f" student will hardly notice its teacher: raise model.weight from {weight:g}, or set"
+            f" student will hardly notice its teacher: raise model.weight from {m.weight:g}, or set"
             " model.weight=auto."
         ]
     return [
         f"The gradient of the distillation is {ratio:.2g} times that of the labels, so the labels"
-        f" will hardly count: lower model.weight from {weight:g}, or set model.weight=auto."
+        f" will hardly count: lower model.weight from {m.weight:g}, or set model.weight=auto."
     ]
 
 

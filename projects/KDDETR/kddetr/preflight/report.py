@@ -175,11 +175,11 @@ def _ratio_rows(m: Measured) -> list[tuple[str, str]]:
     if m.ratio is None:
         return []
     words = (
-        f"The distillation pulls {_times(m.ratio)} times as hard as the labels (median of"
-        f" {len(m.ratios)} batches)."
+        f"At the start the distillation pulls {_times(m.ratio)} times as hard as the labels (median"
+        f" of {len(m.ratios)} batches)."
     )
     if m.settled is not None:
-        words += f" model.weight=auto has become {m.settled:g} for that."
+        words += f" model.weight=auto has become {m.settled:g}, by what follows in a trial."
     return [("Gradient ratio", words)]
 
 

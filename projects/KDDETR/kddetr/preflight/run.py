@@ -20,9 +20,9 @@ from ..engine.auto_weight import (
     BATCHES,
     gradient_ratios,
     is_auto,
+    settle_weight,
     starting_distiller,
     starting_student,
-    use_weight,
 )
 from ..engine.config.calls import needs_no_teacher
 from ..engine.evaluation.sets import has_test_data
@@ -220,15 +220,13 @@ class _Measuring:
         step = self.found.steps.medians()
         each = 2 * step["first"] + step.get("waiting", 0.0)
         count = self._affordable(each, FEWEST_BATCHES, BATCHES, share=0.4)
-        if is_auto(self.cfg):
-            count = BATCHES  # the weight must not depend on the speed of the machine
         cut = f"Gradients were compared on {count} batches instead of {BATCHES}, to save time."
         if count < BATCHES:
             self.found.notes.append(cut)
         given = itertools.chain(timed, batches)
         self.found.ratios = gradient_ratios(model, itertools.islice(given, count), self.cfg)
         if is_auto(self.cfg):
-            use_weight(self.cfg, self.found.ratios)
+            settle_weight(self.cfg)
             self.found.settled = self.cfg.model.weight
         else:
             self.found.weight = float(model.weight)
