@@ -11,6 +11,7 @@ table and what it shows.
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import kddetr  # noqa: F401  (first: it filters the warnings of libraries)
@@ -92,12 +93,18 @@ def figures(answers: Predictions, targets: list[Target]) -> list[Tensor]:
     return found
 
 
-def table(measured: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The figures as a Markdown table, a row for each teacher and group of points."""
-    lines = [["config", "points", *FIGURES], ["---"] * (2 + len(FIGURES))]
-    for config, groups in measured.items():
-        for name, values in groups.items():
-            lines.append([Path(config).stem, name, *(f"{values[key]:.3f}" for key in FIGURES)])
+def table(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """The figures as a Markdown table, a row for each group of points and teacher; empty where
+    there are none.
+    """
+    lines = [["points", "config of the teacher", *FIGURES], ["---"] * (2 + len(FIGURES))]
+    for name in dict.fromkeys(name for groups in measured.values() for name in groups):
+        for config, groups in measured.items():
+            if values := groups.get(name):
+                figures = (f"{values[key]:.3f}" for key in FIGURES)
+                lines.append([name, f"`{Path(config).stem}`", *figures])
+    if len(lines) == 2:
+        return ""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -174,7 +174,7 @@ def test_every_experiment_and_plot_is_on_a_page():
     blocks = [match for text in texts for match in pages.BLOCK.finditer(text)]
     shown = [match[3] for match in blocks if match[2] == "cpu"]
     wanted = [e.name for e in EXPERIMENTS] + [f"plot_{name}" for name in plots.PLOTS]
-    wanted += ["where", "speed"]
+    wanted += ["where", "speed", "answers"]
     assert sorted(shown) == sorted(wanted)
 
 

@@ -44,4 +44,5 @@ def test_a_config_without_a_teacher_is_refused(capsys):
 def test_the_table_has_a_row_for_each_group():
     values = dict.fromkeys(teacher_answers.FIGURES, 0.25)
     text = teacher_answers.table({"a/b.py": {"general": values, "specific": values}})
-    assert text.splitlines()[2].startswith("| b | general | 0.250 |") and text.count("\n") == 3
+    assert text.splitlines()[2].startswith("| general | `b` | 0.250 |") and text.count("\n") == 3
+    assert teacher_answers.table({}) == ""

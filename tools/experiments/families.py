@@ -65,8 +65,8 @@ EXPERIMENTS = (
     _experiment(
         "to_dab_long",
         Line("alone", (DAB, "", ""), ALONE_CONFIG),
-        *_taught(DAB, DAB, DISTILLED, ["both"]),
-        *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both"]),
+        *_taught(DAB, DAB, DISTILLED, ["both", "specific"]),
+        *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both", "specific"]),
         iterations=FULL,
     ),
     _experiment(

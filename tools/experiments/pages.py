@@ -10,6 +10,7 @@ from typing import Any
 from benchmarking.tables import read_results
 from kddetr.errors import UsageError, did_you_mean
 from kddetr.report.intervals import with_interval
+from teacher_answers import table as answers_table
 
 from .plan import EXPERIMENTS
 from .plots import PLOTS, draw_all, file_name
@@ -21,6 +22,10 @@ from .tables import cell, difference, main_metric, rows_of, table
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- (\w+): (\w+) ([\w.]+) (\w+) -->)[^<]*(<!-- -->)")
 SCALES = (CPU, GPU)
+ANSWERS_COMMAND = (
+    "python tools/teacher_answers.py configs/quickstart/distilled.py"
+    " configs/quickstart/anchors_distilled_from_dino.py --output docs/evidence/cpu_answers.json"
+)
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class Evidence:
         results: of the runs.
         costs: CPU seconds of a step, by experiment and line.
         performance: the figures of tools/performance.py on a CPU, by measurement.
+        answers: those of tools/teacher_answers.py, by config and group of points.
     """
 
     scale: Scale
     results: Results
     costs: Mapping[str, Mapping[str, float]]
     performance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    answers: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self, name: str) -> str:
         """The table of an experiment, or a sentence that there is none yet; the link to a plot; of
@@ -50,6 +57,8 @@ class Evidence:
             return where(self.results, self.scale)
         if name.startswith("plot_"):
             return self.plot(name.removeprefix("plot_"))
+        if name == "answers":
+            return _with_command(answers_table(self.answers), ANSWERS_COMMAND)
         if name == "speed":
             text = speed_table({e.name: e for e in EXPERIMENTS}, self.results, self.performance)
             return _with_command(text, "\n".join(COMMANDS))
@@ -91,10 +100,16 @@ class Evidence:
 
 def evidence_of(docs: Path, scale: Scale = CPU) -> Evidence:
     """What the files of a folder of documents say about a scale."""
-    costs = steps_file(docs, scale)
-    found: dict[str, Any] = json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else {}
+    costs = _read(steps_file(docs, scale))
+    answers = _read(docs / "evidence" / f"{scale.name}_answers.json")
     times = read_results(docs / "performance" / f"{scale.name}.jsonl")
-    return Evidence(scale, Results(results_file(docs, scale)), found, times)
+    return Evidence(scale, Results(results_file(docs, scale)), costs, times, answers)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where it does not exist."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def results_file(docs: Path, scale: Scale) -> Path:
