@@ -55,6 +55,7 @@ EXPERIMENTS = (
             _line("unlabelled", "distilled, half of each batch unlabelled", HALF_UNLABELLED),
             *_at_half_the_rate(),
         ),
+        baselines=("alone", "alone_slower"),
         iterations=1300,
         heads=("RT-DETRv2",),
         columns=("iterations", "tuned", "step", *EVERY),
