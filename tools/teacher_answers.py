@@ -35,6 +35,7 @@ FIGURES = {
     "right": "share of the weight on right answers: class, and an IoU of at least 0.5",
     "found": "share of the objects with a right answer",
     "iou": "mean IoU of right answers with their object, by weight",
+    "near": "mean IoU of an answer with the box of its point, by weight",
     "second": "probability of the second class over that of the first, by weight",
 }
 LEAST_IOU = 0.5
@@ -59,17 +60,26 @@ def measure(config: str, images: int) -> dict[str, dict[str, float]]:
     rows: dict[str, list[Tensor]] = {}
     for inputs, _, answers, points in compared(model, loader, images, seed=0):
         targets = [target_of(x["instances"], answers.boxes.device) for x in inputs]
-        for name, part in answers.split(points.groups).items():
-            rows.setdefault(name, []).extend(figures(part, targets))
+        asked = points.boxes.expand_as(answers.boxes[-1]).split([*points.groups.values()], dim=1)
+        parts = answers.split(points.groups).items()
+        for (name, part), boxes in zip(parts, asked, strict=True):
+            rows.setdefault(name, []).extend(figures(part, boxes, targets))
     return {
         name: dict(zip(FIGURES, torch.stack(values).nanmean(0).tolist(), strict=True))
         for name, values in rows.items()
     }
 
 
-def figures(answers: Predictions, targets: list[Target]) -> list[Tensor]:
-    """Of each image the :data:`FIGURES`; NaN where an image has no object, or no right answer."""
+def figures(answers: Predictions, asked: Tensor, targets: list[Target]) -> list[Tensor]:
+    """Of each image the :data:`FIGURES`; NaN where an image has no object, or no right answer.
+
+    Args:
+        answers: of the teacher.
+        asked: (B, N, 4) the boxes of the points, ``cxcywh``.
+        targets: the objects of each image.
+    """
     found = []
+    near = box_iou(answers.boxes[-1], asked)
     weights = ForegroundWeight()(answers)
     scores, labels = answers.logits[-1].sigmoid().sort(dim=-1, descending=True)
     second = scores[..., 1:2].sum(-1) / scores[..., 0]  # 0 where there is only one class
@@ -86,6 +96,7 @@ def figures(answers: Predictions, targets: list[Target]) -> list[Tensor]:
                     of_right.sum() / weight.sum(),
                     right.any(0).float().mean(),
                     (weight * (iou * right).sum(1)).sum() / (weight * right.sum(1)).sum(),
+                    (weight * near[i]).sum() / weight.sum(),
                     (weight * second[i]).sum() / weight.sum(),
                 ]
             )

@@ -21,15 +21,17 @@ def test_figures_of_answers_made_by_hand():
     probabilities = torch.tensor([[0.2, 0.8], [0.1, 0.4], [0.2, 0.1]])
     boxes = torch.stack([objects[0], torch.tensor([0.1, 0.8, 0.1, 0.1]), objects[0]])
     answers = Predictions(probabilities.logit()[None, None], boxes[None, None])
-    (found,) = teacher_answers.figures(answers, [target])
-    expected = [1.4 / 3, 1.4**2 / (0.64 + 0.16 + 0.04) / 3, 0.8 / 1.4, 0.5, 1.0, 0.4 / 1.4]
+    asked = boxes[[0, 0, 0]][None]  # the first and the third answer are where they were asked
+    (found,) = teacher_answers.figures(answers, asked, [target])
+    effective = 1.4**2 / (0.64 + 0.16 + 0.04) / 3
+    expected = [1.4 / 3, effective, 0.8 / 1.4, 0.5, 1.0, 1.0 / 1.4, 0.4 / 1.4]
     assert found.tolist() == pytest.approx(expected, abs=1e-4)  # IoU has a small constant
 
 
 def test_an_image_without_objects_has_no_share_of_them():
     answers = Predictions(torch.zeros(1, 1, 2, 3), torch.full((1, 1, 2, 4), 0.5))
     target = Target(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
-    (found,) = teacher_answers.figures(answers, [target])
+    (found,) = teacher_answers.figures(answers, answers.boxes[-1], [target])
     named = dict(zip(teacher_answers.FIGURES, found.tolist(), strict=True))
     assert named["right"] == 0 and named["weight"] == pytest.approx(0.5)
     assert torch.isnan(found[[3, 4]]).all()

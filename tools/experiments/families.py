@@ -14,14 +14,24 @@ DINO_TEACHER = Line(
     folder="output/quickstart_dino/teacher",
     seeds=1,
 )
+MOVED = (
+    "model.sampler.samplers=[{_target_: kddetr.points.GeneralSampler, count: 50},"
+    " {_target_: kddetr.points.NearbySampler}]",
+)
 POINTS = {
     "both": ("general and specific", ()),
+    "moved": ("general, and the teacher's boxes moved", MOVED),
     "general": ("general", ONLY_GENERAL),
     "specific": ("specific", ONLY_SPECIFIC),
 }
 
 
-def _taught(student: str, teacher: str, config: str, points: Iterable[str] = POINTS) -> list[Line]:
+def _taught(
+    student: str,
+    teacher: str,
+    config: str,
+    points: Iterable[str] = ("both", "general", "specific"),
+) -> list[Line]:
     """A student and its teacher, a line for each kind of points."""
     before = DINO_TEACHER if teacher == DINO else None
     short = "dino" if before else "dab"
@@ -66,7 +76,9 @@ EXPERIMENTS = (
         "to_dab_long",
         Line("alone", (DAB, "", ""), ALONE_CONFIG),
         *_taught(DAB, DAB, DISTILLED, ["both", "specific"]),
-        *_taught(DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both", "specific"]),
+        *_taught(
+            DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both", "specific", "moved"]
+        ),
         iterations=FULL,
     ),
     _experiment(
