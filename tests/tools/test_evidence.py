@@ -200,6 +200,12 @@ def test_a_page_gets_the_tables_and_figures_that_its_markers_name(tmp_path, monk
             pages.updated(f"<!-- {wrong} -->\n<!-- end -->", {"cpu": pages.evidence_of(docs)})
     with pytest.raises(UsageError, match="toy has no result of 'othr'; did you mean other"):
         pages.updated("<!-- cpu: toy othr AP --><!-- -->", {"cpu": pages.evidence_of(docs)})
+    marker = "<!-- cpu: toy alone minus_other -->"
+    shown = pages.updated(f"{marker}<!-- -->", {"cpu": pages.evidence_of(docs)})
+    assert shown == f"{marker}-5.0 [-17.7, +7.7]<!-- -->"
+    with pytest.raises(UsageError, match="toy has no result of 'othr'"):
+        wrong = "<!-- cpu: toy alone minus_othr --><!-- -->"
+        pages.updated(wrong, {"cpu": pages.evidence_of(docs)})
 
 
 def test_plots_are_drawn_where_there_are_results(tmp_path):

@@ -81,18 +81,22 @@ class Evidence:
         return f"![{PLOTS[name][1]}]({file.parent.name}/{file.name})" if file.is_file() else ""
 
     def figure(self, name: str, line: str, column: str) -> str:
-        """One cell of a table. ``gain`` is the difference to the first baseline.
+        """One cell of a table. ``gain`` is the difference to the first baseline, and
+        ``minus_LINE`` that to another line.
 
         Raises:
             UsageError: there is no such table, line or figure.
         """
         experiment = _experiment(name)
         rows = rows_of(experiment, self.results, self.scale)
-        if line not in rows:
-            raise UsageError(f"{name} has no result of {line!r}; {did_you_mean(line, rows)}")
-        if column == "gain":
-            metric, baseline = main_metric(experiment), experiment.baselines[0]
-            return with_interval(difference(rows[line], rows.get(baseline, {}), metric))
+        other = column.removeprefix("minus_") if column.startswith("minus_") else ""
+        for wanted in filter(None, (line, other)):
+            if wanted not in rows:
+                hint = did_you_mean(wanted, rows)
+                raise UsageError(f"{name} has no result of {wanted!r}; {hint}")
+        if other or column == "gain":
+            baseline = rows.get(other or experiment.baselines[0], {})
+            return with_interval(difference(rows[line], baseline, main_metric(experiment)))
         mine = list(rows[line].values())
         one = experiment.line(line)
         return cell(column, experiment, one, mine, self.results, self.costs, self.scale)
