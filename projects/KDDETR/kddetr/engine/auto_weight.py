@@ -4,8 +4,8 @@ How hard a distillation pulls depends on its terms, its points and the detectors
 take out the length of the whole gradient, so what the weight decides is the ratio of the two
 gradients, see :mod:`.watch`. It is measured before the training, after a trial of a few steps: at
 the weights from which the student starts, the ratio says little about the rest of a run (that of a
-Faster R-CNN rises from 0.3 to between 1.6 and 3 within 30 steps). The weight is a number from then on: in the
-log, in ``config.yaml`` and for :class:`~kddetr.KDDETR`.
+Faster R-CNN rises from 0.3 to between 1.6 and 3 within 30 steps). The weight is a number from then
+on: in the log, in ``config.yaml`` and for :class:`~kddetr.KDDETR`.
 """
 
 import itertools
