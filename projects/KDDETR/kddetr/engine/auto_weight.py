@@ -32,7 +32,7 @@ from .freezing import freeze, frozen_norms
 from .precision import amp_dtype
 from .run_folder import config_of_run
 from .seeding import kept_random_states, seed_everything
-from .step import StepTrainer
+from .step import StepTrainer, step_settings
 from .trainer import Trainer
 from .watch import Watchable, gradient_ratio
 
@@ -92,18 +92,14 @@ def train_trial(model: nn.Module, batches: Iterator[list[dict]], cfg: DictConfig
         batches: of this process.
         cfg: of the run.
     """
-    clip, device = cfg.train.clip_grad, resolve_device(cfg.train.device)
+    device = resolve_device(cfg.train.device)
     optimizer = Trainer.build_optimizer(cfg, model)
     schedule = Trainer.build_lr_scheduler(cfg, optimizer)
     trainer = StepTrainer(
         model=model,
         data_loader=batches,
         optimizer=optimizer,
-        seed=cfg.train.seed,
-        amp_dtype=amp_dtype(cfg.train.amp, device, model),
-        max_norm=clip.max_norm,
-        norm_type=clip.norm_type,
-        accumulate=cfg.train.accumulate,
+        **step_settings(cfg, model, device),
     )
     _train_mode(model, cfg)
     steps = trial_length(cfg.train.max_iter)

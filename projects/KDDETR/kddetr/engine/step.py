@@ -11,12 +11,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.engine.train_loop import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +28,7 @@ from ..returned import part_name, scalar_losses, without_gradient
 from ..structures import Detector
 from .accumulation import count_normalisers, parts_of
 from .optimizer_state import check_alike
+from .precision import amp_dtype
 from .seeding import seed_everything
 from .watch import GAP_PREFIXES, RATIO
 from .weight_schedule import WEIGHT
@@ -35,6 +38,24 @@ _log = logging.getLogger(__name__)
 # Names of other values of a step.
 RECORDED = ("grad_norm", RATIO, WEIGHT, "total_loss", "data_time", "train_seconds", "time", "lr")
 PREFIXES = (GROUP_PREFIX, *GAP_PREFIXES)
+
+
+def step_settings(cfg: DictConfig, model: nn.Module, device: torch.device) -> dict[str, Any]:
+    """The arguments of a :class:`StepTrainer` that a config decides.
+
+    Args:
+        cfg: of the run.
+        model: not wrapped for several processes.
+        device: of the model.
+    """
+    clip = cfg.train.clip_grad
+    return {
+        "seed": cfg.train.seed,
+        "amp_dtype": amp_dtype(cfg.train.amp, device, model),
+        "max_norm": clip.max_norm,
+        "norm_type": clip.norm_type,
+        "accumulate": cfg.train.accumulate,
+    }
 
 
 class StepTrainer(SimpleTrainer):

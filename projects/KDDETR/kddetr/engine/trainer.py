@@ -39,10 +39,9 @@ from .evaluation.first_batches import FirstBatches
 from .evaluation.sets import AVERAGED, best_metric_name, by_evaluation_set, has_test_data
 from .freezing import freeze
 from .optimizer_state import check_card, optimizer_card
-from .precision import amp_dtype
 from .run_hooks import build_hooks
 from .seeding import seed_everything
-from .step import StepTrainer
+from .step import StepTrainer, step_settings
 from .watch import with_gap
 from .writers import build_writers
 
@@ -94,16 +93,11 @@ class Trainer(DefaultTrainer):
             compile_detectors(cfg.train.compile, model)
             optimizer = self.build_optimizer(cfg, model)
             self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        clip = cfg.train.clip_grad
         self._trainer = StepTrainer(
             model=wrap_for_processes(model, device, **cfg.train.ddp),
             data_loader=data_loader,
             optimizer=optimizer,
-            seed=cfg.train.seed,
-            amp_dtype=amp_dtype(cfg.train.amp, device, model),
-            max_norm=clip.max_norm,
-            norm_type=clip.norm_type,
-            accumulate=cfg.train.accumulate,
+            **step_settings(cfg, model, device),
         )
         folder, card = cfg.train.output_dir, run_card(cfg, model, record_classes(cfg), data_loader)
         states = {"trainer": weakref.proxy(self), "wrapper": WrapperState(model)}
