@@ -1,7 +1,7 @@
 """Other methods in the same frame, each tuned with as many trials, alone and added to KD-DETR."""
 
-from .lines import EVERY, Experiment, Line, Tuning
-from .paper import ALONE, DISTILLED, EVIDENCE
+from .lines import EVERY, FULL, Experiment, Line, Tuning
+from .paper import ALONE, ALONE_CONFIG, DISTILLED, EVIDENCE
 
 POINTS = (0.3, 1.0, 3.0)  # weights of losses at points; 1 is the one of the config
 # Of losses on features. At 5, that of the configs, their gradient is at first about 3 % of the
@@ -28,6 +28,36 @@ ADDED = {
     "qskd": "model.loss.weighting.weight",
     "tprd": "model.loss.specific.loss.loss.class_loss.weight",
 }
+# Twice as long, for features of the neck, which are far ahead of the others at half length.
+LONG = Experiment(
+    "rivals_long",
+    "rivals",
+    (
+        ALONE,
+        Line(
+            "alone_longer",
+            "alone, the time of KD-DETR and PKD",
+            ALONE_CONFIG,
+            same_time_as="pkd_neck_added",
+        ),
+        Line("kd_detr", "KD-DETR", DISTILLED),
+        Line(
+            "pkd_neck",
+            "features of the neck (PKD), weight 125",
+            f"{EVIDENCE}/pkd_neck.py",
+            ("model.loss.weight=125",),
+        ),
+        Line(
+            "pkd_neck_added",
+            "KD-DETR and features of the neck (PKD), weight 125",
+            f"{EVIDENCE}/pkd_neck_added.py",
+            ("model.loss.losses.1.weight=125",),
+        ),
+    ),
+    baselines=("alone", "kd_detr"),
+    iterations=FULL,
+    columns=("iterations", *EVERY),
+)
 
 
 def _tuning(key: str, values: tuple[float, ...]) -> Tuning:
@@ -59,4 +89,5 @@ EXPERIMENTS = (
         baselines=("alone", "kd_detr"),
         columns=("tuned", *EVERY),
     ),
+    LONG,
 )
