@@ -169,6 +169,15 @@ def test_pages_are_what_their_files_say():
         assert text == page.read_text(encoding="utf-8"), page.name
 
 
+def test_no_line_of_a_page_begins_with_the_marker_of_a_figure():
+    # A comment at the start of a line ends the paragraph or the list item before it.
+    found = {
+        page.name: [line for line in text.splitlines() if pages.FIGURE.match(line.lstrip())]
+        for page, text in pages.current(ROOT / "docs").items()
+    }
+    assert not {name: lines for name, lines in found.items() if lines}
+
+
 def test_every_experiment_and_plot_is_on_a_page():
     texts = [page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")]
     blocks = [match for text in texts for match in pages.BLOCK.finditer(text)]
