@@ -74,14 +74,13 @@ def test_a_line_may_take_the_value_that_was_chosen_for_another(toy):
 
 
 def test_all_lines_are_trained_once_and_seed_after_seed(toy):
-    train(toy)
+    train(toy, processes=1)  # of two at the same time, either may end first
     assert not toy.failed and not list(toy.missing())
     found = Results(toy.results.file).all()
     # Four lines with two seeds, and three trials.
     assert len(found) == 4 * 2 + 3
     order = [line["seed"] for line in found if line["seed"] != TRIAL_SEED]
-    # The tuned line waits for its trials; meanwhile the next seed is begun.
-    assert order[:3] == [0, 0, 0] and order.count(0) == order.count(1)
+    assert order == [0, 0, 0, 0, 1, 1, 1, 1]
     assert {line["iterations"] for line in found} == {50, 100, 200}
     written = toy.results.file.read_text()
     train(toy)
