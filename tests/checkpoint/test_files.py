@@ -123,7 +123,7 @@ def test_reading_takes_no_memory(tmp_path, suffix):
     before = private()
     state = read()
     assert private() - before < 16_000  # kB; the weights are 64 MB
-    assert state
+    assert state  # which has held the weights until here
 
 
 def test_damaged_files(tmp_path, weights):

@@ -29,7 +29,7 @@ ADDED = {
     "tprd": "model.loss.specific.loss.loss.class_loss.weight",
 }
 # Twice as long, for features of the neck, which are far ahead of the others at half length.
-LONG = Experiment(
+TWICE_AS_LONG = Experiment(
     "rivals_long",
     "rivals",
     (
@@ -89,5 +89,5 @@ EXPERIMENTS = (
         baselines=("alone", "kd_detr"),
         columns=("tuned", *EVERY),
     ),
-    LONG,
+    TWICE_AS_LONG,
 )
