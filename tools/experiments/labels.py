@@ -1,10 +1,13 @@
 """Where distillation pays: how many labels there are, and how large the student is."""
 
+from dataclasses import replace
+
 from .lines import EVERY, Experiment, Line
 from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE
 
 LABELS = (100, 300, 1000, 4000)
 LONG = 1600
+CONVERGED = 4 * LONG
 HALF_UNLABELLED = "dataloader.train.unlabeled_per_batch=4"
 # A student of 96,000 parameters; the quickstart's has 353,000.
 SMALL = {
@@ -14,7 +17,7 @@ SMALL = {
 }
 
 
-def _of_labels(count: int) -> Experiment:
+def _of_labels(count: int, iterations: int = LONG, suffix: str = "") -> Experiment:
     def line(kind: str, title: str, *overrides: str, **more: str) -> Line:
         file = "labels_alone" if kind.startswith("alone") else "labels_distilled"
         counted = (f"dataloader.train.dataset.count={count}", *overrides)
@@ -27,10 +30,11 @@ def _of_labels(count: int) -> Experiment:
         line("unlabelled", "distilled, half of each batch unlabelled", HALF_UNLABELLED),
     )
     return Experiment(
-        f"labels_{count}",
+        f"labels_{count}{suffix}",
         "labels",
         lines[:3] if count == LABELS[-1] else lines,  # no image is left without a label
-        iterations=LONG,
+        iterations=iterations,
+        seeds=1 if iterations > LONG else 3,  # half an hour each on one core
         heads=(f"{count:,} labelled images",),
         columns=("iterations", *EVERY),
     )
@@ -69,4 +73,25 @@ SMALL_STUDENT = Experiment(
     heads=("a student of 96,000 parameters",),
     columns=("iterations", *EVERY),
 )
-EXPERIMENTS = (*map(_of_labels, LABELS), SMALL_STUDENT)
+# Where neither labels nor iterations are short, only the student's size is left.
+_ALL = {line.name: line for line in SMALL_STUDENT.lines if line.name.endswith("_all")}
+SMALL_STUDENT_LONG = Experiment(
+    "small_student_long",
+    "labels",
+    (
+        replace(_ALL["alone_all"], name="alone", title="alone"),
+        replace(
+            _ALL["alone_all"],
+            name="alone_longer",
+            title="alone, the distilled run's time",
+            same_time_as="distilled",
+        ),
+        replace(_ALL["distilled_all"], name="distilled", title="distilled"),
+    ),
+    iterations=CONVERGED,
+    seeds=1,
+    heads=("a student of 96,000 parameters, 4,000 labelled images",),
+    columns=("iterations", *EVERY),
+)
+LABELS_LONG = _of_labels(LABELS[-1], CONVERGED, "_long")
+EXPERIMENTS = (*map(_of_labels, LABELS), LABELS_LONG, SMALL_STUDENT, SMALL_STUDENT_LONG)
