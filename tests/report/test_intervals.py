@@ -13,6 +13,8 @@ def test_an_interval_is_that_of_scipys_paired_t_test(values):
     first = np.linspace(20, 30, len(values))
     expected = stats.ttest_rel(first + values, first).confidence_interval(0.95)
     assert interval(values) == pytest.approx((expected.low, expected.high))
+    wider = stats.ttest_rel(first + values, first).confidence_interval(1 - 0.05 / 7)
+    assert interval(values, tests=7) == pytest.approx((wider.low, wider.high))
 
 
 def test_one_value_has_no_interval():

@@ -14,16 +14,17 @@ import evidence
 from benchmarking.plan import MEASUREMENTS
 from experiments import ROOT, pages, plots
 from experiments.jobs import chosen_value, job_of_line, trials
-from experiments.lines import TRIAL_SEED
+from experiments.lines import TRIAL_SEED, Line
+from experiments.paper import CONSISTENCY
 from experiments.plan import EXPERIMENTS, check_lines, named
 from experiments.results import Results, locked
 from experiments.scales import CPU, GPU, quick
 from experiments.speed import STUDENTS, speed_table
-from experiments.tables import table, tuned
+from experiments.tables import correction, table, tuned
 from kddetr.engine import apply_overrides
 from kddetr.errors import UsageError
 from runs import Run
-from tests.tools.toy_experiment import ALONE, LONGER, TOY, TUNED, filled, result
+from tests.tools.toy_experiment import ALONE, LONGER, OTHER, TOY, TUNED, filled, result
 
 
 def test_differences_are_those_of_the_same_seed(tmp_path):
@@ -33,6 +34,22 @@ def test_differences_are_those_of_the_same_seed(tmp_path):
     assert first == "| alone | 2 | 15.0 ± 7.1 | 15.0 ± 7.1 | 15.0 ± 7.1 | |"
     # 16 - 10 and 24 - 20; the third seed has no partner.
     assert second.startswith("| other | 3 | 26.7 ± ") and second.endswith("| +5.0 [-7.7, +17.7] |")
+
+
+def test_a_correction_names_the_differences_that_many_lines_explain(tmp_path):
+    third = Line("third", "a third", "configs/c.py")
+    toy = replace(TOY, lines=(ALONE, OTHER, third), seeds=3)
+    zero = {"alone": [10.0, 20.0, 30.0], "other": [15.0, 25.2, 34.8]}
+    # The mean of 3, 5 and 7 is 4.33 standard errors from 0; 4.30 are needed, and 6.21 of two lines.
+    narrow = filled(tmp_path / "a.jsonl", zero | {"third": [13.0, 25.0, 37.0]}, toy)
+    said = "With Bonferroni's correction for the 2 differences of a column, "
+    assert correction(toy, narrow) == (
+        said + "these are no longer told from 0: *a third* to *alone*."
+    )
+    for aps in ([15.0, 25.0, 35.1], [10.0, 29.0, 33.0]):  # told from 0 all the same; never told
+        found = filled(tmp_path / f"{aps[1]}.jsonl", zero | {"third": aps}, toy)
+        assert correction(toy, found) == said + "none is lost."
+    assert correction(toy, Results(tmp_path / "none.jsonl")) == ""
 
 
 def test_a_tuned_line_takes_the_best_value_on_the_validation_images(tmp_path):
@@ -220,7 +237,7 @@ def test_a_page_gets_the_tables_and_figures_that_its_markers_name(tmp_path, monk
 def test_plots_are_drawn_where_there_are_results(tmp_path):
     assert plots.draw_all(tmp_path, Results(tmp_path / "none.jsonl"), CPU) == []
     results = Results(tmp_path / "x.jsonl")
-    for experiment in named(["consistency", "labels"]):
+    for experiment in (CONSISTENCY, *named(["labels"])):
         for line in (line for line in experiment.lines if not line.tuning):
             for seed in (0, 1):
                 job = job_of_line(experiment, line, seed, CPU, results)

@@ -17,7 +17,7 @@ from .plots import PLOTS, draw_all, file_name
 from .results import Results
 from .scales import CPU, GPU, Scale
 from .speed import COMMANDS, speed_table
-from .tables import cell, difference, main_metric, rows_of, table
+from .tables import cell, correction, difference, main_metric, rows_of, table
 
 BLOCK = re.compile(r"(<!-- evidence on (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- (\w+): (\w+) ([\w.]+) (\w+) -->)[^<]*(<!-- -->)")
@@ -66,6 +66,8 @@ class Evidence:
         text = table(experiment, self.results, self.costs, self.scale)
         if not text and self.scale is not CPU:
             return ""  # one sentence for the whole scale is enough
+        if text and experiment.claim:
+            text = f"{text}\n\n{correction(experiment, self.results, self.scale)}"
         at = "" if self.scale is CPU else f" --scale {self.scale.name}"
         return _with_command(text, f"python tools/evidence.py{at} --only {name}")
 
@@ -170,7 +172,7 @@ def updated(page: str, evidence: Mapping[str, Evidence]) -> str:
 
 
 def where(results: Results, scale: Scale) -> str:
-    """A sentence about the machine, the versions and the commits of the runs."""
+    """Sentences about the machine and the versions of the runs."""
     runs = results.all()
     if not runs and scale is GPU:
         return (
@@ -189,16 +191,16 @@ def where(results: Results, scale: Scale) -> str:
     if unknown < len(runs):
         sentences.append(
             f"They were trained on {all_of('processor')}, with PyTorch {all_of('torch')} and"
-            f" Detectron2 {all_of('detectron2')}, at the commits {all_of('commit')}."
+            f" Detectron2 {all_of('detectron2')}. Each line of the file names its commit."
         )
     if earlier:
         sentences.append(
-            f"{earlier} of them were made before their config, a default of it or their teacher"
-            " changed."
+            f"{earlier} of them, marked in the file, were made before their config, a default of it"
+            " or their teacher changed."
         )
     if unknown:
         sentences.append(
-            f"Of {unknown} an earlier program has noted neither the machine nor the commit."
+            f"Of {unknown}, by an earlier program, neither machine nor commit is known."
         )
     return " ".join(sentences)
 

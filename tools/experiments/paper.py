@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .lines import EVERY, FULL, Experiment, Line, Tuning
+from .lines import FULL, Experiment, Line
 
 QUICK, EVIDENCE = "configs/quickstart", "configs/evidence"
 ALONE_CONFIG, DISTILLED = f"{QUICK}/alone.py", f"{QUICK}/distilled.py"
@@ -14,6 +14,15 @@ SPECIFIC = "{_target_: kddetr.points.SpecificSampler}"
 def points(*samplers: str) -> str:
     """The override that selects these samplers of points."""
     return f"model.sampler.samplers=[{', '.join(samplers)}]"
+
+
+def weighted(line: Line, weight: float) -> Line:
+    """The line with another weight of the distillation; 1 is that of the configs."""
+    title = f"{line.title}, weight {weight:g}"
+    if weight == 1:
+        return replace(line, title=title)
+    overrides = (*line.overrides, f"model.weight={weight:g}")
+    return replace(line, name=f"{line.name}_{weight:g}", title=title, overrides=overrides)
 
 
 ALONE = Line("alone", "student alone", ALONE_CONFIG)
@@ -35,22 +44,14 @@ SAMPLING = Experiment(
     seeds=5,
     claim=True,
 )
-# Every weight is trained as long and as often as the lines that it is compared with, because a
-# single short trial of each says too little.
+# In the tables of weights every weight is trained as long and as often as what it is compared with:
+# a single short trial of each would say too little.
 SAMPLING_WEIGHT = Experiment(
     "sampling_weight",
     "points",
     (
         ALONE,
-        *(
-            Line(
-                "both" if weight == 1 else f"both_{weight:g}",
-                f"{_WAYS['both'][0]}, weight {weight:g}",
-                DISTILLED,
-                (EQUAL, *(() if weight == 1 else (f"model.weight={weight:g}",))),
-            )
-            for weight in (0.3, 1, 3, 10)
-        ),
+        *(weighted(SAMPLING.line("both"), weight) for weight in (0.3, 1, 3, 10)),
         BOTH_FRW,
     ),
     baselines=("alone", "both_frw"),
@@ -90,18 +91,17 @@ CONSISTENCY = Experiment(
     seeds=5,
     claim=True,
 )
-# A wrong target may be best with a weight near 0.
-LIGHTER = Tuning("model.weight", (0.03, 0.1, 0.3, 1.0, 3.0), default=1.0)
-_UNTUNED = {line.name: line for line in CONSISTENCY.lines}
-CONSISTENCY_TUNED = Experiment(
-    "consistency_tuned",
+# A wrong target may be best with a smaller weight.
+CONSISTENCY_WEIGHT = Experiment(
+    "consistency_weight",
     "consistency",
     (
         ALONE,
-        replace(BOTH_FRW, tuning=LIGHTER),
-        *(replace(_UNTUNED[n], tuning=LIGHTER) for n in ("share_0", "index", "hungarian")),
+        *(
+            weighted(CONSISTENCY.line(name), weight)
+            for name in ("both_frw", "share_0", "index", "hungarian")
+            for weight in (0.1, 0.3, 1)
+        ),
     ),
-    baselines=("alone", "both_frw"),
-    columns=("tuned", *EVERY),
 )
-EXPERIMENTS = (SAMPLING, SAMPLING_WEIGHT, CONSISTENCY, CONSISTENCY_TUNED)
+EXPERIMENTS = (SAMPLING, SAMPLING_WEIGHT, CONSISTENCY, CONSISTENCY_WEIGHT)

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from comparison import markdown, spread
-from kddetr.report.intervals import with_interval
+from kddetr.report.intervals import interval, with_interval
 
 from .jobs import chosen_value, job_of_line, timed_line, trials
 from .lines import Experiment, Line
@@ -60,6 +60,31 @@ def table(
             cells.append("" if same else with_interval(difference(mine, rows[baseline], metric)))
         lines.append([*title, *cells])
     return markdown(lines)
+
+
+def correction(experiment: Experiment, results: Results, scale: Scale = CPU) -> str:
+    """A sentence about the differences of a table whose intervals are without 0, but not where all
+    lines of their column are counted (Bonferroni's correction); empty where there is no table.
+    """
+    rows = rows_of(experiment, results, scale)
+    metric, tests = main_metric(experiment), len(rows) - 1
+    lost = []
+    for baseline in (name for name in experiment.baselines if name in rows):
+        for name in rows:
+            values = difference(rows[name], rows[baseline], metric)
+            if name == baseline or len(values) < 2 or _contains_0(interval(values)):
+                continue
+            if _contains_0(interval(values, tests=tests)):
+                titles = (experiment.line(one).title for one in (name, baseline))
+                lost.append("*{}* to *{}*".format(*titles))
+    if not rows:
+        return ""
+    found = f"these are no longer told from 0: {'; '.join(lost)}" if lost else "none is lost"
+    return f"With Bonferroni's correction for the {tests} differences of a column, {found}."
+
+
+def _contains_0(found: tuple[float, float]) -> bool:
+    return found[0] <= 0 <= found[1]
 
 
 def main_metric(experiment: Experiment) -> str:

@@ -12,8 +12,12 @@ from scipy import stats
 MOST_PAIRS = 1000  # above which a number of pairs is no longer told
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float], *, tests: int = 1) -> tuple[float, float]:
     """The 95 % confidence interval of the mean, by Student's t distribution.
+
+    Args:
+        tests: how many means are looked at together. Of several, each has the wider interval of
+            Bonferroni's correction: that all of them hold at once has at least 95 %.
 
     Raises:
         ValueError: there are fewer than two values.
@@ -21,7 +25,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         raise ValueError("One value says nothing about how much it varies.")
     middle, deviation = statistics.mean(values), statistics.stdev(values)
-    half = stats.t.ppf(0.975, len(values) - 1) * deviation / math.sqrt(len(values))
+    half = stats.t.ppf(1 - 0.025 / tests, len(values) - 1) * deviation / math.sqrt(len(values))
     return middle - half, middle + half
 
 
