@@ -183,7 +183,7 @@ def test_teacher_and_student_are_compared_on_the_same_images(tmp_path):
     assert "The teacher is not better" not in page(9, 29.0)
 
 
-def test_a_teacher_of_some_of_the_classes_is_no_ceiling(trained):
+def test_the_ap_of_a_teacher_of_some_of_the_classes_says_little_of_the_student(trained):
     """Classes that it does not know count 0 in its AP."""
     folder, trainer = trained
     model = copy.copy(trainer.unwrapped)

@@ -86,10 +86,10 @@ def report_on(m: Measured, findings: Sequence[Finding] = ()) -> PreflightReport:
 
 
 def _rows(m: Measured) -> list[tuple[str, str]]:
-    ceiling = "the ceiling of its student"
+    guide = "about as far as its student can come"
     if m.vocabularies is not None and m.vocabularies.teacher and m.vocabularies.unknown:
-        ceiling += " in the classes that it knows"
-    rows = [("Teacher", _ap_words(m.teacher, m.judged_on, ceiling))]
+        guide += " in the classes that it knows"
+    rows = [("Teacher", _ap_words(m.teacher, m.judged_on, guide))]
     if weak := _weak_classes(m.teacher):
         rows.append(("", weak))
     if m.student is not None:

@@ -114,7 +114,7 @@ def _detect(found: Findings, model: nn.Module | None, images: int, seconds: floa
         if known < wanted:
             found.remarks.append(
                 f"The teacher knows {known} of the {wanted} classes. Its AP is the mean over all of"
-                " them, with 0 for the others, so it is no ceiling of the student."
+                " them, with 0 for the others, so it does not say how far the student can come."
             )
     sample = ask(detectors, part, images=images, deadline=_part(seconds, 0.5))
     found.sample = sample
