@@ -56,6 +56,7 @@ SAMPLING_WEIGHT = Experiment(
     ),
     baselines=("alone", "both_frw"),
     iterations=FULL,
+    seeds=5,
 )
 
 OTHER_PLACES = f"{EVIDENCE}/other_places.py"
