@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
+from .forms import boxes
 from .lines import EVERY, Experiment, Line
-from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE
+from .paper import ALONE_CONFIG, DISTILLED, EVIDENCE, weighted
 
 LABELS = (100, 300, 1000, 4000)
 LONG = 1600
@@ -75,6 +76,7 @@ SMALL_STUDENT = Experiment(
 )
 # Where neither labels nor iterations are short, only the student's size is left.
 _ALL = {line.name: line for line in SMALL_STUDENT.lines if line.name.endswith("_all")}
+_DISTILLED_LONG = replace(_ALL["distilled_all"], name="distilled", title="distilled")
 SMALL_STUDENT_LONG = Experiment(
     "small_student_long",
     "labels",
@@ -86,7 +88,14 @@ SMALL_STUDENT_LONG = Experiment(
             title="alone, the distilled run's time",
             same_time_as="distilled",
         ),
-        replace(_ALL["distilled_all"], name="distilled", title="distilled"),
+        _DISTILLED_LONG,
+        weighted(_DISTILLED_LONG, 0.3),
+        replace(
+            _DISTILLED_LONG,
+            name="no_boxes",
+            title="distilled, classes only",
+            overrides=(*_DISTILLED_LONG.overrides, *boxes(0.0, 0.0)),
+        ),
     ),
     iterations=CONVERGED,
     seeds=1,
