@@ -148,7 +148,7 @@ def test_configs_take_the_overrides_of_their_lines(file):
         overrides = [*line.overrides, *(line.tuning.overrides(9.0) if line.tuning else ())]
         found[tuple(override.partition("=")[0] for override in overrides)] = overrides
     for overrides in found.values():
-        apply_overrides(deepcopy(cfg), overrides)
+        apply_overrides(deepcopy(cfg), overrides)  # raises for a key that the config lacks
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def _of_labels(count: int, iterations: int = LONG, suffix: str = "") -> Experime
         "labels",
         lines[:3] if count == LABELS[-1] else lines,  # no image is left without a label
         iterations=iterations,
-        seeds=1 if iterations > LONG else 3,  # half an hour each on one core
+        seeds=1 if iterations > LONG else 3,  # a seed takes 40 minutes of one core
         heads=(f"{count:,} labelled images",),
         columns=("iterations", *EVERY),
     )
