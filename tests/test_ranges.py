@@ -101,6 +101,7 @@ FEATURES = ([], "stage1", ["res5"], [1], ["stage1", "stage1"], None)
         of(tiny_detector, eps=(0, -1, 2)),
         of(tiny_detector, activation=("gelu", None, 3)),
         of(tiny_detector, anchor_size=(0, -1, 1.5)),
+        of(tiny_detector, anchor_centres=("normal", None, 1)),
         of(tiny_detector, anchor_temperature=(0, None)),
         of(dino, num_queries=NO_COUNT),
         of(dino, denoising_number=(-1, 0.5, True)),

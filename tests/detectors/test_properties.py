@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kddetr.detectors import HungarianMatcher, deformable_detr
+from kddetr.detectors.detr.queries import AnchorQueries
 from kddetr.errors import UsageError
 from kddetr.structures import Detector, Queries, queries_are_boxes
 from tests.tiny import CLASSES, FAMILIES, tiny_batch, tiny_detector
@@ -217,6 +218,19 @@ def test_activation_checkpointing_changes_nothing(family):
 def test_an_unknown_variant_is_refused():
     with pytest.raises(ValueError, match=r"one of 'plain'.*'anchors', not 'three_stage'"):
         deformable_detr(backbone=None, num_classes=1, variant="three_stage")
+
+
+@pytest.mark.parametrize("size", [None, 0.25])
+def test_initial_anchors_are_drawn_as_asked(size):
+    def drawn(centres):
+        torch.manual_seed(0)
+        return AnchorQueries(4000, size=size, centres=centres).anchors.detach()
+
+    uniform, normal = drawn("uniform"), drawn("normal_logit")
+    assert torch.equal(uniform[:, 2:], normal[:, 2:])
+    # 4,000 draws lie within 5 of their standard errors: of a share at most 5 * sqrt(0.25 / 4000).
+    close(uniform[:, :2].sigmoid().le(0.25).float().mean(0), torch.tensor([0.25] * 2), atol=0.04)
+    close(normal[:, :2].abs().le(1).float().mean(0), torch.tensor([0.6827] * 2), atol=0.04)
 
 
 def test_wrong_images_and_classes_are_refused(detector):

@@ -1,13 +1,16 @@
 """Experiments about the choices that the paper leaves open: how many points, which loss."""
 
+from dataclasses import replace
+
 from .lines import Experiment, Line
-from .paper import ALONE, BOTH_FRW, DISTILLED, EVIDENCE
+from .paper import ALONE, ALONE_CONFIG, BOTH_FRW, DISTILLED, EVIDENCE
 
 COUNTS = (10, 25, 100, 300, 900)  # and the quickstart's 50
 WEIGHTS = (0.1, 0.3, 3.0, 10.0)  # and 1
 TEMPERATURES = (1.0, 3.0, 30.0)  # and 10
 CLASS_WEIGHT = 10.0  # of the quickstart's KL, which is a mean over the classes
 OURS = ("both_frw",)
+_NORMAL, _UNIFORM = "logits from N(0, 1), as published", "uniform, as the quickstart"
 
 
 def _changed(name: str, title: str, *overrides: str) -> Line:
@@ -75,15 +78,34 @@ BOXES = Experiment(
     "boxes",
     "choices",
     (
-        _default("uniform, as the quickstart"),
+        _default(_UNIFORM),
         _changed(
             "normal_logit",
-            "logits from N(0, 1), as published",
+            _NORMAL,
             "model.sampler.samplers.0.distribution=normal_logit",
         ),
     ),
     baselines=OURS,
     heads=("general boxes",),
+)
+ANCHORS = Experiment(
+    "anchors",
+    "choices",
+    (
+        replace(ALONE, title=("alone", _UNIFORM)),
+        Line(
+            "alone_normal", ("alone", _NORMAL), ALONE_CONFIG, ("model.anchor_centres=normal_logit",)
+        ),
+        Line("distilled", ("distilled", _UNIFORM), DISTILLED),
+        Line(
+            "distilled_normal",
+            ("distilled", _NORMAL),
+            DISTILLED,
+            ("model.student.anchor_centres=normal_logit",),
+        ),
+    ),
+    baselines=("alone", "distilled"),
+    heads=("student", "centres of its initial anchors"),
 )
 LAYERS = Experiment(
     "layers",
@@ -109,4 +131,4 @@ WEIGHT = Experiment(
     baselines=OURS,
     heads=("weight of the distillation",),
 )
-EXPERIMENTS = (GENERAL_POINTS, TEMPERATURE, REDUCTION, BOXES, LAYERS, WEIGHT)
+EXPERIMENTS = (GENERAL_POINTS, TEMPERATURE, REDUCTION, BOXES, ANCHORS, LAYERS, WEIGHT)

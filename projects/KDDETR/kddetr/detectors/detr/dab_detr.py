@@ -22,6 +22,7 @@ def dab_detr(
     in_feature: str = "res5",
     num_queries: int = 300,
     anchor_size: float | None = None,
+    anchor_centres: str = "uniform",
     anchor_temperature: float = 10000.0,
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
@@ -37,6 +38,8 @@ def dab_detr(
         anchor_size: initial width and height of the anchors, as a fraction of the image's; None:
             random, as published. Short trainings on small objects gain much from anchors of the
             objects' size.
+        anchor_centres: how the initial centres of the anchors are drawn: "uniform" over the image,
+            or "normal_logit", the sigmoid of N(0, 1), as in the published KD-DETR code.
         anchor_temperature: of the sine embedding of the anchors.
         criterion: ground-truth losses; default: weights 1 (class), 5 (L1), 2 (GIoU).
 
@@ -64,7 +67,7 @@ def dab_detr(
         backbone=backbone,
         neck=s.projection(backbone, [in_feature], groups=0),
         encoder=encoder,
-        query_source=AnchorQueries(num_queries, size=anchor_size),
+        query_source=AnchorQueries(num_queries, size=anchor_size, centres=anchor_centres),
         decoder=decoder,
         criterion=criterion or SetCriterion(matcher=HungarianMatcher()),
         num_classes=num_classes,

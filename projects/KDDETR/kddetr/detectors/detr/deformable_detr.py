@@ -24,6 +24,7 @@ def deformable_detr(
     variant: str = "refine",
     num_queries: int = 300,
     anchor_size: float | None = None,
+    anchor_centres: str = "uniform",
     criterion: SetCriterion | None = None,
 ) -> DetectionTransformer:
     """A published Deformable DETR. By default ``eps`` and ``num_detections`` are detrex's; the
@@ -40,7 +41,7 @@ def deformable_detr(
             positional embedding is computed from the box in every layer, the heads get a norm, and
             the box loss looks forward twice.
         num_queries: N.
-        anchor_size: of the variant "anchors", see :func:`dab_detr`.
+        anchor_size, anchor_centres: of the variant "anchors", see :func:`dab_detr`.
         criterion: ground-truth losses; default: weights 2 (class), 5 (L1), 2 (GIoU).
 
     Raises:
@@ -66,7 +67,7 @@ def deformable_detr(
     )
     neck = s.neck(backbone)
     if anchors:
-        source = AnchorQueries(num_queries, size=anchor_size)
+        source = AnchorQueries(num_queries, size=anchor_size, centres=anchor_centres)
     elif variant == "two_stage":
         proposals = ProposalHead(
             embed_dim=s.embed_dim,

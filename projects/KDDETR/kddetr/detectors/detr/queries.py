@@ -18,13 +18,15 @@ from torch import Tensor, nn
 
 from ...boxes import inverse_sigmoid
 from ...errors import UsageError
-from ...ranges import fraction, positive
+from ...ranges import fraction, one_of, positive
 from ...structures import Queries
 from ...transfer import to_device
 from ..batch import MADE_OF_BOXES, for_all_images
 from .memory import Memory
 from .position_encoding import box_sine_embedding
 from .proposals import ProposalHead
+
+CENTRES = ("uniform", "normal_logit")  # of initial anchors
 
 
 class QuerySource(nn.Module):
@@ -65,20 +67,24 @@ class AnchorQueries(QuerySource):
         size: initial width and height, as a fraction of the image's; None: the sigmoid of N(0, 1),
             as published. Short trainings on small objects gain much from anchors of the objects'
             size.
+        centres: how the initial centres are drawn. "uniform": over the image, detrex's default and
+            an option of the authors' project. "normal_logit": the sigmoid of N(0, 1), the default
+            of the authors' project and what the published KD-DETR code does.
 
     Raises:
-        ValueError: the size is not above 0 and at most 1.
+        ValueError: the size is not above 0 and at most 1, or the centres are something else.
     """
 
-    def __init__(self, count: int, *, size: float | None = None) -> None:
+    def __init__(self, count: int, *, size: float | None = None, centres: str = "uniform") -> None:
         super().__init__()
+        one_of(CENTRES, anchor_centres=centres)
         if size is not None:
             fraction(anchor_size=size)
             positive(anchor_size=size)
         self.anchors = nn.Parameter(torch.randn(count, 4))
         with torch.no_grad():
-            # Centres uniform over the image: detrex's default, an option of the authors' project.
-            self.anchors[:, :2] = inverse_sigmoid(torch.rand(count, 2))
+            if centres == "uniform":
+                self.anchors[:, :2] = inverse_sigmoid(torch.rand(count, 2))
             if size is not None:
                 self.anchors[:, 2:] = inverse_sigmoid(torch.tensor(size))
 
