@@ -29,14 +29,14 @@ from kddetr.errors import UsageError, exit_on_user_error
 from kddetr.losses import ForegroundWeight
 from kddetr.structures import Predictions
 
-FIGURES = {
-    "weight": "mean foreground weight of a point",
-    "effective": "share of the points that count, (sum of weights)^2 / sum of squares / points",
-    "right": "share of the weight on right answers: class, and an IoU of at least 0.5",
-    "found": "share of the objects with a right answer",
-    "iou": "mean IoU of right answers with their object, by weight",
-    "near": "mean IoU of an answer with the box of its point, by weight",
-    "second": "probability of the second class over that of the first, by weight",
+FIGURES = {  # and the heads of their columns
+    "weight": "weight of a point",  # mean foreground weight
+    "effective": "points that count",  # (sum of weights)^2 / sum of squares / points
+    "right": "weight on right answers",  # its share; right: class, and an IoU of at least 0.5
+    "found": "objects found",  # share of the objects with a right answer
+    "iou": "IoU of right answers",  # mean, with their object, by weight
+    "near": "IoU with the point",  # mean, of an answer with the box of its point, by weight
+    "second": "second class over first",  # ratio of their probabilities, by weight
 }
 LEAST_IOU = 0.5
 
@@ -108,7 +108,7 @@ def table(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """The figures as a Markdown table, a row for each group of points and teacher; empty where
     there are none.
     """
-    lines = [["points", "config of the teacher", *FIGURES], ["---"] * (2 + len(FIGURES))]
+    lines = [["points", "config of the teacher", *FIGURES.values()], ["---"] * (2 + len(FIGURES))]
     for name in dict.fromkeys(name for groups in measured.values() for name in groups):
         for config, groups in measured.items():
             if values := groups.get(name):
