@@ -92,7 +92,8 @@ CONSISTENCY = Experiment(
     seeds=5,
     claim=True,
 )
-# A wrong target may be best with a smaller weight.
+# A wrong target may be best with a smaller weight; Hungarian pairs are better the larger it is.
+_SMALL_WEIGHTS, _WEIGHTS = (0.1, 0.3, 1), (0.1, 0.3, 1, 3, 10)
 CONSISTENCY_WEIGHT = Experiment(
     "consistency_weight",
     "consistency",
@@ -100,8 +101,13 @@ CONSISTENCY_WEIGHT = Experiment(
         ALONE,
         *(
             weighted(CONSISTENCY.line(name), weight)
-            for name in ("both_frw", "share_0", "index", "hungarian")
-            for weight in (0.1, 0.3, 1)
+            for name, weights in (
+                ("both_frw", _WEIGHTS),
+                ("share_0", _SMALL_WEIGHTS),
+                ("index", _SMALL_WEIGHTS),
+                ("hungarian", _WEIGHTS),
+            )
+            for weight in weights
         ),
     ),
 )
