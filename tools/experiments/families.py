@@ -75,7 +75,7 @@ EXPERIMENTS = (
     _experiment(
         "to_dab_long",
         Line("alone", (DAB, "", ""), ALONE_CONFIG),
-        *_taught(DAB, DAB, DISTILLED, ["both", "specific", "moved"]),
+        *_taught(DAB, DAB, DISTILLED, ["both", "specific"]),
         *_taught(
             DAB, DINO, f"{QUICK}/anchors_distilled_from_dino.py", ["both", "specific", "moved"]
         ),
