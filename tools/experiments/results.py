@@ -111,7 +111,7 @@ class Results:
                 stream.write(json.dumps(result) + "\n")
 
     def mark(self, changed: Callable[[Result], bool | None]) -> None:
-        """Note in each line whether its config has changed since; None leaves it as it is."""
+        """Note in each line whose config has changed since that it has; None leaves it as it is."""
         with locked(self.file.parent):
             self._read()
             marks = [changed(result) for result in self.all()]
@@ -120,7 +120,9 @@ class Results:
             if before == after:
                 return
             for result, mark in zip(self.all(), after, strict=True):
-                result["config_changed"] = mark
+                result.pop("config_changed", None)
+                if mark:
+                    result["config_changed"] = True
             self._write()
 
     def _write(self) -> None:
